@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The data that crosses between the tools and the co-kernel.
+//!
+//! A *bundle* is a newc cpio archive that the boot loader hands to the co-kernel as its one
+//! module. Its member [`MANIFEST_NAME`] is a [`Manifest`] in JSON; the other members are the
+//! images that the manifest names. The co-kernel answers on its log channel, among ordinary
+//! log lines, with one line of [`REPORT_PREFIX`] followed by a [`RunReport`] in JSON.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod manifest;
+mod report;
+
+pub use manifest::{
+    FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, OnReset, Paging, Stage,
+    VmDescription,
+};
+pub use report::{
+    Counter, End, EndKind, ExitCounter, GuestSize, HostMemory, Machine, Milestone, REPORT_PREFIX,
+    RunReport, VcpuReport, VmMemory, VmReport,
+};
+
+/// Exit codes with which the co-kernel ends the machine, written to the `isa-debug-exit`
+/// port; QEMU turns a code `c` into the exit status `c << 1 | 1`.
+pub mod machine_exit {
+    /// I/O port of QEMU's `isa-debug-exit` device as the tools configure it.
+    pub const PORT: u16 = 0xF4;
+    /// Everything in the manifest was run; the report says how each VM ended.
+    pub const DONE: u8 = 0x10;
+    /// The bundle or manifest was refused; the log says why.
+    pub const BAD_BUNDLE: u8 = 0x11;
+    /// The co-kernel panicked; the log has registers and a backtrace.
+    pub const PANIC: u8 = 0x12;
+    /// The machine lacks something that is needed, hardware virtualization for example.
+    pub const UNSUPPORTED: u8 = 0x13;
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the co-kernel is asked to run.
+
+use alloc::{string::String, vec::Vec};
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of [`Manifest`] and [`RunReport`](crate::RunReport); both sides refuse any other.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Name of the bundle member that holds the manifest.
+pub const MANIFEST_NAME: &str = "manifest.json";
+
+/// Everything one start of the co-kernel is to run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u32,
+    /// Run one after the other.
+    pub stages: Vec<Stage>,
+}
+
+/// VMs that run at once, each vCPU on a core of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// The VMs of this stage; all are created before the first starts.
+    pub vms: Vec<VmDescription>,
+    /// How often to create, run and destroy them; at least once.
+    #[serde(default = "once")]
+    pub repeat: u32,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+/// One virtual machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmDescription {
+    /// Name in logs and in the report.
+    pub name: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Number of virtual CPUs.
+    pub vcpus: u32,
+    /// How guest-physical addresses are translated.
+    #[serde(default)]
+    pub paging: Paging,
+    /// Bundle member with the kernel; its format (Linux bzImage, ELF with a PVH note) is
+    /// detected.
+    pub kernel: String,
+    /// Bundle members that are concatenated to make the initial RAM disk.
+    #[serde(default)]
+    pub initrd: Vec<String>,
+    /// Kernel command line.
+    #[serde(default)]
+    pub command_line: String,
+    /// Where the first serial port leads.
+    #[serde(default)]
+    pub console: GuestConsole,
+    /// I/O port of the optional device with which a guest ends its VM and gives an exit
+    /// code; none by default.
+    #[serde(default)]
+    pub exit_port: Option<u16>,
+    /// What a reset by the guest does.
+    #[serde(default)]
+    pub on_reset: OnReset,
+    /// Ends the VM after so many milliseconds; never by default.
+    #[serde(default)]
+    pub time_limit_ms: Option<u64>,
+}
+
+/// How guest-physical addresses are translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Paging {
+    /// By the CPU: nested page tables (AMD) or extended page tables (Intel).
+    #[default]
+    Nested,
+    /// By shadow page tables that the VMM keeps.
+    Shadow,
+}
+
+/// Where a guest's first serial port leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestConsole {
+    /// The machine's first serial port. At most one VM of a stage.
+    #[default]
+    Serial,
+    /// The co-kernel's log, a line at a time, each marked with the VM's name.
+    Log,
+}
+
+/// What a reset by the guest does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReset {
+    /// The VM ends.
+    #[default]
+    End,
+    /// The VM starts again from its images.
+    Restart,
+}
+
+/// Why a manifest was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ManifestError {
+    /// Not JSON, or not of the right shape.
+    Syntax(String),
+    /// Written for another version.
+    Version(u32),
+    /// Well formed but not meaningful; says what and where.
+    Invalid(String),
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(why) => write!(f, "{MANIFEST_NAME}: {why}"),
+            Self::Version(found) => {
+                write!(f, "{MANIFEST_NAME}: version {found}, but this is {FORMAT_VERSION}")
+            }
+            Self::Invalid(why) => write!(f, "{MANIFEST_NAME}: {why}"),
+        }
+    }
+}
+
+impl core::error::Error for ManifestError {}
+
+impl Manifest {
+    /// Reads and validates a manifest.
+    ///
+    /// # Errors
+    /// A [`ManifestError`] that says what is wrong.
+    pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(json)
+            .map_err(|e| ManifestError::Syntax(alloc::format!("{e}")))?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// A [`ManifestError`] that names the stage or VM at fault.
+    pub fn validate(&self) -> Result<(), ManifestError> {
+        if self.version != FORMAT_VERSION {
+            return Err(ManifestError::Version(self.version));
+        }
+        self.stages.iter().enumerate().try_for_each(|(index, stage)| stage.validate(index))
+    }
+}
+
+impl Stage {
+    fn validate(&self, index: usize) -> Result<(), ManifestError> {
+        let invalid = |why: String| Err(ManifestError::Invalid(why));
+        if self.vms.is_empty() || self.repeat == 0 {
+            return invalid(alloc::format!("stage {index} has nothing to run"));
+        }
+        for vm in &self.vms {
+            if vm.vcpus == 0 || vm.memory_mib == 0 {
+                return invalid(alloc::format!("VM '{}' has no vCPU or no memory", vm.name));
+            }
+            if self.vms.iter().filter(|other| other.name == vm.name).count() > 1 {
+                return invalid(alloc::format!("stage {index} has two VMs named '{}'", vm.name));
+            }
+        }
+        if self.vms.iter().filter(|vm| vm.console == GuestConsole::Serial).count() > 1 {
+            return invalid(alloc::format!("stage {index} gives the serial port to two VMs"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, vec};
+
+    fn vm(name: &str) -> VmDescription {
+        serde_json::from_str(&format!(
+            r#"{{"name":"{name}","memory_mib":64,"vcpus":1,"kernel":"k"}}"#
+        ))
+        .unwrap()
+    }
+
+    fn manifest(vms: Vec<VmDescription>) -> Manifest {
+        Manifest { version: FORMAT_VERSION, stages: vec![Stage { vms, repeat: 1 }] }
+    }
+
+    #[test]
+    fn round_trips_through_json() {
+        let before = manifest(vec![vm("a")]);
+        let json = serde_json::to_vec(&before).unwrap();
+        assert_eq!(Manifest::from_json(&json), Ok(before));
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        let no_cpu = VmDescription { vcpus: 0, ..vm("a") };
+        for bad in [vec![], vec![no_cpu], vec![vm("a"), vm("a")], vec![vm("a"), vm("b")]] {
+            assert!(matches!(manifest(bad).validate(), Err(ManifestError::Invalid(_))));
+        }
+        let log = VmDescription { console: GuestConsole::Log, ..vm("b") };
+        assert_eq!(manifest(vec![vm("a"), log]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn refuses_another_version_and_unknown_fields() {
+        let other = Manifest { version: 99, ..manifest(vec![vm("a")]) };
+        assert_eq!(other.validate(), Err(ManifestError::Version(99)));
+        let json = br#"{"version":1,"stages":[],"surprise":1}"#;
+        assert!(matches!(Manifest::from_json(json), Err(ManifestError::Syntax(_))));
+    }
+}
