@@ -1,3 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Host-agnostic virtual machine monitor core.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+mod address;
+
+pub use address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE};
