@@ -5,5 +5,6 @@
 extern crate alloc;
 
 mod address;
+pub mod state;
 
 pub use address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE};
