@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest memory behind bounded accessors.
+
+use alloc::vec::Vec;
+use core::{
+    fmt,
+    ptr::NonNull,
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+};
+
+use host_iface::HostPhysAddr;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::OwnedPages;
+use crate::GuestPhysAddr;
+
+/// Why guest memory could not be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemoryError {
+    /// No region holds all of the range.
+    OutOfRange {
+        /// Start of the access.
+        address: GuestPhysAddr,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// A new region overlaps one that exists.
+    Overlap(GuestPhysAddr),
+    /// A region's address or size is not a multiple of the page size, or its end wraps.
+    Misaligned(GuestPhysAddr),
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange { address, bytes } => {
+                write!(f, "{bytes} bytes at guest-physical {address} are not in guest memory")
+            }
+            Self::Overlap(address) => {
+                write!(f, "the memory region at guest-physical {address} overlaps another")
+            }
+            Self::Misaligned(address) => write!(
+                f,
+                "the memory region at guest-physical {address} is not made of whole pages"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for MemoryError {}
+
+/// A contiguous stretch of guest memory, backed by contiguous host memory.
+pub struct Region {
+    start: GuestPhysAddr,
+    pages: OwnedPages,
+}
+
+impl Region {
+    /// First guest-physical address.
+    pub fn start(&self) -> GuestPhysAddr {
+        self.start
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.pages.bytes() as u64
+    }
+
+    /// Where the first byte lies in the host.
+    pub fn host_address(&self) -> HostPhysAddr {
+        self.pages.address()
+    }
+
+    fn offset_of(&self, address: GuestPhysAddr) -> Option<u64> {
+        let offset = address.as_u64().checked_sub(self.start.as_u64())?;
+        (offset < self.bytes()).then_some(offset)
+    }
+}
+
+/// All memory of one guest.
+///
+/// The guest's vCPUs change this memory at any time, so nothing here ever hands out a
+/// reference into it: data is copied in and out, each byte once. Naturally aligned accesses
+/// of up to eight bytes are single and atomic, as they are for the guest's own CPUs.
+#[derive(Default)]
+pub struct GuestMemory {
+    regions: Vec<Region>,
+}
+
+macro_rules! scalar_access {
+    ($read:ident, $write:ident, $exchange:ident, $int:ty, $atomic:ty) => {
+        /// Reads a naturally aligned value at once, or an unaligned one byte by byte.
+        ///
+        /// # Errors
+        /// [`MemoryError::OutOfRange`].
+        pub fn $read(&self, address: GuestPhysAddr) -> Result<$int, MemoryError> {
+            if address.is_aligned(size_of::<$int>() as u64) {
+                let at = self.locate(address, size_of::<$int>())?.cast::<$atomic>();
+                // SAFETY: `locate` returned valid memory for the whole value, it is aligned,
+                // and everybody reaches guest memory by atomic or raw accesses only.
+                return Ok(unsafe { at.as_ref() }.load(Ordering::Acquire));
+            }
+            let mut bytes = [0; size_of::<$int>()];
+            self.read(address, &mut bytes)?;
+            Ok(<$int>::from_le_bytes(bytes))
+        }
+
+        /// Writes a naturally aligned value at once, or an unaligned one byte by byte.
+        ///
+        /// # Errors
+        /// [`MemoryError::OutOfRange`]; nothing is written then.
+        pub fn $write(&self, address: GuestPhysAddr, value: $int) -> Result<(), MemoryError> {
+            if address.is_aligned(size_of::<$int>() as u64) {
+                let at = self.locate(address, size_of::<$int>())?.cast::<$atomic>();
+                // SAFETY: as for reading.
+                unsafe { at.as_ref() }.store(value, Ordering::Release);
+                return Ok(());
+            }
+            self.write(address, &value.to_le_bytes())
+        }
+
+        /// Replaces `current` by `new` at once; the inner result is the value found, as an
+        /// error if it was not `current`.
+        ///
+        /// # Errors
+        /// [`MemoryError::OutOfRange`], also for an unaligned address.
+        pub fn $exchange(
+            &self,
+            address: GuestPhysAddr,
+            current: $int,
+            new: $int,
+        ) -> Result<Result<$int, $int>, MemoryError> {
+            let bytes = size_of::<$int>();
+            if !address.is_aligned(bytes as u64) {
+                return Err(MemoryError::OutOfRange { address, bytes });
+            }
+            let at = self.locate(address, bytes)?.cast::<$atomic>();
+            // SAFETY: as for reading.
+            let at = unsafe { at.as_ref() };
+            Ok(at.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+        }
+    };
+}
+
+impl GuestMemory {
+    /// No memory at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a region that starts at `start`.
+    ///
+    /// # Errors
+    /// [`MemoryError::Overlap`] or [`MemoryError::Misaligned`]; the pages go back then.
+    pub fn add(&mut self, start: GuestPhysAddr, pages: OwnedPages) -> Result<(), MemoryError> {
+        let end = start.checked_add(pages.bytes() as u64);
+        let Some(end) = end.filter(|_| start.is_aligned(crate::PAGE_SIZE)) else {
+            return Err(MemoryError::Misaligned(start));
+        };
+        let overlaps = |r: &Region| r.start < end && start.as_u64() < r.start.as_u64() + r.bytes();
+        if self.regions.iter().any(overlaps) {
+            return Err(MemoryError::Overlap(start));
+        }
+        let position = self.regions.partition_point(|r| r.start < start);
+        self.regions.insert(position, Region { start, pages });
+        Ok(())
+    }
+
+    /// The regions in ascending order.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// Total size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.regions.iter().map(Region::bytes).sum()
+    }
+
+    /// True if `address` is memory.
+    pub fn contains(&self, address: GuestPhysAddr) -> bool {
+        self.region_of(address).is_some()
+    }
+
+    /// Where the byte at `address` lies in the host.
+    pub fn host_address(&self, address: GuestPhysAddr) -> Option<HostPhysAddr> {
+        let (region, offset) = self.region_of(address)?;
+        region.pages.address().checked_add(offset)
+    }
+
+    /// Copies bytes out of guest memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`]; nothing is copied then.
+    pub fn read(&self, address: GuestPhysAddr, to: &mut [u8]) -> Result<(), MemoryError> {
+        let from = self.locate(address, to.len())?;
+        // SAFETY: `locate` returned valid memory for the whole length, which is outside every
+        // Rust object. A vCPU may write it at the same time; the bytes read then are any mix
+        // of old and new, which every caller has to expect of a guest.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) }
+        Ok(())
+    }
+
+    /// Copies bytes into guest memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`]; nothing is copied then.
+    pub fn write(&self, address: GuestPhysAddr, from: &[u8]) -> Result<(), MemoryError> {
+        let to = self.locate(address, from.len())?;
+        // SAFETY: as for reading; a vCPU that reads at the same time sees any mix.
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) }
+        Ok(())
+    }
+
+    /// Reads a plain value, copied once.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`].
+    pub fn read_plain<T: FromBytes + IntoBytes>(
+        &self,
+        address: GuestPhysAddr,
+    ) -> Result<T, MemoryError> {
+        let mut value = T::new_zeroed();
+        self.read(address, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Writes a plain value.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`]; nothing is written then.
+    pub fn write_plain<T: IntoBytes + Immutable>(
+        &self,
+        address: GuestPhysAddr,
+        value: &T,
+    ) -> Result<(), MemoryError> {
+        self.write(address, value.as_bytes())
+    }
+
+    scalar_access!(read_u8, write_u8, compare_exchange_u8, u8, AtomicU8);
+    scalar_access!(read_u16, write_u16, compare_exchange_u16, u16, AtomicU16);
+    scalar_access!(read_u32, write_u32, compare_exchange_u32, u32, AtomicU32);
+    scalar_access!(read_u64, write_u64, compare_exchange_u64, u64, AtomicU64);
+
+    fn region_of(&self, address: GuestPhysAddr) -> Option<(&Region, u64)> {
+        self.regions.iter().find_map(|r| r.offset_of(address).map(|offset| (r, offset)))
+    }
+
+    /// The bytes from `address` on, all of one region.
+    fn locate(&self, address: GuestPhysAddr, bytes: usize) -> Result<NonNull<u8>, MemoryError> {
+        let out_of_range = MemoryError::OutOfRange { address, bytes };
+        let (region, offset) = self.region_of(address).ok_or(out_of_range)?;
+        if bytes as u64 > region.bytes() - offset {
+            return Err(out_of_range);
+        }
+        // SAFETY: the offset is inside the region's pages, which are mapped contiguously.
+        Ok(unsafe { region.pages.as_ptr().add(offset as usize) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use host_iface::PageRequest;
+    use host_mock::MockHost;
+
+    use super::*;
+
+    fn memory() -> (&'static MockHost, GuestMemory) {
+        let host = MockHost::leak(1);
+        let mut memory = GuestMemory::new();
+        for start in [0x8000, 0] {
+            let pages = OwnedPages::zeroed(host, PageRequest::contiguous(2)).unwrap();
+            memory.add(GuestPhysAddr::new(start), pages).unwrap();
+        }
+        (host, memory)
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let (_, memory) = memory();
+        let at = GuestPhysAddr::new(0x8FFE);
+        memory.write_u32(at, 0x1234_5678).unwrap();
+        assert_eq!(memory.read_u32(at), Ok(0x1234_5678));
+        assert_eq!(memory.read_u8(at), Ok(0x78));
+        assert_eq!(memory.read_u64(GuestPhysAddr::new(0x9000)), Ok(0x1234));
+        assert_eq!(memory.read_plain::<[u8; 4]>(at), Ok([0x78, 0x56, 0x34, 0x12]));
+    }
+
+    #[test]
+    fn no_access_leaves_its_region() {
+        let (_, memory) = memory();
+        let mut buffer = [0; 16];
+        for start in [0x1FF1, 0x2000, 0x7FFF, 0x9FF1, u64::MAX - 7, u64::MAX] {
+            let address = GuestPhysAddr::new(start);
+            let error = MemoryError::OutOfRange { address, bytes: 16 };
+            assert_eq!(memory.read(address, &mut buffer), Err(error));
+            assert_eq!(memory.write(address, &buffer), Err(error));
+        }
+        assert!(memory.read(GuestPhysAddr::new(0x1FF0), &mut buffer).is_ok());
+        assert!(memory.read_u64(GuestPhysAddr::new(0x1FFC)).is_err());
+    }
+
+    #[test]
+    fn exchanges_only_what_was_expected() {
+        let (_, memory) = memory();
+        let at = GuestPhysAddr::new(0x100);
+        assert_eq!(memory.compare_exchange_u64(at, 0, 5), Ok(Ok(0)));
+        assert_eq!(memory.compare_exchange_u64(at, 0, 6), Ok(Err(5)));
+        assert!(memory.compare_exchange_u64(GuestPhysAddr::new(0x101), 0, 6).is_err());
+    }
+
+    #[test]
+    fn refuses_overlaps_and_gives_all_pages_back() {
+        let (host, mut memory) = memory();
+        let pages = OwnedPages::zeroed(host, PageRequest::contiguous(1)).unwrap();
+        let start = GuestPhysAddr::new(0x9000);
+        assert_eq!(memory.add(start, pages), Err(MemoryError::Overlap(start)));
+        assert_eq!(memory.bytes(), 0x4000);
+        drop(memory);
+        assert_eq!(host.live_runs(), 0);
+    }
+}
