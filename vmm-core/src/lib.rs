@@ -6,12 +6,19 @@ extern crate alloc;
 
 mod access;
 mod address;
+pub mod backend;
+pub mod bus;
 mod control;
+mod debug;
 mod device;
 mod doorbell;
+mod exit;
+mod fpu;
 mod interrupt;
 pub mod memory;
+pub mod paging;
 pub mod state;
+pub mod svm;
 mod time;
 
 pub use access::AccessWidth;
@@ -22,6 +29,7 @@ pub use device::{
     TimerClient,
 };
 pub use doorbell::{Doorbell, VcpuLink};
+pub use exit::{ControlRegisterAccess, Event, Exit, NestedPageFault, PortIo, Trapped};
 pub use interrupt::{ApicBus, ApicMessage, DeliveryMode, Destination, IrqLine};
 pub use state::Vector;
 pub use time::{MAX_TIMERS, NANOSECONDS, Timer, TimerBank, VmClock, VmInstant, scale};
