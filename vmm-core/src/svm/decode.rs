@@ -133,13 +133,13 @@ pub fn injection(event: Event) -> EventInfo {
 mod tests {
     use super::*;
 
-    fn control() -> ControlArea {
-        // SAFETY: the control area is integers and plain bit fields, for which zero is valid.
-        unsafe { core::mem::zeroed() }
-    }
-
     fn exit_of(exit_code: u64, exit_info1: u64, exit_info2: u64) -> Exit {
-        exit(&ControlArea { exit_code, exit_info1, exit_info2, ..control() })
+        // SAFETY: the control area is integers and plain bit fields, for which zero is valid.
+        let mut control: ControlArea = unsafe { core::mem::zeroed() };
+        control.exit_code = exit_code;
+        control.exit_info1 = exit_info1;
+        control.exit_info2 = exit_info2;
+        exit(&control)
     }
 
     #[test]
