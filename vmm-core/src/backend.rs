@@ -5,12 +5,16 @@
 //! [`Exit`]. It knows no device and no policy.
 
 use alloc::{string::String, vec::Vec};
-use core::{fmt, sync::atomic::AtomicBool};
+use core::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use host_iface::{Host, HostError, HostPhysAddr};
+use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 
 use crate::{
     Event, Exit,
+    paging::NestedEntries,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister},
 };
 
@@ -78,12 +82,46 @@ pub struct Interruptibility {
     pub nmi_blocked: bool,
 }
 
+/// The last look before a guest is entered.
+///
+/// The host's interrupt handlers for kicks and for its timer leave no trace that the library
+/// could see. So a backend asks the gate with interrupts held: whatever happened before shows
+/// in the attention flag or in the time, and whatever happens after ends the entry at once.
+pub struct EntryGate<'a> {
+    host: &'static dyn Host,
+    attention: &'a AtomicBool,
+    deadline: Option<Tsc>,
+    asked_at: Tsc,
+}
+
+impl<'a> EntryGate<'a> {
+    /// A gate that stays closed when `attention` is set or `deadline` has come.
+    pub fn new(host: &'static dyn Host, attention: &'a AtomicBool, deadline: Option<Tsc>) -> Self {
+        Self { host, attention, deadline, asked_at: Tsc(0) }
+    }
+
+    /// True if the guest may be entered.
+    pub fn opens(&mut self) -> bool {
+        self.asked_at = self.host.tsc();
+        !self.attention.load(Ordering::SeqCst)
+            && self.deadline.is_none_or(|deadline| self.asked_at < deadline)
+    }
+
+    /// When the gate was last asked.
+    pub fn asked_at(&self) -> Tsc {
+        self.asked_at
+    }
+}
+
 /// A vendor's virtualization extension on one machine.
 ///
 /// One value serves all VMs of the machine; it is created once, after probing.
 pub trait Backend: Send + Sync + Sized + 'static {
     /// Hardware state of one vCPU.
     type Vcpu: VcpuBackend;
+
+    /// Format of its nested page tables.
+    type Entries: NestedEntries + Send + Sync + 'static;
 
     /// Name for reports: `svm` or `vmx`.
     const NAME: &'static str;
@@ -143,10 +181,10 @@ pub trait VcpuBackend: Send {
     /// the guest there.
     fn put(&mut self);
 
-    /// Enters the guest, unless `attention` is set at the last moment, and returns when it
-    /// exits. Called between [`load`](Self::load) and [`put`](Self::put), with interrupts
-    /// enabled.
-    fn run(&mut self, attention: &AtomicBool) -> Exit;
+    /// Enters the guest, if `gate` opens at the last moment, when physical interrupts are
+    /// held pending already; returns when the guest exits. Called between
+    /// [`load`](Self::load) and [`put`](Self::put), with interrupts enabled.
+    fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit;
 
     /// Reads a general-purpose register.
     fn gpr(&self, register: Gpr) -> u64;

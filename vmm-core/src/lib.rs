@@ -9,6 +9,7 @@ mod address;
 pub mod backend;
 pub mod bus;
 mod control;
+mod cpu_interrupts;
 mod debug;
 mod device;
 mod doorbell;
@@ -18,6 +19,7 @@ mod interrupt;
 pub mod memory;
 pub mod paging;
 pub mod state;
+pub mod statistics;
 pub mod svm;
 mod time;
 

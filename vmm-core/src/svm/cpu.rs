@@ -17,6 +17,7 @@ use crate::{
     backend::{Backend, Unsupported, VcpuSetup},
     fpu::FpuSupport,
     memory::OwnedPages,
+    paging::LongModeEntries,
     state::{cr0, cr4, efer},
 };
 
@@ -70,6 +71,7 @@ fn check_firmware_lock() -> Result<(), Unsupported> {
 
 impl Backend for Svm {
     type Vcpu = SvmVcpu;
+    type Entries = LongModeEntries;
 
     const NAME: &'static str = "svm";
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The world switch.
 
-use core::{arch::naked_asm, mem::offset_of, sync::atomic::AtomicBool};
+use core::{arch::naked_asm, mem::offset_of};
 
 /// General-purpose registers that the control block does not hold, by encoding. The slots of
 /// RAX and RSP, which it does hold, are unused.
@@ -22,26 +22,24 @@ pub struct SwitchContext {
 
 const _: () = assert!(offset_of!(SwitchContext, registers) == 16);
 
-/// Runs the guest until it exits, unless `attention` is set. Returns true if it was entered.
+/// Runs the guest until it exits. Called with interrupts disabled, returns with them enabled.
 ///
-/// Physical interrupts are held by GIF from before `attention` is read until the host's state
-/// is whole again; one that arrives in between ends the entry at once (AMD APM vol. 2, 15.17).
+/// GIF takes over from RFLAGS.IF in holding physical interrupts, until the host's state is
+/// whole again: one that is pending or arrives then ends the entry at once, because VMRUN
+/// finds RFLAGS.IF set (AMD APM vol. 2, 15.17 and 15.21.1).
 ///
 /// # Safety
+/// - Interrupts are disabled.
 /// - The calling CPU has SVM enabled with a host save area that no other CPU uses.
 /// - Both addresses in `context` are those of valid control blocks that nobody else uses, and
 ///   `host_vmcb` was filled by VMSAVE on this CPU.
 /// - The guest control block intercepts everything by which a guest could harm the host, and
 ///   its nested tables map only memory that belongs to the guest.
 #[unsafe(naked)]
-pub unsafe extern "sysv64" fn enter_guest(
-    context: *mut SwitchContext,
-    attention: *const AtomicBool,
-) -> bool {
+pub unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext) {
     naked_asm!(
         "clgi",
-        "cmp byte ptr [rsi], 0",
-        "jne 2f",
+        "sti",
         "push rbx",
         "push rbp",
         "push r12",
@@ -101,12 +99,8 @@ pub unsafe extern "sysv64" fn enter_guest(
         "xor r9d, r9d",
         "xor r10d, r10d",
         "xor r11d, r11d",
-        "mov eax, 1",
-        "stgi",
-        "ret",
-        "2:",
-        "stgi",
         "xor eax, eax",
+        "stgi",
         "ret",
     )
 }

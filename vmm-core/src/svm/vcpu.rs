@@ -2,7 +2,6 @@
 //! One vCPU on SVM: its control block, and its way into the guest and back.
 
 use alloc::{boxed::Box, sync::Arc};
-use core::sync::atomic::AtomicBool;
 
 use host_iface::{CpuId, Host, HostError, PageRequest};
 use x86::msr::{IA32_TSC_AUX, wrmsr};
@@ -22,7 +21,8 @@ use super::{
 };
 use crate::{
     Event, Exit,
-    backend::{HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    cpu_interrupts,
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
     memory::OwnedPages,
@@ -191,7 +191,10 @@ impl SvmVcpu {
             self.asid_cpu = Some(cpu);
             self.vmcb_mut().control.asid = asid.number;
         }
-        self.vmcb_mut().control.tlb_control = tlb;
+        // A flush that an entry which did not happen was to make is still due.
+        if tlb != tlb_control::KEEP {
+            self.vmcb_mut().control.tlb_control = tlb;
+        }
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
@@ -202,7 +205,9 @@ impl SvmVcpu {
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
         self.injected = None;
         self.interrupted = decode::interrupted_event(info, cr2);
-        self.vmcb_mut().control.event_injection = EventInfo::new();
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = EventInfo::new();
+        control.tlb_control = tlb_control::KEEP;
         if code != ExitCode::IRET {
             self.nmi.guest_moved_to(rip);
         }
@@ -267,16 +272,20 @@ impl VcpuBackend for SvmVcpu {
         self.cpu = None;
     }
 
-    fn run(&mut self, attention: &AtomicBool) -> Exit {
+    fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
         self.prepare_tlb();
-        // SAFETY: the vCPU is loaded on this CPU, which `Backend::enter_cpu` prepared: SVM is
-        // on, and `host_vmcb` was filled here. The intercepts are those of `set_intercepts`,
-        // and the nested tables map the VM's own memory only.
-        if !unsafe { enter_guest(&mut self.context, attention) } {
+        cpu_interrupts::disable();
+        if !gate.opens() {
+            cpu_interrupts::enable();
             self.interrupted = self.injected.take();
             self.vmcb_mut().control.event_injection = EventInfo::new();
             return Exit::NotEntered;
         }
+        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, which
+        // `Backend::enter_cpu` prepared: SVM is on, and `host_vmcb` was filled here. The
+        // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
+        // memory only.
+        unsafe { enter_guest(&mut self.context) }
         self.take_exit()
     }
 
