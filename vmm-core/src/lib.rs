@@ -6,11 +6,13 @@ extern crate alloc;
 
 mod access;
 mod address;
+pub mod apic;
 mod control;
 mod device;
 mod doorbell;
 mod interrupt;
 pub mod memory;
+pub mod msr;
 pub mod state;
 mod time;
 
