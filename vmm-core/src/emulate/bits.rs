@@ -64,12 +64,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// With a bit number in a register, memory is a bit string that extends both ways of the
     /// operand (AMD APM vol. 3, BT).
-    fn bit_string(
-        &mut self,
-        operation: BitOperation,
-        number: u64,
-        size: AccessSize,
-    ) -> Step<()> {
+    fn bit_string(&mut self, operation: BitOperation, number: u64, size: AccessSize) -> Step<()> {
         let number = size.sign_extend(number) as i64;
         let bits = i64::from(size.bits());
         let element = number.div_euclid(bits) * size.bytes() as i64;

@@ -8,9 +8,7 @@ use super::cpu::{EmulatorCpu, Mode, address_space};
 use super::flags::FlagUpdate;
 use super::outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Step, Stop};
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
-use crate::paging::walk::{
-    Access, AccessKind, AddressSpace, Privilege, TranslateError, translate,
-};
+use crate::paging::walk::{Access, AccessKind, AddressSpace, Privilege, TranslateError, translate};
 use crate::state::{Exception, Segment, SegmentRegister};
 
 /// Emulation of one instruction.
@@ -52,9 +50,7 @@ impl<'a, C: EmulatorCpu, B: GuestBus> Context<'a, C, B> {
     pub fn translate_as(&mut self, linear: u64, access: Access) -> Step<GuestPhysAddr> {
         match translate(&*self.bus, &self.space, GuestVirtAddr::new(linear), access) {
             Ok(translation) => Ok(translation.address),
-            Err(TranslateError::PageFault(code)) => {
-                Err(Exception::page_fault(linear, code).into())
-            }
+            Err(TranslateError::PageFault(code)) => Err(Exception::page_fault(linear, code).into()),
             Err(TranslateError::NonCanonical) => Err(Exception::GENERAL_PROTECTION.into()),
             Err(TranslateError::Contended) => Err(Stop::Contended),
             Err(TranslateError::UnsupportedMode) => Err(Stop::UnsupportedPaging),

@@ -22,7 +22,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let (place, register) = if register_first { (1, 0) } else { (0, 1) };
         let register = self.register_operand(register)?;
         let value = self.register(register);
-        let old = self.modify_operand(place, true, |_| Change { value, flags: FlagUpdate::NONE })?;
+        let old =
+            self.modify_operand(place, true, |_| Change { value, flags: FlagUpdate::NONE })?;
         self.set_register(register, old);
         Ok(())
     }
@@ -72,8 +73,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     pub fn compare_exchange_pair(&mut self, half: AccessSize) -> Step<()> {
         let length = half.bytes() * 2;
         let address = self.effective_address()?;
-        let linear =
-            self.linear(address.segment, address.offset, length, AccessKind::Write)?;
+        let linear = self.linear(address.segment, address.offset, length, AccessKind::Write)?;
         if half == AccessSize::Qword && linear % length != 0 {
             return Err(Exception::GENERAL_PROTECTION.into());
         }

@@ -111,7 +111,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             if let Some(length) = length_of_common(fetched.as_slice()) {
                 return Ok(length);
             }
-            return self.fetch_and_decode(Some(fetched.as_slice())).map(|()| self.instruction.len());
+            return self
+                .fetch_and_decode(Some(fetched.as_slice()))
+                .map(|()| self.instruction.len());
         }
         self.fetch_and_decode(bytes)?;
         Ok(self.instruction.len())

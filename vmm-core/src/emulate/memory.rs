@@ -108,9 +108,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// #AC for misaligned accesses at CPL 3, if enabled (AMD APM vol. 2, 8.2.18).
     pub fn check_alignment(&self, linear: u64, length: u64) -> Step<()> {
-        let enabled = self.cpl == 3
-            && self.flag(rflags::AC)
-            && self.space.control.cr0 & cr0::AM != 0;
+        let enabled =
+            self.cpl == 3 && self.flag(rflags::AC) && self.space.control.cr0 & cr0::AM != 0;
         if enabled && linear & (length - 1) != 0 {
             return Err(Exception::ALIGNMENT_CHECK.into());
         }

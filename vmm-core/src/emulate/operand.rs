@@ -165,7 +165,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             offset = offset.wrapping_add(self.address_register(base)?);
         }
         if index != Register::None {
-            let scaled = self.address_register(index)? * u64::from(instruction.memory_index_scale());
+            let scaled =
+                self.address_register(index)? * u64::from(instruction.memory_index_scale());
             offset = offset.wrapping_add(scaled);
         }
         let mask = self.address_mask();

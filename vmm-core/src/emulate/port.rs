@@ -69,8 +69,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// Reads a byte of a system structure.
     fn system_byte(&mut self, linear: u64) -> Step<u64> {
-        let access =
-            Access { kind: AccessKind::Read, privilege: Privilege::ImplicitSupervisor };
+        let access = Access { kind: AccessKind::Read, privilege: Privilege::ImplicitSupervisor };
         let linear = if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF };
         let address = self.translate_as(GuestVirtAddr::new(linear).as_u64(), access)?;
         self.bus

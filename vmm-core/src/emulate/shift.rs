@@ -33,9 +33,7 @@ impl Shift {
             Self::ArithmeticRight => shift_arithmetic(value, count, size),
             Self::RotateLeft => rotate_left(value, count, size),
             Self::RotateRight => rotate_right(value, count, size),
-            Self::RotateCarryLeft => {
-                rotate_carry(value, count % (size.bits() + 1), carry, size)
-            }
+            Self::RotateCarryLeft => rotate_carry(value, count % (size.bits() + 1), carry, size),
             Self::RotateCarryRight => {
                 let turn = size.bits() + 1;
                 rotate_carry(value, (turn - count % turn) % turn, carry, size)
