@@ -112,7 +112,7 @@ pub fn fetch(
 pub fn prepare() {
     let nop = [0x90];
     if let Ok(mut decoder) = iced_x86::Decoder::try_new(64, &nop, iced_x86::DecoderOptions::NONE) {
-        decoder.decode();
+        let _ = decoder.decode();
     }
 }
 
