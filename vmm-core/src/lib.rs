@@ -8,6 +8,7 @@ mod access;
 mod address;
 pub mod apic;
 mod control;
+pub mod cpuid;
 mod device;
 mod doorbell;
 mod interrupt;
