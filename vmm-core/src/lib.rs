@@ -8,12 +8,14 @@ mod access;
 mod address;
 pub mod apic;
 mod control;
+pub mod control_registers;
 pub mod cpuid;
 mod device;
 mod doorbell;
 mod interrupt;
 pub mod memory;
 pub mod msr;
+pub mod pvclock;
 pub mod state;
 mod time;
 

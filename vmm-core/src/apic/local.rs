@@ -336,8 +336,7 @@ impl LocalApic {
 
     fn take_event(&mut self, is_set: fn(&Events) -> bool, clear: fn(Events) -> Events) -> bool {
         let inbox = &self.config.inbox;
-        is_set(&inbox.events())
-            && is_set(&inbox.update_events(|e| is_set(&e).then(|| clear(e))))
+        is_set(&inbox.events()) && is_set(&inbox.update_events(|e| is_set(&e).then(|| clear(e))))
     }
 }
 

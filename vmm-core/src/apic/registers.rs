@@ -53,7 +53,13 @@ impl LocalApic {
             EOI | RRD => 0,
             LDR if x2apic => x2apic_logical_id(self.config.id),
             LDR => u32::from(self.logical_id) << 24,
-            DFR => if self.flat { u32::MAX } else { 0x0FFF_FFFF },
+            DFR => {
+                if self.flat {
+                    u32::MAX
+                } else {
+                    0x0FFF_FFFF
+                }
+            }
             SVR => self.svr,
             ISR..=ISR_LAST => self.isr.register((index - ISR) as usize),
             TMR..=TMR_LAST => {

@@ -176,8 +176,7 @@ impl ApicTimer {
         self.divide = divide & 0xB;
         self.initial = initial;
         self.guest_deadline = guest_deadline;
-        self.expiry =
-            remaining_ns.map(|ns| later(now, scale(ns, self.tsc_hz, crate::NANOSECONDS)));
+        self.expiry = remaining_ns.map(|ns| later(now, scale(ns, self.tsc_hz, crate::NANOSECONDS)));
         if guest_deadline != 0 {
             self.place_deadline(now);
         }

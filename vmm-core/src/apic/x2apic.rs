@@ -7,8 +7,8 @@ use super::{
     command::ICR_DEFINED,
     lvt::LvtEntry,
     registers::{
-        APR, DFR, DIVIDE, EOI, ESR, ICR_HIGH, ICR_LOW, INITIAL_COUNT,
-        LVT_ERROR, LVT_TIMER, RRD, SELF_IPI, SVR, TPR,
+        APR, DFR, DIVIDE, EOI, ESR, ICR_HIGH, ICR_LOW, INITIAL_COUNT, LVT_ERROR, LVT_TIMER, RRD,
+        SELF_IPI, SVR, TPR,
     },
 };
 use crate::msr::GeneralProtection;

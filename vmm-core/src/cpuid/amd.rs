@@ -9,7 +9,7 @@ use super::{
     },
     table::{Leaf, LeafRange},
     topology::{self, L1D, L1I, L2, L3, LINE},
-    xsave::{AVX, AVX512, XsaveLayout},
+    xsave::{XSTATE_AVX, XSTATE_AVX512, XsaveLayout},
 };
 
 type HostCpuid<'a> = &'a dyn Fn(u32, u32) -> CpuidResult;
@@ -147,7 +147,7 @@ fn vendor(last: u32) -> CpuidResult {
 fn leaf1(model: &CpuidModel, host: CpuidResult, xsave: &XsaveLayout) -> CpuidResult {
     let vcpus = model.vcpus.get().min(0xFF);
     let mut ecx = host.ecx & LEAF1_ECX | LEAF1_ECX_OWN;
-    if xsave.supported() & AVX != 0 {
+    if xsave.supported() & XSTATE_AVX != 0 {
         ecx |= host.ecx & LEAF1_ECX_AVX;
     }
     if xsave.supported() == 0 {
@@ -167,11 +167,11 @@ fn leaf7(host: CpuidResult, xsave: &XsaveLayout) -> CpuidResult {
         host.ecx & (leaf7_ecx::UMIP | leaf7_ecx::RDPID),
         host.edx & leaf7_edx::FSRM,
     );
-    if xsave.supported() & AVX != 0 {
+    if xsave.supported() & XSTATE_AVX != 0 {
         result.ebx |= host.ebx & leaf7_ebx::AVX2;
         result.ecx |= host.ecx & LEAF7_ECX_AVX;
     }
-    if xsave.supported() & AVX512 != 0 {
+    if xsave.supported() & XSTATE_AVX512 != 0 {
         result.ebx |= host.ebx & leaf7_ebx::AVX512;
         result.ecx |= host.ecx & leaf7_ecx::AVX512;
     }

@@ -19,6 +19,7 @@ pub use hypervisor::{
 };
 pub use model::{CpuidModel, Vendor};
 pub use table::{CpuidResult, CpuidTable, DynamicCpuid};
+pub use xsave::{XSTATE_AVX, XSTATE_AVX512, XSTATE_SSE, XSTATE_X87};
 
 /// The CPU that executes the call, as its own CPUID instruction answers.
 #[cfg(target_arch = "x86_64")]

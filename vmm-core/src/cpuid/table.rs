@@ -5,11 +5,13 @@ use alloc::{vec, vec::Vec};
 
 use super::{
     CpuidModel, Vendor, amd,
-    features::{leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx},
+    features::{
+        extended1_edx, extended8_ebx, extended21_eax, leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx,
+    },
     hypervisor::{self, HYPERVISOR_BASE, KVM_BASE},
     xsave::XsaveLayout,
 };
-use crate::state::cr4;
+use crate::state::{cr4, efer};
 
 /// What one CPUID instruction answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -57,9 +59,7 @@ impl Leaf {
         match self {
             Self::Absent => CpuidResult::default(),
             Self::Single(result) => *result,
-            Self::Indexed(results) => {
-                results.get(subleaf as usize).copied().unwrap_or_default()
-            }
+            Self::Indexed(results) => results.get(subleaf as usize).copied().unwrap_or_default(),
         }
     }
 }
@@ -143,36 +143,46 @@ impl CpuidTable {
 
     /// The bits of CR4 that the model's features allow.
     pub fn supported_cr4(&self) -> u64 {
-        let always = cr4::TSD | cr4::PCE | cr4::OSXMMEXCPT;
-        let rules: [(u32, u32, u64); 13] = [
-            (self.leaf1().edx, leaf1_edx::VME, cr4::VME | cr4::PVI),
-            (self.leaf1().edx, leaf1_edx::DE, cr4::DE),
-            (self.leaf1().edx, leaf1_edx::PSE, cr4::PSE),
-            (self.leaf1().edx, leaf1_edx::PAE, cr4::PAE),
-            (self.leaf1().edx, leaf1_edx::MCE, cr4::MCE),
-            (self.leaf1().edx, leaf1_edx::PGE, cr4::PGE),
-            (self.leaf1().edx, leaf1_edx::FXSR, cr4::OSFXSR),
-            (self.leaf1().ecx, leaf1_ecx::XSAVE, cr4::OSXSAVE),
-            (self.leaf7().ebx, leaf7_ebx::FSGSBASE, cr4::FSGSBASE),
-            (self.leaf7().ebx, leaf7_ebx::SMEP, cr4::SMEP),
-            (self.leaf7().ebx, leaf7_ebx::SMAP, cr4::SMAP),
-            (self.leaf7().ecx, leaf7_ecx::UMIP, cr4::UMIP),
-            (self.leaf1().edx, leaf1_edx::SSE, cr4::OSXMMEXCPT),
+        let (leaf1, leaf7) = (self.basic.get(1, 0), self.basic.get(7, 0));
+        let rules = [
+            (leaf1.edx & leaf1_edx::VME, cr4::VME | cr4::PVI),
+            (leaf1.edx & leaf1_edx::TSC, cr4::TSD),
+            (leaf1.edx & leaf1_edx::DE, cr4::DE),
+            (leaf1.edx & leaf1_edx::PSE, cr4::PSE),
+            (leaf1.edx & leaf1_edx::PAE, cr4::PAE),
+            (leaf1.edx & leaf1_edx::MCE, cr4::MCE),
+            (leaf1.edx & leaf1_edx::PGE, cr4::PGE),
+            (leaf1.edx & leaf1_edx::FXSR, cr4::OSFXSR),
+            (leaf1.edx & leaf1_edx::SSE, cr4::OSXMMEXCPT),
+            (leaf1.ecx & leaf1_ecx::XSAVE, cr4::OSXSAVE),
+            (leaf7.ebx & leaf7_ebx::FSGSBASE, cr4::FSGSBASE),
+            (leaf7.ebx & leaf7_ebx::SMEP, cr4::SMEP),
+            (leaf7.ebx & leaf7_ebx::SMAP, cr4::SMAP),
+            (leaf7.ecx & leaf7_ecx::UMIP, cr4::UMIP),
         ];
-        rules.iter().filter(|r| r.0 & r.1 != 0).fold(always, |bits, r| bits | r.2)
+        rules.iter().filter(|r| r.0 != 0).fold(cr4::PCE, |bits, r| bits | r.1)
     }
 
-    pub(crate) fn leaf1(&self) -> CpuidResult {
-        self.basic.get(1, 0)
+    /// The bits of EFER that the model's features allow, without LMA.
+    pub fn supported_efer(&self) -> u64 {
+        let edx = self.extended.get(1, 0).edx;
+        let rules = [
+            (extended1_edx::SYSCALL, efer::SCE),
+            (extended1_edx::LONG_MODE, efer::LME),
+            (extended1_edx::NX, efer::NXE),
+            (extended1_edx::FFXSR, efer::FFXSR),
+        ];
+        rules.iter().filter(|r| edx & r.0 != 0).fold(0, |bits, r| bits | r.1)
     }
 
-    pub(crate) fn leaf7(&self) -> CpuidResult {
-        self.basic.get(7, 0)
+    /// LFENCE waits for all earlier instructions.
+    pub(crate) fn lfence_serializes(&self) -> bool {
+        self.extended.get(0x21, 0).eax & extended21_eax::LFENCE_SERIALIZING != 0
     }
 
-    /// Leaf 0x8000_0000 + `offset`.
-    pub(crate) fn extended_leaf(&self, offset: u32) -> CpuidResult {
-        self.extended.get(offset, 0)
+    /// PRED_CMD exists.
+    pub(crate) fn has_prediction_barrier(&self) -> bool {
+        self.extended.get(8, 0).ebx & extended8_ebx::IBPB != 0
     }
 
     fn query_basic(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {

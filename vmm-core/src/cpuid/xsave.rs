@@ -10,13 +10,13 @@ use super::{
 };
 
 /// x87 state.
-pub(crate) const X87: u64 = 1 << 0;
+pub const XSTATE_X87: u64 = 1 << 0;
 /// SSE state.
-pub(crate) const SSE: u64 = 1 << 1;
+pub const XSTATE_SSE: u64 = 1 << 1;
 /// AVX state: the upper halves of YMM registers.
-pub(crate) const AVX: u64 = 1 << 2;
+pub const XSTATE_AVX: u64 = 1 << 2;
 /// AVX-512 state: opmask registers, upper halves of ZMM0–15, and ZMM16–31.
-pub(crate) const AVX512: u64 = 7 << 5;
+pub const XSTATE_AVX512: u64 = 7 << 5;
 
 /// Legacy region and XSAVE header.
 const HEADER_END: u32 = 576;
@@ -41,19 +41,19 @@ pub(super) struct XsaveLayout {
 impl XsaveLayout {
     /// The layout on a host; nothing is supported if the host lacks XSAVE.
     pub(super) fn of(host: &dyn Fn(u32, u32) -> CpuidResult) -> Self {
-        let mut layout =
-            Self { supported: 0, components: Default::default(), instructions: 0 };
+        let mut layout = Self { supported: 0, components: Default::default(), instructions: 0 };
         if host(0, 0).eax < 0xD || host(1, 0).ecx & leaf1_ecx::XSAVE == 0 {
             return layout;
         }
+        const WIDE: u64 = XSTATE_AVX | XSTATE_AVX512;
         let main = host(0xD, 0);
         let host_supports = u64::from(main.eax) | u64::from(main.edx) << 32;
-        layout.supported = X87 | SSE | host_supports & AVX;
-        if host_supports & (AVX | AVX512) == AVX | AVX512 {
-            layout.supported |= AVX512;
+        layout.supported = XSTATE_X87 | XSTATE_SSE | host_supports & XSTATE_AVX;
+        if host_supports & WIDE == WIDE {
+            layout.supported |= XSTATE_AVX512;
         }
-        layout.instructions = host(0xD, 1).eax
-            & (xsave_eax::XSAVEOPT | xsave_eax::XSAVEC | xsave_eax::XGETBV_ECX1);
+        layout.instructions =
+            host(0xD, 1).eax & (xsave_eax::XSAVEOPT | xsave_eax::XSAVEC | xsave_eax::XGETBV_ECX1);
         for number in 2..COMPONENTS {
             if layout.supported >> number & 1 != 0 {
                 let r = host(0xD, number);
