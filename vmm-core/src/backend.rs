@@ -14,6 +14,7 @@ use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 
 use crate::{
     Event, Exit,
+    cpuid::Vendor,
     paging::NestedEntries,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister},
 };
@@ -125,6 +126,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Name for reports: `svm` or `vmx`.
     const NAME: &'static str;
+
+    /// Manufacturer of the CPU model that guests see.
+    const VENDOR: Vendor;
 
     /// Looks at the calling CPU and takes what it offers.
     ///
@@ -258,6 +262,8 @@ pub trait VcpuBackend: Send {
     fn instruction_bytes(&self) -> Option<&[u8]>;
     /// Size of the control block and save areas, in bytes.
     fn control_bytes(&self) -> usize;
+    /// Keeps earlier branches of the guest from steering later indirect branches.
+    fn prediction_barrier(&mut self);
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, Unsupported, VcpuSetup},
+    cpuid::Vendor,
     fpu::FpuSupport,
     memory::OwnedPages,
     paging::LongModeEntries,
@@ -74,6 +75,7 @@ impl Backend for Svm {
     type Entries = LongModeEntries;
 
     const NAME: &'static str = "svm";
+    const VENDOR: Vendor = Vendor::Amd;
 
     fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
         let capabilities = Capabilities::from_cpuid(&CpuidLeaves::read())?;

@@ -546,6 +546,13 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb.bytes() + self.fpu.bytes()
     }
 
+    fn prediction_barrier(&mut self) {
+        const PRED_CMD: u32 = 0x49;
+        const IBPB: u64 = 1;
+        // SAFETY: the guest was shown the barrier because this CPU has it.
+        unsafe { wrmsr(PRED_CMD, IBPB) }
+    }
+
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
     }

@@ -13,7 +13,7 @@ use crate::{
     apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig},
     backend::{Backend, VcpuSetup},
     bus::{ClaimError, MmioBus, PortBus},
-    cpuid::{CpuidTable, host_cpuid},
+    cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
     hooks::Hooks,
     memory::{self, GuestMemory, MIN_MEMORY, MemoryLayout},
     paging::NestedTables,
@@ -203,7 +203,8 @@ impl VmBuilder {
     ) -> Result<(), BuildError> {
         let end = start.as_u64().saturating_add(bytes);
         let in_the_way = self.memory.regions().iter().any(|region| {
-            region.start().as_u64() < end && start.as_u64() - region.start().as_u64().min(start.as_u64()) < region.bytes()
+            let memory = region.start().as_u64();
+            memory < end && start.as_u64() < memory + region.bytes()
         });
         if in_the_way {
             let device = device.name().into();
@@ -249,7 +250,10 @@ impl VmBuilder {
             tsc_offset: self.clock.origin().0.wrapping_neg(),
         };
         let vcpus = NonZeroU32::new(config.vcpus).unwrap_or(NonZeroU32::MIN);
-        let model = B::cpu_model(vcpus, self.clock.tsc_hz());
+        let tsc_khz = u32::try_from(self.clock.tsc_hz() / 1000).unwrap_or(u32::MAX);
+        let model = match B::VENDOR {
+            Vendor::Amd => CpuidModel::amd(vcpus, tsc_khz),
+        };
         let core = Arc::new(VmCore {
             host,
             memory: self.memory,
@@ -257,7 +261,7 @@ impl VmBuilder {
             ports: self.ports,
             mmio: self.mmio,
             hooks: self.hooks,
-            cpuid: CpuidTable::new(model, &host_cpuid),
+            cpuid: Arc::new(CpuidTable::new(model, &host_cpuid)),
             clock: self.clock,
             timers: self.timers,
             control: self.control,

@@ -43,7 +43,7 @@ pub struct VmCore {
     pub(crate) ports: PortBus,
     pub(crate) mmio: MmioBus,
     pub(crate) hooks: Hooks,
-    pub(crate) cpuid: CpuidTable,
+    pub(crate) cpuid: Arc<CpuidTable>,
     pub(crate) clock: VmClock,
     pub(crate) timers: Arc<TimerBank>,
     pub(crate) control: VmControl,
