@@ -39,11 +39,12 @@ mod shift;
 mod stack;
 mod string;
 mod transfer;
+mod width;
 
 #[cfg(test)]
 mod tests;
 
-pub use bus::{AccessSize, Exchange, GuestBus};
+pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;
@@ -112,7 +113,7 @@ pub fn fetch(
 pub fn prepare() {
     let nop = [0x90];
     if let Ok(mut decoder) = iced_x86::Decoder::try_new(64, &nop, iced_x86::DecoderOptions::NONE) {
-        decoder.decode();
+        let _ = decoder.decode();
     }
 }
 
