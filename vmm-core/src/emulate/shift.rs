@@ -34,11 +34,8 @@ impl Shift {
             Self::ArithmeticRight => shift_arithmetic(value, count, size),
             Self::RotateLeft => rotate_left(value, count, size),
             Self::RotateRight => rotate_right(value, count, size),
-            Self::RotateCarryLeft => rotate_carry(value, count % (size.bits() + 1), carry, size),
-            Self::RotateCarryRight => {
-                let turn = size.bits() + 1;
-                rotate_carry(value, (turn - count % turn) % turn, carry, size)
-            }
+            Self::RotateCarryLeft => rotate_carry_left(value, count, carry, size),
+            Self::RotateCarryRight => rotate_carry_right(value, count, carry, size),
         }
     }
 }
@@ -90,18 +87,31 @@ fn rotate_right(value: u64, count: u32, size: AccessWidth) -> Change {
     rotated(result, carry, carry != (result << 1 & size.sign_bit() != 0))
 }
 
-/// Rotates CF and `value` left by `count`, less than the size in bits plus one.
-fn rotate_carry(value: u64, count: u32, carry: bool, size: AccessWidth) -> Change {
+/// Rotates CF and `value` left by `count`, at most the bits of both: the new value and CF.
+fn through_carry(value: u64, count: u32, carry: bool, size: AccessWidth) -> (u64, bool) {
+    let turn = size.bits() + 1;
+    let both = u128::from(value) | (u128::from(carry) << size.bits());
+    let result = (both << count) | (both >> (turn - count));
+    (result as u64 & size.mask(), (result >> size.bits()) & 1 != 0)
+}
+
+fn rotate_carry_left(value: u64, count: u32, carry: bool, size: AccessWidth) -> Change {
+    let count = count % (size.bits() + 1);
     if count == 0 {
         return Change { value, flags: FlagUpdate::NONE };
     }
+    let (result, carry) = through_carry(value, count, carry, size);
+    rotated(result, carry, (result & size.sign_bit() != 0) != carry)
+}
+
+fn rotate_carry_right(value: u64, count: u32, carry: bool, size: AccessWidth) -> Change {
     let turn = size.bits() + 1;
-    let through = u128::from(value) | u128::from(carry) << size.bits();
-    let result = through << count | through >> (turn - count);
-    let carry = result >> size.bits() & 1 != 0;
-    let value = result as u64 & size.mask();
-    let sign = value & size.sign_bit() != 0;
-    Change { ..rotated(value, carry, sign != carry) }
+    let count = count % turn;
+    if count == 0 {
+        return Change { value, flags: FlagUpdate::NONE };
+    }
+    let (result, carry) = through_carry(value, turn - count, carry, size);
+    rotated(result, carry, (result ^ (result << 1)) & size.sign_bit() != 0)
 }
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
