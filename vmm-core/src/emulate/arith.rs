@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two-operand and one-operand integer arithmetic and logic.
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::{FlagUpdate, add, logic, sub};
 use super::memory::Change;
 use super::outcome::Step;
+use crate::access::AccessWidth;
 use crate::state::rflags::CF;
 
 /// Operations with two operands.
@@ -31,7 +32,7 @@ pub(super) enum Unary {
 }
 
 impl Binary {
-    fn compute(self, a: u64, b: u64, carry: bool, size: AccessSize) -> Change {
+    fn compute(self, a: u64, b: u64, carry: bool, size: AccessWidth) -> Change {
         let bitwise = |value| (value, logic(value, size));
         let (value, flags) = match self {
             Self::Add => add(a, b, false, size),
@@ -47,7 +48,7 @@ impl Binary {
 }
 
 impl Unary {
-    fn compute(self, a: u64, size: AccessSize) -> Change {
+    fn compute(self, a: u64, size: AccessWidth) -> Change {
         let (value, flags) = match self {
             Self::Increment => {
                 let (value, flags) = add(a, 1, false, size);

@@ -3,13 +3,14 @@
 
 use iced_x86::OpKind;
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::{FlagUpdate, STATUS, when};
 use super::memory::Change;
 use super::operand::Place;
 use super::outcome::Step;
+use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::rflags::{CF, ZF};
 
@@ -64,16 +65,16 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// With a bit number in a register, memory is a bit string that extends both ways of the
     /// operand (AMD APM vol. 3, BT).
-    fn bit_string(&mut self, operation: BitOperation, number: u64, size: AccessSize) -> Step<()> {
+    fn bit_string(&mut self, operation: BitOperation, number: u64, size: AccessWidth) -> Step<()> {
         let number = size.sign_extend(number) as i64;
         let bits = i64::from(size.bits());
-        let element = number.div_euclid(bits) * size.bytes() as i64;
+        let element = number.div_euclid(bits) * size.length() as i64;
         let bit = 1 << number.rem_euclid(bits);
         let address = self.effective_address()?;
         let offset = address.offset.wrapping_add(element as u64) & address.mask;
         let test = operation == BitOperation::Test;
         let access = if test { AccessKind::Read } else { AccessKind::Write };
-        let span = self.span(address.segment, offset, size.bytes(), access)?;
+        let span = self.span(address.segment, offset, size.length(), access)?;
         let flags = if test {
             operation.compute(self.read_span(&span)?, bit).flags
         } else {

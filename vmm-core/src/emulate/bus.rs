@@ -1,61 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest-physical address space and the I/O ports as the emulator sees them.
 
+use crate::access::AccessWidth;
 use crate::address::GuestPhysAddr;
 use crate::paging::walk::{BusError, PhysicalMemory};
-
-/// Width of a bus access or of an operand.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum AccessSize {
-    /// 1 byte.
-    Byte = 1,
-    /// 2 bytes.
-    Word = 2,
-    /// 4 bytes.
-    Dword = 4,
-    /// 8 bytes.
-    Qword = 8,
-}
-
-impl AccessSize {
-    /// The size in bytes.
-    pub const fn bytes(self) -> u64 {
-        self as u64
-    }
-
-    /// The size in bits.
-    pub const fn bits(self) -> u32 {
-        self as u32 * 8
-    }
-
-    /// A mask of all bits of a value of this size.
-    pub const fn mask(self) -> u64 {
-        u64::MAX >> (64 - self.bits())
-    }
-
-    /// The most significant bit of a value of this size.
-    pub const fn sign_bit(self) -> u64 {
-        1 << (self.bits() - 1)
-    }
-
-    /// `value`, of this size, sign-extended to 64 bits.
-    pub const fn sign_extend(self, value: u64) -> u64 {
-        let unused = 64 - self.bits();
-        (((value << unused) as i64) >> unused) as u64
-    }
-
-    /// The size of `bytes` bytes: 1, 2, 4 or 8.
-    pub const fn from_bytes(bytes: u64) -> Option<Self> {
-        match bytes {
-            1 => Some(Self::Byte),
-            2 => Some(Self::Word),
-            4 => Some(Self::Dword),
-            8 => Some(Self::Qword),
-            _ => None,
-        }
-    }
-}
 
 /// Result of an atomic compare-and-exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,7 +34,7 @@ pub trait GuestBus: PhysicalMemory {
     ///
     /// # Errors
     /// [`BusError`] if the bus refuses the access.
-    fn read(&mut self, address: GuestPhysAddr, size: AccessSize) -> Result<u64, BusError>;
+    fn read(&mut self, address: GuestPhysAddr, size: AccessWidth) -> Result<u64, BusError>;
 
     /// Writes memory or a device.
     ///
@@ -95,7 +43,7 @@ pub trait GuestBus: PhysicalMemory {
     fn write(
         &mut self,
         address: GuestPhysAddr,
-        size: AccessSize,
+        size: AccessWidth,
         value: u64,
     ) -> Result<(), BusError>;
 
@@ -106,7 +54,7 @@ pub trait GuestBus: PhysicalMemory {
     fn compare_exchange(
         &mut self,
         address: GuestPhysAddr,
-        size: AccessSize,
+        size: AccessWidth,
         expected: u64,
         new: u64,
     ) -> Result<Exchange, BusError>;
@@ -122,9 +70,9 @@ pub trait GuestBus: PhysicalMemory {
         new: u128,
     ) -> Result<Exchange, BusError>;
 
-    /// Reads an I/O port; `size` is at most [`AccessSize::Dword`]. Nobody there: all ones.
-    fn port_in(&mut self, port: u16, size: AccessSize) -> u32;
+    /// Reads an I/O port; `size` is at most [`AccessWidth::Dword`]. Nobody there: all ones.
+    fn port_in(&mut self, port: u16, size: AccessWidth) -> u32;
 
-    /// Writes an I/O port; `size` is at most [`AccessSize::Dword`].
-    fn port_out(&mut self, port: u16, size: AccessSize, value: u32);
+    /// Writes an I/O port; `size` is at most [`AccessWidth::Dword`].
+    fn port_out(&mut self, port: u16, size: AccessWidth, value: u32);
 }

@@ -6,18 +6,19 @@ use iced_x86::Mnemonic;
 use super::Flow;
 use super::arith::{Binary, Unary};
 use super::bits::{BitOperation, Count};
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::condition::Condition;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::outcome::{Step, Stop};
 use super::shift::Shift;
 use super::string::StringOperation;
+use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 
 /// String instructions and their element size.
-fn string_operation(mnemonic: Mnemonic) -> Option<(StringOperation, AccessSize)> {
-    use AccessSize::{Byte, Dword, Qword, Word};
+fn string_operation(mnemonic: Mnemonic) -> Option<(StringOperation, AccessWidth)> {
+    use AccessWidth::{Byte, Dword, Qword, Word};
     use StringOperation::{Compare, Input, Load, Move, Output, Scan, Store};
     Some(match mnemonic {
         Mnemonic::Movsb => (Move, Byte),
@@ -79,8 +80,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Xchg => self.exchange(),
             Mnemonic::Xadd => self.exchange_add(),
             Mnemonic::Cmpxchg => self.compare_exchange(),
-            Mnemonic::Cmpxchg8b => self.compare_exchange_pair(AccessSize::Dword),
-            Mnemonic::Cmpxchg16b => self.compare_exchange_pair(AccessSize::Qword),
+            Mnemonic::Cmpxchg8b => self.compare_exchange_pair(AccessWidth::Dword),
+            Mnemonic::Cmpxchg16b => self.compare_exchange_pair(AccessWidth::Qword),
             Mnemonic::Bt => self.bit(BitOperation::Test),
             Mnemonic::Bts => self.bit(BitOperation::Set),
             Mnemonic::Btr => self.bit(BitOperation::Reset),

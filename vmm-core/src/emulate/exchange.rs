@@ -3,13 +3,14 @@
 
 use iced_x86::OpKind;
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::{FlagUpdate, add, sub, when};
 use super::memory::Change;
 use super::outcome::{Step, Stop};
 use super::register::GprPart;
+use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::rflags::ZF;
 use crate::state::{Exception, Gpr};
@@ -70,18 +71,18 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// CMPXCHG8B (`half` is a doubleword) and CMPXCHG16B (a quadword).
-    pub fn compare_exchange_pair(&mut self, half: AccessSize) -> Step<()> {
-        let length = half.bytes() * 2;
+    pub fn compare_exchange_pair(&mut self, half: AccessWidth) -> Step<()> {
+        let length = half.length() * 2;
         let address = self.effective_address()?;
         let linear = self.linear(address.segment, address.offset, length, AccessKind::Write)?;
-        if half == AccessSize::Qword && linear % length != 0 {
+        if half == AccessWidth::Qword && linear % length != 0 {
             return Err(Exception::GENERAL_PROTECTION.into());
         }
         let span = self.span(address.segment, address.offset, length, AccessKind::Write)?;
         let expected = self.register_pair(Gpr::Rdx, Gpr::Rax, half);
         let new = self.register_pair(Gpr::Rcx, Gpr::Rbx, half);
         let locked = self.is_locked();
-        let old = if half == AccessSize::Dword {
+        let old = if half == AccessWidth::Dword {
             let choose = |old: u64| {
                 let value = if u128::from(old) == expected { new as u64 } else { old };
                 Change { value, flags: FlagUpdate::NONE }
@@ -100,7 +101,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// Sets ZF and, if the comparison failed, the accumulator pair.
-    fn finish_pair(&mut self, old: u128, expected: u128, half: AccessSize) {
+    fn finish_pair(&mut self, old: u128, expected: u128, half: AccessWidth) {
         let equal = old == expected;
         if !equal {
             self.set_register(GprPart::new(Gpr::Rax, half), old as u64);
@@ -110,7 +111,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// The value of two registers side by side.
-    pub fn register_pair(&self, high: Gpr, low: Gpr, size: AccessSize) -> u128 {
+    pub fn register_pair(&self, high: Gpr, low: Gpr, size: AccessWidth) -> u128 {
         let high = self.register(GprPart::new(high, size));
         let low = self.register(GprPart::new(low, size));
         u128::from(high) << size.bits() | u128::from(low)

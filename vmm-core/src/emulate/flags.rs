@@ -3,7 +3,7 @@
 //!
 //! Where the architecture leaves a flag undefined, it is cleared or kept.
 
-use super::bus::AccessSize;
+use crate::access::AccessWidth;
 use crate::state::rflags::{AF, CF, OF, PF, SF, ZF};
 
 /// All status flags.
@@ -36,14 +36,14 @@ pub(super) const fn when(condition: bool, flag: u64) -> u64 {
 }
 
 /// SF, ZF and PF of a result.
-pub(super) fn sign_zero_parity(value: u64, size: AccessSize) -> u64 {
+pub(super) fn sign_zero_parity(value: u64, size: AccessWidth) -> u64 {
     when(value & size.sign_bit() != 0, SF)
         | when(value & size.mask() == 0, ZF)
         | when((value as u8).count_ones().is_multiple_of(2), PF)
 }
 
 /// `a + b + carry`.
-pub(super) fn add(a: u64, b: u64, carry: bool, size: AccessSize) -> (u64, FlagUpdate) {
+pub(super) fn add(a: u64, b: u64, carry: bool, size: AccessWidth) -> (u64, FlagUpdate) {
     let wide = u128::from(a) + u128::from(b) + u128::from(carry);
     let result = wide as u64 & size.mask();
     let flags = sign_zero_parity(result, size)
@@ -54,7 +54,7 @@ pub(super) fn add(a: u64, b: u64, carry: bool, size: AccessSize) -> (u64, FlagUp
 }
 
 /// `a - b - borrow`.
-pub(super) fn sub(a: u64, b: u64, borrow: bool, size: AccessSize) -> (u64, FlagUpdate) {
+pub(super) fn sub(a: u64, b: u64, borrow: bool, size: AccessWidth) -> (u64, FlagUpdate) {
     let result = a.wrapping_sub(b).wrapping_sub(u64::from(borrow)) & size.mask();
     let flags = sign_zero_parity(result, size)
         | when(u128::from(a) < u128::from(b) + u128::from(borrow), CF)
@@ -64,6 +64,6 @@ pub(super) fn sub(a: u64, b: u64, borrow: bool, size: AccessSize) -> (u64, FlagU
 }
 
 /// Flags of AND, OR, XOR and TEST: CF and OF are cleared.
-pub(super) fn logic(result: u64, size: AccessSize) -> FlagUpdate {
+pub(super) fn logic(result: u64, size: AccessWidth) -> FlagUpdate {
     FlagUpdate::new(STATUS, sign_zero_parity(result, size))
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Operands in memory: translated as a whole before anything is read or written.
 
-use super::bus::{AccessSize, Exchange, GuestBus};
+use super::bus::{Exchange, GuestBus};
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::FlagUpdate;
 use super::outcome::{Step, Stop};
+use crate::access::AccessWidth;
 use crate::address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE};
 use crate::paging::walk::AccessKind;
 use crate::state::{Exception, SegmentRegister, cr0, rflags};
@@ -27,7 +28,7 @@ pub(super) struct Span {
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     address: GuestPhysAddr,
-    size: AccessSize,
+    size: AccessWidth,
     /// Offset in the operand, in bits.
     shift: u32,
 }
@@ -60,16 +61,16 @@ impl Span {
         while bytes > left || (self.crosses_pages() && !address.is_aligned(bytes)) {
             bytes /= 2;
         }
-        let size = AccessSize::from_bytes(bytes)?;
+        let size = AccessWidth::from_bytes(bytes as usize)?;
         Some(Piece { address, size, shift: (at * 8) as u32 })
     }
 
     /// The whole operand as a single bus access, if it is one.
-    fn whole(&self) -> Option<(GuestPhysAddr, AccessSize)> {
+    fn whole(&self) -> Option<(GuestPhysAddr, AccessWidth)> {
         if self.crosses_pages() {
             return None;
         }
-        Some((self.first, AccessSize::from_bytes(self.length)?))
+        Some((self.first, AccessWidth::from_bytes(self.length as usize)?))
     }
 }
 
@@ -131,7 +132,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
                 .read(address, size)
                 .map_err(|_| Stop::Bus { address, access: AccessKind::Read })?;
             value |= u128::from(part & size.mask()) << shift;
-            at += size.bytes();
+            at += size.length();
         }
         Ok(value)
     }
@@ -149,7 +150,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             self.bus
                 .write(address, size, (value >> shift) as u64 & size.mask())
                 .map_err(|_| Stop::Bus { address, access: AccessKind::Write })?;
-            at += size.bytes();
+            at += size.length();
         }
         Ok(())
     }

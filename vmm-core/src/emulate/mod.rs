@@ -39,11 +39,12 @@ mod shift;
 mod stack;
 mod string;
 mod transfer;
+mod width;
 
 #[cfg(test)]
 mod tests;
 
-pub use bus::{AccessSize, Exchange, GuestBus};
+pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;

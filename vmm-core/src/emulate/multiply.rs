@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! MUL, IMUL, DIV and IDIV.
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::{FlagUpdate, when};
 use super::outcome::Step;
 use super::register::GprPart;
+use crate::access::AccessWidth;
 use crate::state::rflags::{CF, OF};
 use crate::state::{Exception, Gpr};
 
@@ -46,8 +47,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     pub fn divide(&mut self, signed: bool) -> Step<()> {
         let size = self.place(0)?.size();
         let divisor = self.read_operand(0)?;
-        let dividend = if size == AccessSize::Byte {
-            u128::from(self.register(GprPart::new(Gpr::Rax, AccessSize::Word)))
+        let dividend = if size == AccessWidth::Byte {
+            u128::from(self.register(GprPart::new(Gpr::Rax, AccessWidth::Word)))
         } else {
             self.register_pair(Gpr::Rdx, Gpr::Rax, size)
         };
@@ -63,9 +64,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// Writes AX, or the pair of RDX and RAX at `size`.
-    fn set_double_width(&mut self, value: u128, size: AccessSize) {
-        if size == AccessSize::Byte {
-            self.set_register(GprPart::new(Gpr::Rax, AccessSize::Word), value as u64);
+    fn set_double_width(&mut self, value: u128, size: AccessWidth) {
+        if size == AccessWidth::Byte {
+            self.set_register(GprPart::new(Gpr::Rax, AccessWidth::Word), value as u64);
         } else {
             self.set_register(GprPart::new(Gpr::Rax, size), value as u64);
             self.set_register(GprPart::new(Gpr::Rdx, size), (value >> size.bits()) as u64);
@@ -73,26 +74,26 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 }
 
-fn signed(value: u64, size: AccessSize) -> i128 {
+fn signed(value: u64, size: AccessWidth) -> i128 {
     i128::from(size.sign_extend(value) as i64)
 }
 
-fn signed_product(a: u64, b: u64, size: AccessSize) -> i128 {
+fn signed_product(a: u64, b: u64, size: AccessWidth) -> i128 {
     signed(a, size) * signed(b, size)
 }
 
-fn fits_signed(value: i128, size: AccessSize) -> bool {
+fn fits_signed(value: i128, size: AccessWidth) -> bool {
     signed(value as u64, size) == value
 }
 
-fn divide_unsigned(dividend: u128, divisor: u64, size: AccessSize) -> Option<(u64, u64)> {
+fn divide_unsigned(dividend: u128, divisor: u64, size: AccessWidth) -> Option<(u64, u64)> {
     let divisor = u128::from(divisor);
     let quotient = dividend.checked_div(divisor)?;
     let remainder = dividend.checked_rem(divisor)?;
     (quotient <= u128::from(size.mask())).then_some((quotient as u64, remainder as u64))
 }
 
-fn divide_signed(dividend: u128, divisor: u64, size: AccessSize) -> Option<(u64, u64)> {
+fn divide_signed(dividend: u128, divisor: u64, size: AccessWidth) -> Option<(u64, u64)> {
     let unused = 128 - 2 * size.bits();
     let dividend = ((dividend << unused) as i128) >> unused;
     let divisor = signed(divisor, size);

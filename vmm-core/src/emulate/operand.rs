@@ -3,12 +3,13 @@
 
 use iced_x86::{CodeSize as DecoderCodeSize, MemorySize, OpKind, Register};
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::memory::{Change, Span};
 use super::outcome::{Step, Stop};
 use super::register::{GprPart, segment_from_decoder};
+use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::SegmentRegister;
 
@@ -17,11 +18,11 @@ use crate::state::SegmentRegister;
 pub(super) enum Place {
     Register(GprPart),
     /// The memory operand of the instruction, of this size.
-    Memory(AccessSize),
+    Memory(AccessWidth),
 }
 
 impl Place {
-    pub fn size(&self) -> AccessSize {
+    pub fn size(&self) -> AccessWidth {
         match self {
             Self::Register(part) => part.size,
             Self::Memory(size) => *size,
@@ -46,12 +47,12 @@ pub(super) struct EffectiveAddress {
 }
 
 /// Operand size of a memory operand with a plain integer in it.
-fn integer_size(size: MemorySize) -> Option<AccessSize> {
+fn integer_size(size: MemorySize) -> Option<AccessWidth> {
     Some(match size {
-        MemorySize::UInt8 | MemorySize::Int8 => AccessSize::Byte,
-        MemorySize::UInt16 | MemorySize::Int16 | MemorySize::WordOffset => AccessSize::Word,
-        MemorySize::UInt32 | MemorySize::Int32 | MemorySize::DwordOffset => AccessSize::Dword,
-        MemorySize::UInt64 | MemorySize::Int64 | MemorySize::QwordOffset => AccessSize::Qword,
+        MemorySize::UInt8 | MemorySize::Int8 => AccessWidth::Byte,
+        MemorySize::UInt16 | MemorySize::Int16 | MemorySize::WordOffset => AccessWidth::Word,
+        MemorySize::UInt32 | MemorySize::Int32 | MemorySize::DwordOffset => AccessWidth::Dword,
+        MemorySize::UInt64 | MemorySize::Int64 | MemorySize::QwordOffset => AccessWidth::Qword,
         _ => return None,
     })
 }
@@ -78,7 +79,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// Size of the memory operand.
-    pub fn memory_size(&self) -> Step<AccessSize> {
+    pub fn memory_size(&self) -> Step<AccessWidth> {
         integer_size(self.instruction.memory_size()).ok_or(Stop::Unsupported)
     }
 
@@ -90,7 +91,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         match self.place(operand)? {
             Place::Register(part) => Ok(self.register(part)),
             Place::Memory(size) => {
-                let span = self.operand_span(size.bytes(), AccessKind::Read)?;
+                let span = self.operand_span(size.length(), AccessKind::Read)?;
                 self.read_span(&span)
             }
         }
@@ -101,7 +102,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         match self.place(operand)? {
             Place::Register(part) => Ok(Target::Register(part)),
             Place::Memory(size) => {
-                self.operand_span(size.bytes(), AccessKind::Write).map(Target::Memory)
+                self.operand_span(size.length(), AccessKind::Write).map(Target::Memory)
             }
         }
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Port I/O: IN and OUT, and who may use which port.
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::outcome::{Outcome, Step, Stop};
 use super::register::GprPart;
+use crate::access::AccessWidth;
 use crate::address::GuestVirtAddr;
 use crate::paging::walk::{Access, AccessKind, Privilege};
 use crate::state::rflags::IOPL;
@@ -23,7 +24,7 @@ pub fn io_permission(
     cpu: &mut impl EmulatorCpu,
     bus: &mut impl GuestBus,
     port: u16,
-    size: AccessSize,
+    size: AccessWidth,
 ) -> Result<(), Outcome> {
     let mut context = Context::new(cpu, bus);
     check_permission(&mut context, port, size).map_err(|stop| context.outcome_of(stop))
@@ -33,7 +34,7 @@ pub fn io_permission(
 pub(super) fn check_permission<C: EmulatorCpu, B: GuestBus>(
     context: &mut Context<'_, C, B>,
     port: u16,
-    size: AccessSize,
+    size: AccessWidth,
 ) -> Step<()> {
     let iopl = (context.flags & IOPL) >> IOPL.trailing_zeros();
     let privileged = u64::from(context.cpl) <= iopl && !context.mode.virtual_8086;
@@ -49,7 +50,7 @@ pub(super) fn check_permission<C: EmulatorCpu, B: GuestBus>(
     let limit = u64::from(tss.limit);
     let map = context.tss_word(tss.base, limit, IO_MAP_BASE)?;
     let bits = context.tss_word(tss.base, limit, map + u64::from(port) / 8)?;
-    let wanted = ((1 << size.bytes()) - 1) << (port % 8);
+    let wanted = ((1 << size.length()) - 1) << (port % 8);
     if bits & wanted != 0 {
         return Err(Exception::GENERAL_PROTECTION.into());
     }
@@ -73,7 +74,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let linear = if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF };
         let address = self.translate_as(GuestVirtAddr::new(linear).as_u64(), access)?;
         self.bus
-            .read(address, AccessSize::Byte)
+            .read(address, AccessWidth::Byte)
             .map(|value| value & 0xFF)
             .map_err(|_| Stop::Bus { address, access: AccessKind::Read })
     }
@@ -102,7 +103,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     fn port_operand(&mut self, operand: u32) -> Step<u16> {
         match self.instruction.try_immediate(operand) {
             Ok(immediate) => Ok(immediate as u16 & 0xFF),
-            Err(_) => Ok(self.register(GprPart::new(Gpr::Rdx, AccessSize::Word)) as u16),
+            Err(_) => Ok(self.register(GprPart::new(Gpr::Rdx, AccessWidth::Word)) as u16),
         }
     }
 }

@@ -3,22 +3,23 @@
 
 use iced_x86::Register;
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
+use crate::access::AccessWidth;
 use crate::state::{Gpr, SegmentRegister};
 
 /// A general-purpose register or part of one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GprPart {
     pub register: Gpr,
-    pub size: AccessSize,
+    pub size: AccessWidth,
     /// AH, CH, DH or BH.
     pub high_byte: bool,
 }
 
 impl GprPart {
-    pub const fn new(register: Gpr, size: AccessSize) -> Self {
+    pub const fn new(register: Gpr, size: AccessWidth) -> Self {
         Self { register, size, high_byte: false }
     }
 
@@ -30,9 +31,9 @@ impl GprPart {
             r if r >= Register::AL && r <= Register::R15L => {
                 return Some(Self::byte(number - byte_low));
             }
-            r if r >= Register::AX && r <= Register::R15W => (Register::AX, AccessSize::Word),
-            r if r >= Register::EAX && r <= Register::R15D => (Register::EAX, AccessSize::Dword),
-            r if r >= Register::RAX && r <= Register::R15 => (Register::RAX, AccessSize::Qword),
+            r if r >= Register::AX && r <= Register::R15W => (Register::AX, AccessWidth::Word),
+            r if r >= Register::EAX && r <= Register::R15D => (Register::EAX, AccessWidth::Dword),
+            r if r >= Register::RAX && r <= Register::R15 => (Register::RAX, AccessWidth::Qword),
             _ => return None,
         };
         Some(Self::new(Gpr::from_encoding((number - first as u32) as u8), size))
@@ -46,7 +47,7 @@ impl GprPart {
             _ => (index - 4, false),
         };
         let register = Gpr::from_encoding(encoding as u8);
-        Self { register, size: AccessSize::Byte, high_byte }
+        Self { register, size: AccessWidth::Byte, high_byte }
     }
 }
 
@@ -75,8 +76,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     pub fn set_register(&mut self, part: GprPart, value: u64) {
         let value = value & part.size.mask();
         let merged = match part.size {
-            AccessSize::Dword | AccessSize::Qword => value,
-            AccessSize::Byte | AccessSize::Word => {
+            AccessWidth::Dword | AccessWidth::Qword => value,
+            AccessWidth::Byte | AccessWidth::Word => {
                 let shift = if part.high_byte { 8 } else { 0 };
                 let old = self.cpu.gpr(part.register);
                 (old & !(part.size.mask() << shift)) | (value << shift)

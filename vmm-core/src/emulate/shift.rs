@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shifts and rotates.
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::{FlagUpdate, STATUS, sign_zero_parity, when};
 use super::memory::Change;
 use super::outcome::Step;
+use crate::access::AccessWidth;
 use crate::state::rflags::{AF, CF, OF};
 
 /// Shifts and rotates with a count.
@@ -23,7 +24,7 @@ pub(super) enum Shift {
 
 impl Shift {
     /// `count` is already masked to 5 or 6 bits.
-    fn compute(self, value: u64, count: u32, carry: bool, size: AccessSize) -> Change {
+    fn compute(self, value: u64, count: u32, carry: bool, size: AccessWidth) -> Change {
         if count == 0 {
             return Change { value, flags: FlagUpdate::NONE };
         }
@@ -33,17 +34,14 @@ impl Shift {
             Self::ArithmeticRight => shift_arithmetic(value, count, size),
             Self::RotateLeft => rotate_left(value, count, size),
             Self::RotateRight => rotate_right(value, count, size),
-            Self::RotateCarryLeft => rotate_carry(value, count % (size.bits() + 1), carry, size),
-            Self::RotateCarryRight => {
-                let turn = size.bits() + 1;
-                rotate_carry(value, (turn - count % turn) % turn, carry, size)
-            }
+            Self::RotateCarryLeft => rotate_carry_left(value, count, carry, size),
+            Self::RotateCarryRight => rotate_carry_right(value, count, carry, size),
         }
     }
 }
 
 /// Result with all status flags; AF is undefined and kept.
-fn shifted(value: u64, carry: bool, overflow: bool, size: AccessSize) -> Change {
+fn shifted(value: u64, carry: bool, overflow: bool, size: AccessWidth) -> Change {
     let value = value & size.mask();
     let flags = sign_zero_parity(value, size) | when(carry, CF) | when(overflow, OF);
     Change { value, flags: FlagUpdate::new(STATUS & !AF, flags) }
@@ -55,25 +53,25 @@ fn rotated(value: u64, carry: bool, overflow: bool) -> Change {
     Change { value, flags }
 }
 
-fn shift_left(value: u64, count: u32, size: AccessSize) -> Change {
+fn shift_left(value: u64, count: u32, size: AccessWidth) -> Change {
     let wide = u128::from(value) << count;
     let carry = wide >> size.bits() & 1 != 0;
     let negative = wide as u64 & size.sign_bit() != 0;
     shifted(wide as u64, carry, negative != carry, size)
 }
 
-fn shift_right(value: u64, count: u32, size: AccessSize) -> Change {
+fn shift_right(value: u64, count: u32, size: AccessWidth) -> Change {
     let carry = value >> (count - 1) & 1 != 0;
     shifted(value >> count, carry, value & size.sign_bit() != 0, size)
 }
 
-fn shift_arithmetic(value: u64, count: u32, size: AccessSize) -> Change {
+fn shift_arithmetic(value: u64, count: u32, size: AccessWidth) -> Change {
     let signed = size.sign_extend(value) as i64;
     let carry = signed >> (count - 1) & 1 != 0;
     shifted((signed >> count) as u64, carry, false, size)
 }
 
-fn rotate_left(value: u64, count: u32, size: AccessSize) -> Change {
+fn rotate_left(value: u64, count: u32, size: AccessWidth) -> Change {
     let count = count % size.bits();
     let doubled = u128::from(value) << size.bits() | u128::from(value);
     let result = (doubled << count >> size.bits()) as u64 & size.mask();
@@ -81,7 +79,7 @@ fn rotate_left(value: u64, count: u32, size: AccessSize) -> Change {
     rotated(result, carry, (result & size.sign_bit() != 0) != carry)
 }
 
-fn rotate_right(value: u64, count: u32, size: AccessSize) -> Change {
+fn rotate_right(value: u64, count: u32, size: AccessWidth) -> Change {
     let count = count % size.bits();
     let doubled = u128::from(value) << size.bits() | u128::from(value);
     let result = (doubled >> count) as u64 & size.mask();
@@ -89,18 +87,31 @@ fn rotate_right(value: u64, count: u32, size: AccessSize) -> Change {
     rotated(result, carry, carry != (result << 1 & size.sign_bit() != 0))
 }
 
-/// Rotates CF and `value` left by `count`, less than the size in bits plus one.
-fn rotate_carry(value: u64, count: u32, carry: bool, size: AccessSize) -> Change {
+/// Rotates CF and `value` left by `count`, at most the bits of both: the new value and CF.
+fn through_carry(value: u64, count: u32, carry: bool, size: AccessWidth) -> (u64, bool) {
+    let turn = size.bits() + 1;
+    let both = u128::from(value) | (u128::from(carry) << size.bits());
+    let result = (both << count) | (both >> (turn - count));
+    (result as u64 & size.mask(), (result >> size.bits()) & 1 != 0)
+}
+
+fn rotate_carry_left(value: u64, count: u32, carry: bool, size: AccessWidth) -> Change {
+    let count = count % (size.bits() + 1);
     if count == 0 {
         return Change { value, flags: FlagUpdate::NONE };
     }
+    let (result, carry) = through_carry(value, count, carry, size);
+    rotated(result, carry, (result & size.sign_bit() != 0) != carry)
+}
+
+fn rotate_carry_right(value: u64, count: u32, carry: bool, size: AccessWidth) -> Change {
     let turn = size.bits() + 1;
-    let through = u128::from(value) | u128::from(carry) << size.bits();
-    let result = through << count | through >> (turn - count);
-    let carry = result >> size.bits() & 1 != 0;
-    let value = result as u64 & size.mask();
-    let sign = value & size.sign_bit() != 0;
-    Change { ..rotated(value, carry, sign != carry) }
+    let count = count % turn;
+    if count == 0 {
+        return Change { value, flags: FlagUpdate::NONE };
+    }
+    let (result, carry) = through_carry(value, turn - count, carry, size);
+    rotated(result, carry, (result ^ (result << 1)) & size.sign_bit() != 0)
 }
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
@@ -126,17 +137,17 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.modify_operand(0, false, compute).map(drop)
     }
 
-    fn shift_count(&mut self, operand: u32, size: AccessSize) -> Step<u32> {
-        let mask = if size == AccessSize::Qword { 63 } else { 31 };
+    fn shift_count(&mut self, operand: u32, size: AccessWidth) -> Step<u32> {
+        let mask = if size == AccessWidth::Qword { 63 } else { 31 };
         Ok(self.read_operand(operand)? as u32 & mask)
     }
 }
 
 /// With 16 bits and a count above 16 the result is undefined; bits of `value` follow those of
 /// `fill`, as on most processors.
-fn double_left(value: u64, fill: u64, count: u32, size: AccessSize) -> Change {
+fn double_left(value: u64, fill: u64, count: u32, size: AccessWidth) -> Change {
     let bits = size.bits();
-    let again = if size == AccessSize::Word { u128::from(value) } else { 0 };
+    let again = if size == AccessWidth::Word { u128::from(value) } else { 0 };
     let pair = u128::from(value) << bits | u128::from(fill);
     let result = (pair << count | again << count >> bits) >> bits;
     let carry = u128::from(value) << bits >> (2 * bits - count) & 1 != 0;
@@ -144,9 +155,9 @@ fn double_left(value: u64, fill: u64, count: u32, size: AccessSize) -> Change {
     shifted(result as u64, carry, overflow, size)
 }
 
-fn double_right(value: u64, fill: u64, count: u32, size: AccessSize) -> Change {
+fn double_right(value: u64, fill: u64, count: u32, size: AccessWidth) -> Change {
     let bits = size.bits();
-    let again = if size == AccessSize::Word { u128::from(value) << 32 } else { 0 };
+    let again = if size == AccessWidth::Word { u128::from(value) << 32 } else { 0 };
     let pair = again | u128::from(fill) << bits | u128::from(value);
     let result = (pair >> count) as u64;
     let carry = pair >> (count - 1) & 1 != 0;

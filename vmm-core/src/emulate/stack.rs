@@ -3,12 +3,13 @@
 
 use iced_x86::OpKind;
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::memory::Span;
 use super::outcome::{Step, Stop};
 use super::register::GprPart;
+use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::{Gpr, SegmentRegister};
 
@@ -16,40 +17,40 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// The stack pointer: RSP, ESP or SP by mode and SS.B.
     fn stack_pointer(&self) -> GprPart {
         let size = if self.mode.is_64_bit() {
-            AccessSize::Qword
+            AccessWidth::Qword
         } else if self.cpu.segment(SegmentRegister::Ss).attributes.default_big() {
-            AccessSize::Dword
+            AccessWidth::Dword
         } else {
-            AccessSize::Word
+            AccessWidth::Word
         };
         GprPart::new(Gpr::Rsp, size)
     }
 
     /// Operand size of PUSH, POP and near CALL: that of the operand.
-    fn stack_operand_size(&self) -> Step<AccessSize> {
+    fn stack_operand_size(&self) -> Step<AccessWidth> {
         match self.instruction.op_kind(0) {
             OpKind::Immediate8to16 | OpKind::Immediate16 | OpKind::NearBranch16 => {
-                Ok(AccessSize::Word)
+                Ok(AccessWidth::Word)
             }
             OpKind::Immediate8to32 | OpKind::Immediate32 | OpKind::NearBranch32 => {
-                Ok(AccessSize::Dword)
+                Ok(AccessWidth::Dword)
             }
             OpKind::Immediate8to64 | OpKind::Immediate32to64 | OpKind::NearBranch64 => {
-                Ok(AccessSize::Qword)
+                Ok(AccessWidth::Qword)
             }
             _ => Ok(self.place(0)?.size()),
         }
     }
 
     /// Checks the slot below the stack pointer; returns it with the new stack pointer.
-    fn stack_slot(&mut self, size: AccessSize) -> Step<(Span, u64)> {
+    fn stack_slot(&mut self, size: AccessWidth) -> Step<(Span, u64)> {
         let pointer = self.stack_pointer();
-        let top = self.register(pointer).wrapping_sub(size.bytes()) & pointer.size.mask();
-        let span = self.span(SegmentRegister::Ss, top, size.bytes(), AccessKind::Write)?;
+        let top = self.register(pointer).wrapping_sub(size.length()) & pointer.size.mask();
+        let span = self.span(SegmentRegister::Ss, top, size.length(), AccessKind::Write)?;
         Ok((span, top))
     }
 
-    fn push_value(&mut self, value: u64, size: AccessSize) -> Step<()> {
+    fn push_value(&mut self, value: u64, size: AccessWidth) -> Step<()> {
         let (span, top) = self.stack_slot(size)?;
         self.write_span(&span, value & size.mask())?;
         self.set_register(self.stack_pointer(), top);
@@ -68,10 +69,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let size = self.place(0)?.size();
         let pointer = self.stack_pointer();
         let top = self.register(pointer);
-        let span = self.span(SegmentRegister::Ss, top, size.bytes(), AccessKind::Read)?;
+        let span = self.span(SegmentRegister::Ss, top, size.length(), AccessKind::Read)?;
         let value = self.read_span(&span)?;
         let whole = self.cpu.gpr(Gpr::Rsp);
-        self.set_register(pointer, top.wrapping_add(size.bytes()));
+        self.set_register(pointer, top.wrapping_add(size.length()));
         let written = self.write_operand(0, value);
         if written.is_err() {
             self.cpu.set_gpr(Gpr::Rsp, whole);

@@ -4,7 +4,7 @@
 use iced_x86::OpKind;
 
 use super::Flow;
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::sub;
@@ -12,6 +12,7 @@ use super::memory::Span;
 use super::outcome::{Step, Stop};
 use super::port::check_permission;
 use super::register::{GprPart, segment_from_decoder};
+use crate::access::AccessWidth;
 use crate::address::{GuestPhysAddr, PAGE_SIZE};
 use crate::paging::walk::AccessKind;
 use crate::state::rflags::{DF, TF, ZF};
@@ -42,7 +43,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(register: Gpr, segment: SegmentRegister, size: AccessSize, access: AccessKind) -> Self {
+    fn new(register: Gpr, segment: SegmentRegister, size: AccessWidth, access: AccessKind) -> Self {
         Self { pointer: GprPart::new(register, size), segment, access, page: None }
     }
 }
@@ -50,7 +51,7 @@ impl Stream {
 /// A string instruction under way.
 struct StringRun {
     operation: StringOperation,
-    size: AccessSize,
+    size: AccessWidth,
     source: Stream,
     destination: Stream,
 }
@@ -65,7 +66,7 @@ enum Iteration {
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Runs a string instruction of elements of `size`.
-    pub fn string(&mut self, operation: StringOperation, size: AccessSize) -> Step<Flow> {
+    pub fn string(&mut self, operation: StringOperation, size: AccessWidth) -> Step<Flow> {
         let mut run = self.prepare_string(operation, size)?;
         if matches!(operation, StringOperation::Input | StringOperation::Output) {
             check_permission(self, self.string_port(), size)?;
@@ -83,7 +84,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let mut budget = MAX_BYTES;
         let mut left = self.register(counter);
         while left != 0 {
-            if budget < run.size.bytes() {
+            if budget < run.size.length() {
                 return Ok(Flow::Again { iterated: true });
             }
             let iteration = match self.iterate(run) {
@@ -91,7 +92,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
                 other => other?,
             };
             left -= 1;
-            budget -= run.size.bytes();
+            budget -= run.size.length();
             self.set_register(counter, left);
             if iteration == Iteration::ConditionMet {
                 break;
@@ -103,7 +104,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         Ok(Flow::Next)
     }
 
-    fn prepare_string(&self, operation: StringOperation, size: AccessSize) -> Step<StringRun> {
+    fn prepare_string(&self, operation: StringOperation, size: AccessWidth) -> Step<StringRun> {
         use StringOperation::{Input, Move, Store};
         let address_size = self.string_address_size()?;
         let segment = segment_from_decoder(self.instruction.memory_segment());
@@ -118,12 +119,12 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         })
     }
 
-    fn string_address_size(&self) -> Step<AccessSize> {
+    fn string_address_size(&self) -> Step<AccessWidth> {
         for kind in self.instruction.op_kinds() {
             return Ok(match kind {
-                OpKind::MemorySegSI | OpKind::MemoryESDI => AccessSize::Word,
-                OpKind::MemorySegESI | OpKind::MemoryESEDI => AccessSize::Dword,
-                OpKind::MemorySegRSI | OpKind::MemoryESRDI => AccessSize::Qword,
+                OpKind::MemorySegSI | OpKind::MemoryESDI => AccessWidth::Word,
+                OpKind::MemorySegESI | OpKind::MemoryESEDI => AccessWidth::Dword,
+                OpKind::MemorySegRSI | OpKind::MemoryESRDI => AccessWidth::Qword,
                 _ => continue,
             });
         }
@@ -131,7 +132,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     fn string_port(&self) -> u16 {
-        self.register(GprPart::new(Gpr::Rdx, AccessSize::Word)) as u16
+        self.register(GprPart::new(Gpr::Rdx, AccessWidth::Word)) as u16
     }
 
     /// One element. All that can fault comes before the first effect.
@@ -182,7 +183,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// Sets the flags; REPE goes on while elements are equal, REPNE while they differ.
-    fn compare_elements(&mut self, a: u64, b: u64, size: AccessSize) -> Iteration {
+    fn compare_elements(&mut self, a: u64, b: u64, size: AccessWidth) -> Iteration {
         self.apply(sub(a, b, false, size).1);
         if self.flag(ZF) == self.instruction.has_repne_prefix() {
             Iteration::ConditionMet
@@ -194,7 +195,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Moves the pointers the instruction uses by an element.
     fn advance_string(&mut self, run: &StringRun) {
         use StringOperation::{Compare, Input, Load, Move, Output, Scan, Store};
-        let bytes = run.size.bytes();
+        let bytes = run.size.length();
         let step = if self.flag(DF) { bytes.wrapping_neg() } else { bytes };
         if matches!(run.operation, Move | Load | Compare | Output) {
             self.move_pointer(run.source.pointer, step);
@@ -210,9 +211,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// The next element of `stream`; its page is walked only once.
-    fn element(&mut self, stream: &mut Stream, size: AccessSize) -> Step<Span> {
+    fn element(&mut self, stream: &mut Stream, size: AccessWidth) -> Step<Span> {
         let offset = self.register(stream.pointer);
-        let bytes = size.bytes();
+        let bytes = size.length();
         let linear = self.linear(stream.segment, offset, bytes, stream.access)?;
         let in_page = linear % PAGE_SIZE;
         let (base, fits) = (linear - in_page, in_page + bytes <= PAGE_SIZE);

@@ -3,12 +3,13 @@
 
 use iced_x86::{OpKind, Register};
 
-use super::bus::{AccessSize, GuestBus};
+use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::operand::Place;
 use super::outcome::{Step, Stop};
 use super::register::segment_from_decoder;
+use crate::access::AccessWidth;
 use crate::state::SegmentRegister;
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
@@ -65,6 +66,6 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 }
 
-fn reverse_bytes(value: u64, size: AccessSize) -> u64 {
+fn reverse_bytes(value: u64, size: AccessWidth) -> u64 {
     value.swap_bytes() >> (64 - size.bits())
 }
