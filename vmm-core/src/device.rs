@@ -11,6 +11,11 @@ pub trait PortDevice: Send + Sync {
     /// Name for messages and for the report.
     fn name(&self) -> &str;
 
+    /// The widest access the device takes whole; the bus splits wider ones into bytes.
+    fn widest(&self) -> AccessWidth {
+        AccessWidth::Byte
+    }
+
     /// Reads `width` at `offset` from the start of the claimed range. `None` means that
     /// nothing answers there: the guest reads all ones.
     fn read_port(&self, offset: u16, width: AccessWidth) -> Option<u32>;
