@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod access;
 mod address;
+pub mod boot;
 mod control;
 mod device;
 mod doorbell;
