@@ -60,11 +60,7 @@ pub struct Hooks {
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self {
-            msrs: Ranges(Vec::new()),
-            cpuid: Ranges(Vec::new()),
-            hypercalls: Ranges(Vec::new()),
-        }
+        Self { msrs: Ranges(Vec::new()), cpuid: Ranges(Vec::new()), hypercalls: Ranges(Vec::new()) }
     }
 }
 

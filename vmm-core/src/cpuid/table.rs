@@ -185,6 +185,16 @@ impl CpuidTable {
         self.extended.get(8, 0).ebx & extended8_ebx::IBPB != 0
     }
 
+    /// TSC_AUX exists.
+    pub(crate) fn has_tsc_aux(&self) -> bool {
+        self.extended.get(1, 0).edx & extended1_edx::RDTSCP != 0
+    }
+
+    /// Page tables may map 1 GiB pages.
+    pub(crate) fn has_gigabyte_pages(&self) -> bool {
+        self.extended.get(1, 0).edx & extended1_edx::PAGE_1G != 0
+    }
+
     fn query_basic(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
         let mut result = self.basic.get(leaf, subleaf);
         match leaf {

@@ -2,7 +2,7 @@
 //! What a vCPU does between exits: run, wait for an event, or wait to be started.
 
 use super::Vcpu;
-use crate::{backend::VcpuBackend, boot::InitialState};
+use crate::{Vector, backend::VcpuBackend, boot::InitialState};
 
 /// Activity of a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.activity == Activity::WaitForStartup
             && let Some(page) = self.apic.take_startup()
         {
-            self.set_initial_state(&InitialState::startup(page));
+            self.set_initial_state(&InitialState::startup(Vector(page)));
             self.activity = Activity::Running;
         }
         if self.serves_devices() {
@@ -78,11 +78,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn reset_by_init(&mut self) {
         self.pending = Default::default();
         self.set_initial_state(&InitialState::reset());
-        self.activity = if self.apic.awaiting_startup() {
-            Activity::WaitForStartup
-        } else {
-            Activity::Running
-        };
+        self.activity =
+            if self.apic.awaiting_startup() { Activity::WaitForStartup } else { Activity::Running };
     }
 
     /// Lets devices look for what has arrived at the host.

@@ -55,6 +55,24 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 }
 
+/// The general-purpose register that a MOV to or from a control register names: 64 bits wide
+/// in 64-bit code, else 32.
 fn general_register(register: Register) -> Option<Gpr> {
-    register.is_gpr().then(|| Gpr::from_encoding(register.full_register().number() as u8))
+    let from = |first: Register| (register as u32).checked_sub(first as u32).filter(|n| *n < 16);
+    let number = from(Register::RAX).or_else(|| from(Register::EAX))?;
+    Some(Gpr::from_encoding(number as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_operands_of_control_register_moves() {
+        assert_eq!(general_register(Register::RAX), Some(Gpr::Rax));
+        assert_eq!(general_register(Register::R15), Some(Gpr::R15));
+        assert_eq!(general_register(Register::ESP), Some(Gpr::Rsp));
+        assert_eq!(general_register(Register::CR4), None);
+        assert_eq!(general_register(Register::AX), None);
+    }
 }

@@ -64,10 +64,9 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.end(EndReason::EmulationFailure { vcpu: self.index, rip, why });
                 Ok(())
             }
-            Trapped::Virtualization
-            | Trapped::MonitorWait
-            | Trapped::Hidden
-            | Trapped::Resume => Err(Exception::INVALID_OPCODE),
+            Trapped::Virtualization | Trapped::MonitorWait | Trapped::Hidden | Trapped::Resume => {
+                Err(Exception::INVALID_OPCODE)
+            }
         }
     }
 

@@ -131,8 +131,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     pub(super) fn look_at_external_source(&mut self) {
         let asserted = self.core.external.as_ref().is_some_and(|source| source.pending());
         let through_ioapic = self.apic.take_external();
-        self.pending.external =
-            asserted && (self.apic.lint0_extint_enabled() || through_ioapic || self.pending.external);
+        self.pending.external = asserted
+            && (self.apic.lint0_extint_enabled() || through_ioapic || self.pending.external);
     }
 }
 

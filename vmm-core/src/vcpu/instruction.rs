@@ -85,7 +85,9 @@ impl<V: VcpuBackend> Vcpu<V> {
             Outcome::Fault(exception) => return Err(exception),
             Outcome::Unsupported(bytes) => format!("the instruction {bytes}"),
             Outcome::UnsupportedPaging => "this paging mode".into(),
-            Outcome::BusError { address, access } => format!("{access:?} at guest-physical {address}"),
+            Outcome::BusError { address, access } => {
+                format!("{access:?} at guest-physical {address}")
+            }
         };
         let rip = self.hardware.rip();
         self.end(EndReason::EmulationFailure { vcpu: self.index, rip, why });
@@ -121,11 +123,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// The vCPU and its surroundings as the emulator sees them.
     fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
         let cpu = CpuView { hardware: &mut self.hardware, paging: self.paging };
-        let bus = BusView {
-            core: &self.core,
-            apic: &mut self.apic,
-            statistics: &mut self.statistics,
-        };
+        let bus =
+            BusView { core: &self.core, apic: &mut self.apic, statistics: &mut self.statistics };
         (cpu, bus)
     }
 }

@@ -120,11 +120,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    fn set_base(
-        &mut self,
-        register: SegmentRegister,
-        base: u64,
-    ) -> Result<(), GeneralProtection> {
+    fn set_base(&mut self, register: SegmentRegister, base: u64) -> Result<(), GeneralProtection> {
         self.check(Rule::Canonical, base)?;
         let segment = self.hardware.segment(register);
         self.hardware.set_segment(register, crate::state::Segment { base, ..segment });

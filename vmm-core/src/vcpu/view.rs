@@ -78,8 +78,7 @@ impl BusView<'_> {
     /// The offset into the local APIC's page, if `address` lies there.
     fn apic_offset(&self, address: GuestPhysAddr) -> Option<u64> {
         let page = self.apic.mmio_window()?;
-        (address.align_down(crate::PAGE_SIZE) == page)
-            .then(|| address.offset_in(crate::PAGE_SIZE))
+        (address.align_down(crate::PAGE_SIZE) == page).then(|| address.offset_in(crate::PAGE_SIZE))
     }
 
     fn count(&mut self, answer: Answer, kind: Unclaimed) {
@@ -199,9 +198,9 @@ impl GuestBus for BusView<'_> {
             AccessWidth::Dword => memory
                 .compare_exchange_u32(address, expected as u32, new as u32)
                 .map(|outcome| outcome.is_ok()),
-            AccessWidth::Qword => memory
-                .compare_exchange_u64(address, expected, new)
-                .map(|outcome| outcome.is_ok()),
+            AccessWidth::Qword => {
+                memory.compare_exchange_u64(address, expected, new).map(|outcome| outcome.is_ok())
+            }
         };
         Ok(match replaced {
             Ok(true) => Exchange::Done,

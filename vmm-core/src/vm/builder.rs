@@ -240,11 +240,8 @@ impl VmBuilder {
     /// What the host lacks; everything goes back then.
     pub fn build<B: Backend>(self, backend: &B) -> Result<Vm<B::Vcpu>, BuildError> {
         let (host, config) = (self.host, self.config);
-        let tables = NestedTables::<B::Entries>::map_all(
-            host,
-            &self.memory,
-            backend.has_huge_pages(),
-        )?;
+        let tables =
+            NestedTables::<B::Entries>::map_all(host, &self.memory, backend.has_huge_pages())?;
         let setup = VcpuSetup {
             nested_root: tables.root(),
             tsc_offset: self.clock.origin().0.wrapping_neg(),

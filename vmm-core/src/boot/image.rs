@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading fields of a file, within its bounds.
+
+use super::BootError;
+
+/// `count` bytes of `image` from `offset` on; `what` names them in the error.
+pub(super) fn bytes_at<'a>(
+    image: &'a [u8],
+    offset: usize,
+    count: usize,
+    what: &'static str,
+) -> Result<&'a [u8], BootError> {
+    let end = offset.saturating_add(count);
+    image.get(offset..end).ok_or(BootError::Truncated {
+        what,
+        needed: end as u64,
+        present: image.len() as u64,
+    })
+}
+
+/// A little-endian number of up to eight bytes.
+pub(super) fn number_at(
+    image: &[u8],
+    offset: usize,
+    bytes: usize,
+    what: &'static str,
+) -> Result<u64, BootError> {
+    let field = bytes_at(image, offset, bytes.min(8), what)?;
+    Ok(field.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The 64-bit Linux boot protocol (Linux `Documentation/arch/x86/boot.rst`).
+
+use super::{
+    BootError, BootImages, InitialState, command_line,
+    linux_header::SetupHeader,
+    page_tables,
+    placement::{FOUR_GIB, LOW_DATA_END, Placement},
+    zero_page::ZeroPage,
+};
+use crate::{
+    GuestPhysAddr,
+    memory::GuestMemory,
+    state::{DescriptorTable, Gpr},
+};
+
+pub(super) use super::linux_header::is_bzimage;
+
+/// The 64-bit entry point, from the start of the protected-mode kernel.
+const ENTRY_64: u64 = 0x200;
+
+/// Selectors that the protocol prescribes.
+const BOOT_CS: u16 = 0x10;
+const BOOT_DS: u16 = 0x18;
+
+/// Two unused entries, flat 64-bit code, flat data (both accessed).
+const GDT: [u64; 4] = [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF];
+
+/// Initial RAM disks follow each other at multiples of this, as the kernel's unpacker wants.
+const INITRD_ALIGNMENT: usize = 4;
+
+/// Where things were put.
+struct Loaded {
+    kernel: u64,
+    initrd: Option<(u64, u64)>,
+    command_line: u64,
+}
+
+/// Loads a bzImage and its initial RAM disks.
+pub(super) fn load(
+    memory: &GuestMemory,
+    images: &BootImages<'_>,
+) -> Result<InitialState, BootError> {
+    let header = SetupHeader::parse(images.kernel)?;
+    let mut placement = Placement::new(images.memory_map);
+    let loaded = Loaded {
+        kernel: load_kernel(memory, &mut placement, &header)?,
+        initrd: load_initrd(memory, &mut placement, &header, images.initrd)?,
+        command_line: command_line::place(
+            memory,
+            &mut placement,
+            images.command_line,
+            header.command_line_limit,
+        )?,
+    };
+    let zero_page = zero_page(&header, images, &loaded)?.write(memory, &mut placement)?;
+    let page_tables = page_tables::identity(memory, &mut placement)?;
+    let gdtr = write_gdt(memory, &mut placement)?;
+    let entry = loaded.kernel + ENTRY_64;
+    let mut state = InitialState::long_mode(entry, page_tables, gdtr, BOOT_CS, BOOT_DS);
+    state.gprs[Gpr::Rsi as usize] = zero_page;
+    Ok(state)
+}
+
+fn load_kernel(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    header: &SetupHeader<'_>,
+) -> Result<u64, BootError> {
+    let start = header.preferred_address;
+    let bytes = header.memory_needed();
+    let reachable = start.saturating_add(bytes) <= FOUR_GIB;
+    let address = if reachable && placement.take(start, bytes) {
+        Some(start)
+    } else if header.relocatable {
+        placement.take_lowest(bytes, header.alignment, start..FOUR_GIB)
+    } else {
+        None
+    };
+    let address = address.ok_or_else(|| BootError::KernelDoesNotFit {
+        start,
+        bytes,
+        memory_end: placement.end_below(FOUR_GIB),
+    })?;
+    memory.write(GuestPhysAddr::new(address), header.payload)?;
+    Ok(address)
+}
+
+/// Loads the RAM disks one after the other, as high as the kernel can reach them; returns
+/// address and length.
+fn load_initrd(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    header: &SetupHeader<'_>,
+    images: &[&[u8]],
+) -> Result<Option<(u64, u64)>, BootError> {
+    let padded = |image: &&[u8]| image.len().next_multiple_of(INITRD_ALIGNMENT) as u64;
+    let bytes: u64 = images.iter().map(padded).sum();
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let low = header.initrd_limit.min(FOUR_GIB);
+    let start = placement
+        .take_highest(bytes, low)
+        .or_else(|| header.any_address.then(|| placement.take_highest(bytes, u64::MAX))?)
+        .ok_or_else(|| {
+            let limit = if header.any_address { u64::MAX } else { low };
+            BootError::InitrdDoesNotFit { bytes, free: placement.longest_below(limit) }
+        })?;
+    let mut next = start;
+    for image in images {
+        memory.write(GuestPhysAddr::new(next), image)?;
+        let padding = padded(image) - image.len() as u64;
+        let end = next + image.len() as u64;
+        memory.write(GuestPhysAddr::new(end), &[0; INITRD_ALIGNMENT][..padding as usize])?;
+        next = end + padding;
+    }
+    Ok(Some((start, bytes)))
+}
+
+fn zero_page(
+    header: &SetupHeader<'_>,
+    images: &BootImages<'_>,
+    loaded: &Loaded,
+) -> Result<ZeroPage, BootError> {
+    let mut page = ZeroPage::new(header.bytes);
+    page.set_memory_map(images.memory_map)?;
+    page.set_command_line(loaded.command_line);
+    if let Some((start, bytes)) = loaded.initrd {
+        page.set_initrd(start, bytes);
+    }
+    if let Some(rsdp) = images.rsdp {
+        page.set_rsdp(rsdp);
+    }
+    Ok(page)
+}
+
+fn write_gdt(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+) -> Result<DescriptorTable, BootError> {
+    let bytes = size_of_val(&GDT) as u64;
+    let base = placement
+        .take_lowest(bytes, 16, 0..LOW_DATA_END)
+        .ok_or(BootError::NoRoomForBootData { bytes })?;
+    memory.write_plain(GuestPhysAddr::new(base), &GDT)?;
+    Ok(DescriptorTable { base, limit: bytes as u16 - 1 })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The PVH boot protocol (Xen `docs/misc/pvh.pandoc`, `public/arch-x86/hvm/start_info.h`):
+//! an ELF kernel entered in 32-bit protected mode with the address of a start info in EBX.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{
+    BootError, BootImages, InitialState, command_line,
+    elf::Elf,
+    placement::{FOUR_GIB, LOW_DATA_END, Placement},
+};
+use crate::{GuestPhysAddr, PAGE_SIZE, memory::GuestMemory, state::Gpr};
+
+const MAGIC: u32 = 0x336E_C578;
+/// The first version with a memory map.
+const VERSION: u32 = 1;
+
+/// The protocol sets no limit; this is far beyond what any kernel accepts.
+const COMMAND_LINE_LIMIT: usize = 0xFFFF;
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct StartInfo {
+    magic: u32,
+    version: u32,
+    flags: u32,
+    module_count: u32,
+    modules: u64,
+    command_line: u64,
+    rsdp: u64,
+    memory_map: u64,
+    memory_map_entries: u32,
+    reserved: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Module {
+    address: u64,
+    bytes: u64,
+    command_line: u64,
+    reserved: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct MemoryMapEntry {
+    start: u64,
+    bytes: u64,
+    kind: u32,
+    reserved: u32,
+}
+
+/// Loads an ELF kernel and its modules.
+pub(super) fn load(
+    memory: &GuestMemory,
+    images: &BootImages<'_>,
+) -> Result<InitialState, BootError> {
+    let elf = Elf::parse(images.kernel)?;
+    let mut placement = Placement::new(images.memory_map);
+    load_kernel(memory, &mut placement, &elf)?;
+    let text = images.command_line;
+    let command_line = command_line::place(memory, &mut placement, text, COMMAND_LINE_LIMIT)?;
+    let modules = load_modules(memory, &mut placement, images.initrd)?;
+    let memory_map = write_memory_map(memory, &mut placement, images)?;
+    let start_info = place(
+        memory,
+        &mut placement,
+        &[StartInfo {
+            magic: MAGIC,
+            version: VERSION,
+            flags: 0,
+            module_count: images.initrd.len() as u32,
+            modules,
+            command_line,
+            rsdp: images.rsdp.map_or(0, GuestPhysAddr::as_u64),
+            memory_map,
+            memory_map_entries: images.memory_map.len() as u32,
+            reserved: 0,
+        }],
+    )?;
+    let mut state = InitialState::protected_mode(elf.entry);
+    state.gprs[Gpr::Rbx as usize] = start_info;
+    Ok(state)
+}
+
+fn load_kernel(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    elf: &Elf<'_>,
+) -> Result<(), BootError> {
+    let (start, bytes) = elf.extent()?;
+    if start.saturating_add(bytes) > FOUR_GIB || !placement.take(start, bytes) {
+        let memory_end = placement.end_below(FOUR_GIB);
+        return Err(BootError::KernelDoesNotFit { start, bytes, memory_end });
+    }
+    if !(start..start + bytes).contains(&u64::from(elf.entry)) {
+        return Err(BootError::Malformed("its PVH entry point is not in what it loads"));
+    }
+    for segment in &elf.segments {
+        memory.write(GuestPhysAddr::new(segment.start), segment.content)?;
+        let content = segment.content.len() as u64;
+        zero(memory, segment.start + content, segment.bytes - content)?;
+    }
+    Ok(())
+}
+
+fn zero(memory: &GuestMemory, start: u64, bytes: u64) -> Result<(), BootError> {
+    const ZEROES: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+    let mut done = 0;
+    while done < bytes {
+        let step = (bytes - done).min(PAGE_SIZE);
+        memory.write(GuestPhysAddr::new(start + done), &ZEROES[..step as usize])?;
+        done += step;
+    }
+    Ok(())
+}
+
+/// Loads modules as high as they fit below 4 GiB; returns the address of their list, zero if
+/// there are none.
+fn load_modules(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    images: &[&[u8]],
+) -> Result<u64, BootError> {
+    let mut modules = alloc::vec::Vec::with_capacity(images.len());
+    for image in images {
+        let bytes = image.len() as u64;
+        let address = placement.take_highest(bytes, FOUR_GIB).ok_or_else(|| {
+            BootError::InitrdDoesNotFit { bytes, free: placement.longest_below(FOUR_GIB) }
+        })?;
+        memory.write(GuestPhysAddr::new(address), image)?;
+        modules.push(Module { address, bytes, command_line: 0, reserved: 0 });
+    }
+    if modules.is_empty() { Ok(0) } else { place(memory, placement, &modules) }
+}
+
+fn write_memory_map(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    images: &BootImages<'_>,
+) -> Result<u64, BootError> {
+    let entries: alloc::vec::Vec<_> = images
+        .memory_map
+        .iter()
+        .map(|range| MemoryMapEntry {
+            start: range.start.as_u64(),
+            bytes: range.bytes,
+            kind: range.kind as u32,
+            reserved: 0,
+        })
+        .collect();
+    place(memory, placement, &entries)
+}
+
+/// Writes structures to low memory; returns their address.
+fn place<T: IntoBytes + Immutable>(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    structures: &[T],
+) -> Result<u64, BootError> {
+    let bytes = structures.as_bytes();
+    let length = bytes.len() as u64;
+    let at = placement
+        .take_lowest(length, 16, 0..LOW_DATA_END)
+        .ok_or(BootError::NoRoomForBootData { bytes: length })?;
+    memory.write(GuestPhysAddr::new(at), bytes)?;
+    Ok(at)
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! ACPI tables that describe the PC platform to its guest (ACPI 6.5, chapter 5).
+
+mod build;
+mod dsdt;
+mod fadt;
+mod madt;
+mod pci_root;
+
+pub use build::{
+    AcpiError, AcpiTables, Blob, MAX_VCPUS, PlatformConfig, TABLES_BASE, TABLES_END, build,
+};
