@@ -1,3 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The PC platform and its devices for vmm-core.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+mod byte_ports;
+mod console;
+mod deadline;
+mod ioapic;
+mod irq_router;
+mod output_line;
+mod pic;
+mod pit;
+mod rtc;
+mod uart;
+
+pub use byte_ports::PortRange;
+pub use console::{CharBackend, LogConsole};
+pub use ioapic::{IoApic, IoApicState, RedirectionEntry};
+pub use irq_router::IrqRouter;
+pub use pic::{Pic, PicState};
+pub use pit::{Pit, PitState};
+pub use rtc::{Rtc, RtcState};
+pub use uart::{Uart, UartState};
