@@ -69,8 +69,10 @@ mod tests {
 
     use super::*;
 
+    type Change = (u32, bool);
+
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<(u32, bool)>>);
+    struct Recorder(Mutex<Vec<Change>>);
 
     impl InterruptInputs for Recorder {
         fn set_input(&self, input: u32, asserted: bool) {
@@ -78,7 +80,8 @@ mod tests {
         }
     }
 
-    fn routed(line: u32) -> (Vec<(u32, bool)>, Vec<(u32, bool)>) {
+    /// The changes that the 8259A pair and the I/O APIC see.
+    fn routed(line: u32) -> (Vec<Change>, Vec<Change>) {
         let (pic, ioapic) = (Arc::new(Recorder::default()), Arc::new(Recorder::default()));
         IrqRouter::new(pic.clone(), ioapic.clone()).line(line).set(true);
         let taken = |r: &Recorder| std::mem::take(&mut *r.0.lock().unwrap());

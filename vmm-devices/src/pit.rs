@@ -193,7 +193,7 @@ impl Inner {
     }
 
     fn read_system_control(&self, tick: u64) -> u8 {
-        let refresh = if tick / REFRESH_TICKS & 1 == 0 { 0 } else { REFRESH };
+        let refresh = if (tick / REFRESH_TICKS).is_multiple_of(2) { 0 } else { REFRESH };
         let out = if self.state.channels[SPEAKER].output(tick) { OUT_2 } else { 0 };
         self.state.system_control & WRITABLE | refresh | out
     }

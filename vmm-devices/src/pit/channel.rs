@@ -84,10 +84,6 @@ impl Channel {
         self.initial().max(2)
     }
 
-    fn is_periodic(&self) -> bool {
-        matches!(self.mode, 2 | 3)
-    }
-
     fn elapsed(&self, tick: u64) -> Option<u64> {
         match self.counting {
             Counting::Stopped => None,
@@ -290,5 +286,6 @@ fn from_bcd(raw: u16) -> u32 {
 }
 
 fn to_bcd(value: u16) -> u16 {
-    value % 10 | value / 10 % 10 << 4 | value / 100 % 10 << 8 | value / 1000 % 10 << 12
+    let digits = [value % 10, value / 10 % 10, value / 100 % 10, value / 1000 % 10];
+    digits.iter().rev().fold(0, |bcd, digit| (bcd << 4) | digit)
 }

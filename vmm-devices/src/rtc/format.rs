@@ -30,7 +30,7 @@ impl AlarmField {
 
 impl Format {
     pub fn encode(self, value: u8) -> u8 {
-        if self.binary { value } else { value / 10 % 10 << 4 | value % 10 }
+        if self.binary { value } else { ((value / 10 % 10) << 4) | (value % 10) }
     }
 
     /// The value of a register; digits beyond 9 count for what they are.
@@ -42,7 +42,7 @@ impl Format {
         if self.hours_24 {
             return self.encode(hour);
         }
-        let of_half = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let of_half = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(of_half) | if hour >= 12 { PM } else { 0 }
     }
 

@@ -221,8 +221,9 @@ impl RtcState {
         let periodic = if awaited & PERIODIC != 0 { self.period() } else { None };
         let periodic = periodic.map(|period| {
             let cycles = (self.cycle(self.examined, period) + 1).saturating_mul(period);
-            // Rounded up, so that the cycle is complete by then.
-            self.when_divider(scale(cycles, NANOSECONDS, CRYSTAL_HZ).saturating_add(1))
+            let early = scale(cycles, NANOSECONDS, CRYSTAL_HZ);
+            let complete = scale(early, CRYSTAL_HZ, NANOSECONDS) >= cycles;
+            self.when_divider(if complete { early } else { early.saturating_add(1) })
         });
         [update, alarm.map(in_seconds), periodic].into_iter().flatten().min()
     }
