@@ -67,7 +67,14 @@ impl InterruptInputs for IrqRouter {
 mod tests {
     use std::sync::Mutex;
 
+    use host_mock::MockHost;
+    use vmm_core::{
+        AccessWidth, ApicBus, ApicMessage, Doorbell, ExternalInterruptSource, MmioDevice, Timer,
+        TimerBank, VcpuLink, Vector, VmClock,
+    };
+
     use super::*;
+    use crate::{IoApic, Pic, Pit};
 
     type Change = (u32, bool);
 
@@ -98,6 +105,51 @@ mod tests {
     fn the_timer_reaches_ioapic_input_two() {
         assert_eq!(routed(0), (vec![(0, true)], vec![(2, true)]));
         assert_eq!(routed(2), (vec![], vec![]));
+    }
+
+    #[derive(Default)]
+    struct Bus(Mutex<Vec<ApicMessage>>);
+
+    impl ApicBus for Bus {
+        fn deliver(&self, message: ApicMessage) -> bool {
+            self.0.lock().unwrap().push(message);
+            true
+        }
+    }
+
+    /// From the guest's programming of the timer to both ways into its CPU.
+    #[test]
+    fn a_timer_tick_reaches_the_cpu() {
+        let host = MockHost::leak(1);
+        let link = Arc::new(VcpuLink::default());
+        let pic = Pic::new(Doorbell::new(host, link.clone()));
+        let bus = Arc::new(Bus::default());
+        let ioapic = IoApic::new(0, bus.clone());
+        let router = IrqRouter::new(pic.clone(), ioapic.clone());
+        let bank = TimerBank::new(Doorbell::disconnected());
+        let clock = VmClock::start(host);
+        let pit = Pit::new(clock, Timer::new(&bank, 0).unwrap(), router.line(0));
+        let [pic_ports, ..] = pic.ports();
+        let [pit_ports, ..] = pit.ports();
+        let byte = AccessWidth::Byte;
+
+        assert!(pic_ports.device.write_port(1, byte, 0xFE));
+        assert!(ioapic.write_mmio(0x00, AccessWidth::Dword, 0x14));
+        assert!(ioapic.write_mmio(0x10, AccessWidth::Dword, 0x31));
+        for (offset, value) in [(3, 0x34), (0, 0x10), (0, 0x27)] {
+            assert!(pit_ports.device.write_port(offset, byte, value));
+        }
+        assert!(!pit_ports.device.write_port(0, AccessWidth::Word, 0));
+        assert_eq!(pit_ports.device.read_port(0, AccessWidth::Word), None);
+        let deadline = bank.earliest().unwrap();
+        host.advance(deadline.0);
+        bank.expire(clock.now());
+
+        assert!(link.needs_attention());
+        assert!(pic.pending());
+        assert_eq!(pic.acknowledge(), Some(Vector(0x08)));
+        let vectors: Vec<Vector> = bus.0.lock().unwrap().iter().map(|m| m.vector).collect();
+        assert_eq!(vectors, [Vector(0x31)]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod output_line;
 mod pic;
 mod pit;
 mod rtc;
+#[cfg(test)]
+mod test_support;
 mod uart;
 
 pub use byte_ports::PortRange;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use vmm_core::{DeliveryMode, Destination};
 
 use super::*;
+use crate::test_support::through_json;
 
 #[derive(Default)]
 struct Bus {
@@ -223,7 +224,7 @@ fn a_restored_ioapic_goes_on() {
     ioapic.set_input(9, true);
     let bus = Arc::new(Bus::default());
     let other = IoApic::new(0, bus.clone());
-    other.restore(ioapic.save());
+    other.restore(through_json(&ioapic.save()));
     assert_eq!(bus.take(), []);
     other.end_of_interrupt(Vector(0x59));
     assert_eq!(bus.take(), [fixed(0x59, true)]);

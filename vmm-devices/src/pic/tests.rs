@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use vmm_core::VcpuLink;
 
 use super::*;
+use crate::test_support::through_json;
 
 /// A pair set up as Linux does: vectors 0x30 and 0x38, nothing masked.
 fn pic() -> Arc<Pic> {
@@ -241,7 +242,7 @@ fn a_restored_pair_goes_on() {
     let pic = pic();
     edge(&pic, 4);
     let other = Pic::new(Doorbell::disconnected());
-    other.restore(pic.save());
+    other.restore(through_json(&pic.save()));
     assert!(other.pending());
     assert_eq!(acknowledged(&other), Some(0x34));
 }

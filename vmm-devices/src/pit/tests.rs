@@ -1,39 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use host_mock::MockHost;
 use proptest::prelude::*;
-use vmm_core::{Doorbell, InterruptInputs, TimerBank};
+use vmm_core::{Doorbell, TimerBank};
 
 use super::*;
-
-/// Counts the edges of the interrupt line.
-#[derive(Default)]
-struct Line {
-    level: AtomicU32,
-    rises: AtomicU32,
-}
-
-impl InterruptInputs for Line {
-    fn set_input(&self, _: u32, asserted: bool) {
-        let before = self.level.swap(u32::from(asserted), Ordering::SeqCst);
-        self.rises.fetch_add(u32::from(asserted && before == 0), Ordering::SeqCst);
-    }
-}
+use crate::test_support::{LineProbe, through_json};
 
 struct Bench {
     host: &'static MockHost,
     bank: Arc<TimerBank>,
-    line: Arc<Line>,
+    line: Arc<LineProbe>,
     pit: Arc<Pit>,
 }
 
 fn bench() -> Bench {
     let host = MockHost::leak(1);
     let bank = TimerBank::new(Doorbell::disconnected());
-    let line = Arc::new(Line::default());
+    let line = Arc::new(LineProbe::default());
     let timer = Timer::new(&bank, 0).unwrap();
-    let pit = Pit::new(VmClock::start(host), timer, IrqLine::new(line.clone(), 0));
+    let pit = Pit::new(VmClock::start(host), timer, line.line());
     Bench { host, bank, line, pit }
 }
 
@@ -87,7 +72,7 @@ impl Bench {
     }
 
     fn edges(&self) -> u32 {
-        self.line.rises.swap(0, Ordering::SeqCst)
+        self.line.take_rises()
     }
 }
 
@@ -117,12 +102,12 @@ fn mode_0_interrupts_once_and_holds_the_line() {
     assert_eq!((b.edges(), b.count(0), b.status(0)), (0, 1, 0x30));
     b.run_until(1000);
     assert_eq!((b.edges(), b.count(0), b.status(0)), (1, 0, 0xB0));
-    assert_eq!(b.line.level.load(Ordering::SeqCst), 1);
+    assert!(b.line.asserted());
     assert_eq!(b.bank.earliest(), None);
     b.stall_until(1001);
     assert_eq!(b.count(0), 0xFFFF);
     b.write(CONTROL, 0x30);
-    assert_eq!(b.line.level.load(Ordering::SeqCst), 0);
+    assert!(!b.line.asserted());
     assert_eq!(b.bank.earliest(), None);
 }
 
@@ -348,13 +333,26 @@ fn a_restored_timer_goes_on() {
     let b = bench();
     b.program(0, 2, 1000);
     b.run_until(2500);
-    let state = b.pit.save();
+    let state = through_json(&b.pit.save());
     let other = bench();
     other.stall_until(2500);
     other.pit.restore(state);
     assert_eq!(other.count(0), 500);
     other.run_until(4000);
     assert_eq!(other.edges(), 2);
+}
+
+#[test]
+fn dropping_the_device_frees_it() {
+    let b = bench();
+    b.program(0, 2, 1000);
+    let device = Arc::downgrade(&b.pit);
+    let ports = b.pit.ports();
+    drop((b.pit, ports));
+    assert!(device.upgrade().is_none());
+    b.host.advance(1_000_000_000);
+    b.bank.expire(VmInstant(1_000_000_000));
+    assert_eq!(b.line.take_rises(), 0);
 }
 
 proptest! {

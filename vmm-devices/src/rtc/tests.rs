@@ -1,29 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
 use host_mock::MockHost;
 use proptest::prelude::*;
-use vmm_core::{Doorbell, InterruptInputs, NANOSECONDS, TimerBank};
+use vmm_core::{Doorbell, NANOSECONDS, TimerBank};
 
 use super::*;
-
-#[derive(Default)]
-struct Line {
-    level: AtomicBool,
-    rises: AtomicU32,
-}
-
-impl InterruptInputs for Line {
-    fn set_input(&self, _: u32, asserted: bool) {
-        let before = self.level.swap(asserted, Ordering::SeqCst);
-        self.rises.fetch_add(u32::from(asserted && !before), Ordering::SeqCst);
-    }
-}
+use crate::test_support::{LineProbe, through_json};
 
 struct Bench {
     host: &'static MockHost,
     bank: Arc<TimerBank>,
-    line: Arc<Line>,
+    line: Arc<LineProbe>,
     rtc: Arc<Rtc>,
 }
 
@@ -40,10 +26,10 @@ fn bench_at(time: WallClockTime) -> Bench {
     let clock = VmClock::start(host);
     host.advance(123_456_789);
     let bank = TimerBank::new(Doorbell::disconnected());
-    let line = Arc::new(Line::default());
+    let line = Arc::new(LineProbe::default());
     let timer = Timer::new(&bank, 3).unwrap();
     let memory = MemoryLayout::of(256 << 20);
-    let rtc = Rtc::new(clock, timer, IrqLine::new(line.clone(), 8), time, memory);
+    let rtc = Rtc::new(clock, timer, line.line(), time, memory);
     Bench { host, bank, line, rtc }
 }
 
@@ -78,11 +64,11 @@ impl Bench {
     }
 
     fn asserted(&self) -> bool {
-        self.line.level.load(Ordering::SeqCst)
+        self.line.asserted()
     }
 
     fn rises(&self) -> u32 {
-        self.line.rises.swap(0, Ordering::SeqCst)
+        self.line.take_rises()
     }
 }
 
@@ -318,7 +304,7 @@ fn a_restored_clock_goes_on() {
     b.run(SECOND);
     let other = bench();
     other.run(SECOND);
-    other.rtc.restore(b.rtc.save());
+    other.rtc.restore(through_json(&b.rtc.save()));
     assert!(other.asserted());
     assert_eq!(other.read(0x40), 7);
     assert_eq!(other.time(), b.time());

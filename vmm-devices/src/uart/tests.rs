@@ -1,44 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use host_iface::HostConsole;
 use host_mock::{MockConsole, MockHost};
 use proptest::prelude::*;
-use vmm_core::InterruptInputs;
 
 use super::{registers::*, *};
-
-/// The interrupt line: its level, and how often it rose.
-#[derive(Default)]
-struct Line {
-    level: AtomicU32,
-    rises: AtomicU32,
-}
-
-impl InterruptInputs for Line {
-    fn set_input(&self, _: u32, asserted: bool) {
-        let before = self.level.swap(u32::from(asserted), Ordering::SeqCst);
-        self.rises.fetch_add(u32::from(asserted && before == 0), Ordering::SeqCst);
-    }
-}
-
-impl Line {
-    fn asserted(&self) -> bool {
-        self.level.load(Ordering::SeqCst) != 0
-    }
-}
+use crate::test_support::{LineProbe, through_json};
 
 struct Bench {
     uart: Arc<Uart>,
-    line: Arc<Line>,
+    line: Arc<LineProbe>,
     console: &'static MockConsole,
 }
 
 fn bench() -> Bench {
     let console = MockHost::leak(1).mock_console();
-    let line = Arc::new(Line::default());
+    let line = Arc::new(LineProbe::default());
     let backend: Arc<dyn CharBackend> = Arc::new(console as &'static dyn HostConsole);
-    Bench { uart: Uart::new(0x3F8, IrqLine::new(line.clone(), 4), Some(backend)), line, console }
+    Bench { uart: Uart::new(0x3F8, line.line(), Some(backend)), line, console }
 }
 
 impl Bench {
@@ -79,7 +57,7 @@ fn bytes_go_out_at_once() {
 
 #[test]
 fn a_port_without_a_far_end_works() {
-    let uart = Uart::new(0x2F8, IrqLine::new(Arc::new(Line::default()), 3), None);
+    let uart = Uart::new(0x2F8, Arc::new(LineProbe::default()).line(), None);
     assert!(uart.write_byte(0x2F8, b'x'));
     uart.host_event();
     assert_eq!(uart.read_byte(0x2FD), Some(0x60));
@@ -102,10 +80,10 @@ fn transmitter_interrupts_come_as_the_linux_driver_expects() {
     }
     b.write(INTERRUPT_ENABLE, 2);
     b.read(INTERRUPT_ID);
-    let rises = b.line.rises.load(Ordering::SeqCst);
+    b.line.take_rises();
     b.write(DATA, b'x');
     assert!(b.line.asserted());
-    assert_eq!(b.line.rises.load(Ordering::SeqCst), rises + 1);
+    assert_eq!(b.line.take_rises(), 1);
     b.write(INTERRUPT_ENABLE, 0);
     assert!(!b.line.asserted());
 }
@@ -276,7 +254,7 @@ fn a_restored_port_goes_on() {
     b.write(INTERRUPT_ENABLE, 1);
     b.type_in(b"ab");
     let other = bench();
-    other.uart.restore(b.uart.save());
+    other.uart.restore(through_json(&b.uart.save()));
     assert!(other.line.asserted());
     assert_eq!((other.read(DATA), other.read(DATA)), (b'a', b'b'));
 }
