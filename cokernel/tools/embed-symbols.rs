@@ -82,9 +82,7 @@ fn functions(image: &[u8]) -> Result<(u64, Vec<(u64, String)>), Box<dyn Error>> 
 }
 
 /// The program header of the segment that starts with a symbol table, and its file offset.
-fn symbol_segment(
-    image: &[u8],
-) -> Result<(usize, ProgramHeader64<LittleEndian>), Box<dyn Error>> {
+fn symbol_segment(image: &[u8]) -> Result<(usize, ProgramHeader64<LittleEndian>), Box<dyn Error>> {
     let endian = LittleEndian;
     let (file, _) =
         from_bytes::<FileHeader64<LittleEndian>>(image).map_err(|()| "not an ELF file")?;
