@@ -24,11 +24,15 @@ fn milliseconds(count: u64) -> u64 {
     tsc_hz() / 1000 * count
 }
 
-/// Waits for the first interrupt; returns the TSC then.
-fn wait_for_interrupt() -> u64 {
+/// Arms the timer in turn for each of `deadlines`, with interrupts disabled, and waits for the
+/// first interrupt; returns the TSC then.
+fn interrupted_at(deadlines: &[u64]) -> u64 {
     let mut looks = 0;
     idle_while(&mut || {
         looks += 1;
+        if looks == 1 {
+            deadlines.iter().for_each(|deadline| arm(*deadline));
+        }
         looks == 1
     });
     tsc()
@@ -49,8 +53,7 @@ fn deadline_is_kept() -> Outcome {
 fn past_deadline() -> Outcome {
     for deadline in [0, 1, tsc() - 1] {
         let start = tsc();
-        arm(deadline);
-        let end = wait_for_interrupt();
+        let end = interrupted_at(&[deadline]);
         ensure(end - start < milliseconds(200), "more than 200 ms late")?;
     }
     Ok(())
@@ -65,19 +68,15 @@ fn cancelled_deadline() -> Outcome {
     }
     // Had the first one come, it would not end this wait, whose own timer comes later.
     let deadline = tsc() + milliseconds(20);
-    arm(deadline);
-    ensure(wait_for_interrupt() >= deadline, "interrupted too early")
+    ensure(interrupted_at(&[deadline]) >= deadline, "interrupted too early")
 }
 
 fn replaced_deadline() -> Outcome {
-    arm(tsc() + milliseconds(5));
-    let deadline = tsc() + milliseconds(20);
-    arm(deadline);
-    ensure(wait_for_interrupt() >= deadline, "the old deadline fired")?;
-    arm(tsc() + milliseconds(60_000));
+    let start = tsc();
+    let (sooner, later) = (start + milliseconds(5), start + milliseconds(20));
+    ensure(interrupted_at(&[sooner, later]) >= later, "the old deadline fired")?;
     let deadline = tsc() + milliseconds(5);
-    arm(deadline);
-    let end = wait_for_interrupt();
+    let end = interrupted_at(&[deadline + milliseconds(60_000), deadline]);
     ensure(end >= deadline && end < deadline + milliseconds(200), "the new deadline is late")
 }
 

@@ -97,36 +97,33 @@ impl PmTimer {
         value & self.mask
     }
 
-    /// A value of the timer and the TSC at that moment: of several readings the one that
-    /// took the shortest time, for an emulator may be interrupted in between.
-    fn sample(&self) -> (u32, u64) {
+    /// A value of the timer and the TSC when it changed to that: of several readings the one
+    /// that took the shortest time, for an emulator may be interrupted in between. `None` if
+    /// the timer stands still.
+    fn sample(&self) -> Option<(u32, u64)> {
         let (mut best, mut best_width) = ((0, 0), u64::MAX);
         for _ in 0..READINGS {
-            let before = tsc();
-            let value = self.read();
-            let after = tsc();
+            let old = self.read();
+            let (value, before, after) = (0..STUCK_READS).find_map(|_| {
+                let before = tsc();
+                let value = self.read();
+                (value != old).then(|| (value, before, tsc()))
+            })?;
             if after - before < best_width {
                 best_width = after - before;
                 best = (value, before + best_width / 2);
             }
         }
-        best
+        Some(best)
     }
 
     fn measure(&self) -> Option<TscFrequency> {
-        let (start_pm, start_tsc) = self.sample();
+        let (start_pm, start_tsc) = self.sample()?;
         let window = scale(WINDOW_MICROSECONDS, PM_TIMER_HZ, 1_000_000) as u32;
-        let mut unchanged = 0;
-        let mut last = start_pm;
-        while self.elapsed(start_pm, last) < window {
-            let now = self.read();
-            unchanged = if now == last { unchanged + 1 } else { 0 };
-            if unchanged > STUCK_READS {
-                return None;
-            }
-            last = now;
+        let (mut end_pm, mut end_tsc) = (start_pm, start_tsc);
+        while self.elapsed(start_pm, end_pm) < window {
+            (end_pm, end_tsc) = self.sample()?;
         }
-        let (end_pm, end_tsc) = self.sample();
         let pm_ticks = u64::from(self.elapsed(start_pm, end_pm));
         let hz = scale(end_tsc.checked_sub(start_tsc)?, PM_TIMER_HZ, pm_ticks);
         Some(TscFrequency { hz, source: "PM timer" })
