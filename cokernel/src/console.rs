@@ -9,6 +9,8 @@ use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, serial::Uart, s
 /// COM1.
 const CONSOLE_PORT: u16 = 0x3F8;
 const CONSOLE_IRQ: u8 = 4;
+/// Looks at the lock before the machine ends all the same.
+const FLUSH_LOCK_ATTEMPTS: u32 = 1_000_000;
 
 struct State {
     uart: Option<Uart>,
@@ -56,8 +58,8 @@ impl Console {
         buffer.len()
     }
 
-    /// Kicks CPU `cpu` whenever bytes arrive, until [`Console::read`] has found nothing left
-    /// not again; `None` stops that.
+    /// Kicks CPU `cpu` when bytes arrive; `None` stops that. After a kick there is no other
+    /// one before [`Console::read`] has found nothing left.
     pub fn notify(&self, cpu: Option<u32>) {
         let mut state = self.state.lock();
         state.notify = cpu;
@@ -75,6 +77,15 @@ impl Console {
         if let Some(cpu) = state.notify {
             smp::kick(cpu);
         }
+    }
+}
+
+/// Waits until everything written has left the serial port, unless another CPU is writing.
+pub(crate) fn flush() {
+    if let Some(mut state) = CONSOLE.state.lock_within(FLUSH_LOCK_ATTEMPTS)
+        && let Some(uart) = &mut state.uart
+    {
+        uart.flush();
     }
 }
 

@@ -119,6 +119,15 @@ pub fn write_line(line: &str) {
     });
 }
 
+/// Waits until everything written has left the serial port.
+pub(crate) fn flush() {
+    with_output(|output| {
+        if let Some(uart) = &mut output.uart {
+            uart.flush();
+        }
+    });
+}
+
 /// Writes a formatted line without a prefix.
 pub(crate) fn write_raw(line: fmt::Arguments<'_>) {
     with_output(|output| {

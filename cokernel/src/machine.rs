@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use x86::io::{outb, outl};
 
-use crate::cpu::interrupt_flag;
+use crate::{console, cpu::interrupt_flag, logger};
 
 /// Port at which Bochs takes the text "Shutdown".
 const BOCHS_SHUTDOWN_PORT: u16 = 0x8900;
@@ -35,6 +35,8 @@ pub(crate) fn panic_code() -> u8 {
 /// `code << 1 | 1`. A machine without such a device halts.
 pub fn exit(code: u8) -> ! {
     interrupt_flag::clear();
+    console::flush();
+    logger::flush();
     let port = DEBUG_EXIT_PORT.load(Ordering::Relaxed);
     // SAFETY: the ports end an emulated machine, or are not connected.
     unsafe {

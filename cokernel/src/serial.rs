@@ -14,7 +14,8 @@ const LINE_STATUS: u16 = 5;
 const SCRATCH: u16 = 7;
 
 const LINE_STATUS_DATA_READY: u8 = 1;
-const LINE_STATUS_TRANSMITTER_EMPTY: u8 = 1 << 5;
+const LINE_STATUS_HOLDING_EMPTY: u8 = 1 << 5;
+const LINE_STATUS_TRANSMITTER_IDLE: u8 = 1 << 6;
 const ENABLE_RECEIVED_DATA: u8 = 1;
 
 /// How often the transmitter is polled before bytes are dropped: a port that never drains
@@ -51,18 +52,26 @@ impl Uart {
     /// Sends bytes as fast as the line takes them.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         for burst in bytes.chunks(FIFO_BYTES) {
-            let mut polls = 0;
-            while self.read_register(LINE_STATUS) & LINE_STATUS_TRANSMITTER_EMPTY == 0 {
-                polls += 1;
-                if polls > TRANSMIT_POLLS {
-                    return;
-                }
-                core::hint::spin_loop();
+            if !self.wait_for(LINE_STATUS_HOLDING_EMPTY) {
+                return;
             }
             for &byte in burst {
                 self.write_register(DATA, byte);
             }
         }
+    }
+
+    /// Waits until the last byte has left the line.
+    pub(crate) fn flush(&mut self) {
+        self.wait_for(LINE_STATUS_TRANSMITTER_IDLE);
+    }
+
+    /// Waits for a bit of the line status; false if it does not come.
+    fn wait_for(&mut self, bit: u8) -> bool {
+        (0..TRANSMIT_POLLS).any(|_| {
+            core::hint::spin_loop();
+            self.read_register(LINE_STATUS) & bit != 0
+        })
     }
 
     /// Takes a received byte.

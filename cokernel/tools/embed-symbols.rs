@@ -43,8 +43,9 @@ fn process(input: &str, output: &str) -> Result<(), Box<dyn Error>> {
 
 /// Appends the table to the file and lets the segment of the empty one refer to it.
 fn embed(mut image: Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>> {
-    let (base, symbols) = functions(&image)?;
-    let table = encode(base, &symbols);
+    let symbols = functions(&image)?;
+    let (base, _) = symbols.first().ok_or("the image has no symbols: was it stripped?")?;
+    let table = encode(*base, &symbols);
     let (header_offset, header) = symbol_segment(&image)?;
     let endian = LittleEndian;
     let mut patched = header;
@@ -63,8 +64,8 @@ fn embed(mut image: Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(image)
 }
 
-/// Names of all functions with their addresses, sorted, and the lowest address.
-fn functions(image: &[u8]) -> Result<(u64, Vec<(u64, String)>), Box<dyn Error>> {
+/// All functions with their addresses, in order.
+fn functions(image: &[u8]) -> Result<Vec<(u64, String)>, Box<dyn Error>> {
     let elf = ElfFile64::<LittleEndian>::parse(image)?;
     let mut symbols: Vec<(u64, String)> = elf
         .symbols()
@@ -77,8 +78,7 @@ fn functions(image: &[u8]) -> Result<(u64, Vec<(u64, String)>), Box<dyn Error>> 
         .collect();
     symbols.sort();
     symbols.dedup_by_key(|(address, _)| *address);
-    let base = symbols.first().ok_or("the image has no symbols: was it stripped?")?.0;
-    Ok((base, symbols))
+    Ok(symbols)
 }
 
 /// The program header of the segment that starts with a symbol table, and its file offset.

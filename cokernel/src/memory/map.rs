@@ -26,7 +26,8 @@ const MAX_PHYSICAL: u64 = 1 << 46;
 /// The whole frames of usable memory outside `reserved`, sorted, merged. Where entries of
 /// the map overlap, memory that any of them declares unusable is left out.
 pub fn usable_runs(map: &[MemoryRegion], reserved: &[PhysRange]) -> Vec<FrameRun> {
-    let usable = map.iter().filter(|r| r.kind == MemoryKind::Usable).map(|r| PhysRange {
+    let usable = map.iter().filter(|r| r.kind == MemoryKind::Usable && r.start < MAX_PHYSICAL);
+    let usable = usable.map(|r| PhysRange {
         start: r.start.next_multiple_of(PAGE_SIZE),
         end: r.end().min(MAX_PHYSICAL) & !(PAGE_SIZE - 1),
     });
@@ -49,18 +50,18 @@ pub fn usable_runs(map: &[MemoryRegion], reserved: &[PhysRange]) -> Vec<FrameRun
 /// What the direct map covers: all memory, and below 4 GiB whatever else the map lists, so
 /// that firmware tables can be read; in whole large pages, without `image`.
 pub fn direct_map_ranges(map: &[MemoryRegion], image: PhysRange) -> Vec<PhysRange> {
-    let wanted = map.iter().filter(|r| match r.kind {
-        MemoryKind::Usable | MemoryKind::AcpiTables | MemoryKind::AcpiNonVolatile => {
-            r.end() <= MAX_PHYSICAL
-        }
-        MemoryKind::Reserved => r.end() <= FOUR_GIB,
-        MemoryKind::Defective => false,
-    });
-    let mut ranges: Vec<PhysRange> = wanted
-        .filter(|r| r.length > 0)
+    let limit = |kind| match kind {
+        MemoryKind::Usable | MemoryKind::AcpiTables | MemoryKind::AcpiNonVolatile => MAX_PHYSICAL,
+        MemoryKind::Reserved => FOUR_GIB,
+        MemoryKind::Defective => 0,
+    };
+    let mut ranges: Vec<PhysRange> = map
+        .iter()
+        .map(|r| PhysRange { start: r.start, end: r.end().min(limit(r.kind)) })
+        .filter(|r| r.start < r.end)
         .map(|r| PhysRange {
             start: r.start & !(LARGE_PAGE - 1),
-            end: r.end().next_multiple_of(LARGE_PAGE),
+            end: r.end.next_multiple_of(LARGE_PAGE),
         })
         .collect();
     ranges.push(PhysRange { start: 0, end: LARGE_PAGE });

@@ -118,6 +118,8 @@ impl PmTimer {
     }
 
     fn measure(&self) -> Option<TscFrequency> {
+        // The first sample warms caches, and an emulator's translations.
+        self.sample()?;
         let (start_pm, start_tsc) = self.sample()?;
         let window = scale(WINDOW_MICROSECONDS, PM_TIMER_HZ, 1_000_000) as u32;
         let (mut end_pm, mut end_tsc) = (start_pm, start_tsc);
