@@ -10,9 +10,11 @@
 
 extern crate alloc;
 
+mod bundle;
 mod manifest;
 mod report;
 
+pub use bundle::{Bundle, BundleError};
 pub use manifest::{
     FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, OnReset, Paging, Stage,
     VmDescription,
