@@ -1,4 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Developer and operator commands.
+//! The bootable image: the VMM on the co-kernel.
+//!
+//! It reads the bundle that the boot loader passed as a module, runs the VMs that the bundle's
+//! manifest lists, and writes a report to the log.
+#![no_std]
+#![no_main]
 
-fn main() {}
+extern crate alloc;
+
+mod console;
+mod host;
+mod report;
+mod round;
+mod service;
+mod vm;
+
+use cokernel::{BootInfo, ExitCode, machine::MachineExit};
+use vmm_core::{
+    backend::{Backend, Unsupported},
+    svm::Svm,
+};
+use wire::{Bundle, machine_exit};
+
+use host::COKERNEL;
+
+cokernel::entry!(
+    main,
+    MachineExit { debug_exit_port: machine_exit::PORT, panic_code: machine_exit::PANIC }
+);
+
+fn main(boot: &'static BootInfo) -> ExitCode {
+    let archive = boot.modules.first().map_or(&[][..], |module| module.bytes());
+    let bundle = match Bundle::read(archive) {
+        Ok(bundle) => bundle,
+        Err(error) => {
+            log::error!("{error}");
+            return ExitCode(machine_exit::BAD_BUNDLE);
+        }
+    };
+    match run(&bundle) {
+        Ok(()) => ExitCode(machine_exit::DONE),
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode(machine_exit::UNSUPPORTED)
+        }
+    }
+}
+
+fn run(bundle: &Bundle<'_>) -> Result<(), Unsupported> {
+    let backend = Svm::probe(&COKERNEL)?;
+    log::info!("{} with {}", Svm::NAME, backend.capabilities().join(", "));
+    let report = service::run(backend, bundle);
+    match serde_json::to_string(&report) {
+        Ok(json) => cokernel::write_line(&alloc::format!("{}{json}", wire::REPORT_PREFIX)),
+        Err(error) => log::error!("the report could not be written: {error}"),
+    }
+    Ok(())
+}

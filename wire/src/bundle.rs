@@ -114,7 +114,8 @@ mod tests {
     }
 
     fn archive(manifest: &str) -> Vec<u8> {
-        let members = [("manifest.json", manifest.as_bytes()), ("k", b"kernel"), ("TRAILER!!!", b"")];
+        let members =
+            [("manifest.json", manifest.as_bytes()), ("k", b"kernel"), ("TRAILER!!!", b"")];
         members.iter().flat_map(|(name, content)| member(name, content)).collect()
     }
 

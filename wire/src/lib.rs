@@ -16,7 +16,7 @@ mod report;
 
 pub use bundle::{Bundle, BundleError};
 pub use manifest::{
-    FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, OnReset, Paging, Stage,
+    FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Paging, Stage,
     VmDescription,
 };
 pub use report::{

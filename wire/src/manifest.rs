@@ -66,9 +66,6 @@ pub struct VmDescription {
     /// code; none by default.
     #[serde(default)]
     pub exit_port: Option<u16>,
-    /// What a reset by the guest does.
-    #[serde(default)]
-    pub on_reset: OnReset,
     /// Ends the VM after so many milliseconds; never by default.
     #[serde(default)]
     pub time_limit_ms: Option<u64>,
@@ -94,17 +91,6 @@ pub enum GuestConsole {
     Serial,
     /// The co-kernel's log, a line at a time, each marked with the VM's name.
     Log,
-}
-
-/// What a reset by the guest does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnReset {
-    /// The VM ends.
-    #[default]
-    End,
-    /// The VM starts again from its images.
-    Restart,
 }
 
 /// Why a manifest was refused.

@@ -49,9 +49,9 @@ pub struct Machine {
 /// Memory of the co-kernel that is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HostMemory {
-    /// Free page frames.
+    /// Page frames that are free or belong to the heap, which grows and shrinks by itself.
     pub free_frames: u64,
-    /// Bytes allocated on the heap.
+    /// Bytes in live objects on the heap, without this report.
     pub heap_bytes: u64,
 }
 

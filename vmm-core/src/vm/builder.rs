@@ -9,7 +9,8 @@ use host_iface::{Host, HostError};
 use super::{Vm, core::VmCore};
 use crate::{
     ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
-    MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, VcpuLink, VmClock, VmControl,
+    MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
+    VmClock, VmControl, VmInstant,
     apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig},
     backend::{Backend, VcpuSetup},
     bus::{ClaimError, MmioBus, PortBus},
@@ -96,6 +97,7 @@ pub struct VmBuilder {
     eoi_observers: Vec<Arc<dyn EoiObserver>>,
     external: Option<Arc<dyn ExternalInterruptSource>>,
     host_event_clients: Vec<Arc<dyn HostEventClient>>,
+    timer_clients: Vec<Arc<dyn TimerClient>>,
 }
 
 impl VmBuilder {
@@ -136,6 +138,7 @@ impl VmBuilder {
             eoi_observers: Vec::new(),
             external: None,
             host_event_clients: Vec::new(),
+            timer_clients: Vec::new(),
         })
     }
 
@@ -177,6 +180,36 @@ impl VmBuilder {
         let timer = Timer::new(&self.timers, self.timers_used).ok_or(BuildError::TooManyTimers)?;
         self.timers_used += 1;
         Ok(timer)
+    }
+
+    /// Has `client`, which the VM then owns, called once at the moment `at`.
+    ///
+    /// # Errors
+    /// [`BuildError::TooManyTimers`].
+    pub fn own_timer(
+        &mut self,
+        client: Arc<dyn TimerClient>,
+        at: VmInstant,
+    ) -> Result<(), BuildError> {
+        let timer = self.timer()?;
+        timer.connect(client.clone());
+        timer.arm(at);
+        self.timer_clients.push(client);
+        Ok(())
+    }
+
+    /// Bits of a guest-physical address on the CPU model that a backend's guests see.
+    pub fn physical_address_bits<B: Backend>(&self) -> u8 {
+        self.cpuid_table::<B>().physical_address_bits()
+    }
+
+    fn cpuid_table<B: Backend>(&self) -> CpuidTable {
+        let vcpus = NonZeroU32::new(self.config.vcpus).unwrap_or(NonZeroU32::MIN);
+        let tsc_khz = u32::try_from(self.clock.tsc_hz() / 1000).unwrap_or(u32::MAX);
+        let model = match B::VENDOR {
+            Vendor::Amd => CpuidModel::amd(vcpus, tsc_khz),
+        };
+        CpuidTable::new(model, &host_cpuid)
     }
 
     /// Gives I/O ports to a device.
@@ -246,11 +279,7 @@ impl VmBuilder {
             nested_root: tables.root(),
             tsc_offset: self.clock.origin().0.wrapping_neg(),
         };
-        let vcpus = NonZeroU32::new(config.vcpus).unwrap_or(NonZeroU32::MIN);
-        let tsc_khz = u32::try_from(self.clock.tsc_hz() / 1000).unwrap_or(u32::MAX);
-        let model = match B::VENDOR {
-            Vendor::Amd => CpuidModel::amd(vcpus, tsc_khz),
-        };
+        let cpuid = self.cpuid_table::<B>();
         let core = Arc::new(VmCore {
             host,
             memory: self.memory,
@@ -258,13 +287,14 @@ impl VmBuilder {
             ports: self.ports,
             mmio: self.mmio,
             hooks: self.hooks,
-            cpuid: Arc::new(CpuidTable::new(model, &host_cpuid)),
+            cpuid: Arc::new(cpuid),
             clock: self.clock,
             timers: self.timers,
             control: self.control,
             apic_bus: self.apic_bus,
             external: self.external,
             host_event_clients: self.host_event_clients,
+            _timer_clients: self.timer_clients,
             links: self.links,
             unwakeable: AtomicU32::new(0),
         });

@@ -4,10 +4,11 @@
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use host_iface::{Host, HostPhysAddr};
+use host_iface::Host;
 
 use crate::{
-    EndReason, ExternalInterruptSource, HostEventClient, TimerBank, VcpuLink, VmClock, VmControl,
+    EndReason, ExternalInterruptSource, HostEventClient, TimerBank, TimerClient, VcpuLink, VmClock,
+    VmControl,
     apic::LocalApicBus,
     bus::{MmioBus, PortBus},
     cpuid::CpuidTable,
@@ -18,17 +19,11 @@ use crate::{
 
 /// Second-level translation, whatever its format.
 pub trait SecondLevel: Send + Sync {
-    /// Address of the root table.
-    fn root(&self) -> HostPhysAddr;
     /// Size of all tables in bytes.
     fn bytes(&self) -> u64;
 }
 
 impl<F: NestedEntries + Send + Sync> SecondLevel for NestedTables<F> {
-    fn root(&self) -> HostPhysAddr {
-        self.root()
-    }
-
     fn bytes(&self) -> u64 {
         self.bytes()
     }
@@ -50,6 +45,8 @@ pub struct VmCore {
     pub(crate) apic_bus: Arc<LocalApicBus>,
     pub(crate) external: Option<Arc<dyn ExternalInterruptSource>>,
     pub(crate) host_event_clients: Vec<Arc<dyn HostEventClient>>,
+    /// Keeps the clients of timers that nobody else does.
+    pub(crate) _timer_clients: Vec<Arc<dyn TimerClient>>,
     pub(crate) links: Vec<Arc<VcpuLink>>,
     pub(crate) unwakeable: AtomicU32,
 }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One round of a stage: VMs that run at once, each vCPU on a CPU of its own.
+
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use host_iface::{CpuId, Host};
+use spin::Mutex;
+use vmm_core::{EndReason, VmControl, backend::Backend, vcpu::Vcpu};
+
+use crate::{host::COKERNEL, vm::GuestVm};
+
+/// The CPU that runs `main`, and vCPUs when there are no others.
+const BOOT_CPU: CpuId = CpuId(0);
+
+/// A vCPU that came back, and the CPU it was on.
+pub struct Finished<B: Backend> {
+    /// Index of the VM in the round.
+    pub vm: usize,
+    /// Where the vCPU ran.
+    pub cpu: CpuId,
+    /// The vCPU.
+    pub vcpu: Box<Vcpu<B::Vcpu>>,
+}
+
+/// A vCPU with all that it needs to run.
+struct Job<B: Backend> {
+    finished: Finished<B>,
+    backend: Arc<B>,
+    control: VmControl,
+    results: Arc<Results<B>>,
+}
+
+struct Results<B: Backend> {
+    running: AtomicU32,
+    finished: Mutex<Vec<Finished<B>>>,
+}
+
+/// The CPUs for `count` vCPUs: others before the boot CPU, which then only watches.
+///
+/// # Errors
+/// A message that says how many CPUs are there.
+fn assign_cpus(count: usize) -> Result<Vec<CpuId>, String> {
+    let cpus = COKERNEL.cpu_count();
+    if count > cpus as usize {
+        return Err(format!(
+            "{count} vCPUs are to run at once, each on a CPU of its own, but the machine has \
+             {cpus}; give it more, or run fewer"
+        ));
+    }
+    let others = (1..cpus).map(CpuId);
+    let mut chosen: Vec<CpuId> = others.take(count).collect();
+    if chosen.len() < count {
+        // The first vCPU, which serves the console and the devices, gets the boot CPU.
+        chosen.insert(0, BOOT_CPU);
+    }
+    Ok(chosen)
+}
+
+/// Runs all `vms` to their ends and returns their vCPUs.
+///
+/// # Errors
+/// A message that says why none was run.
+pub fn run<B: Backend>(
+    backend: &Arc<B>,
+    vms: &mut [GuestVm<B>],
+) -> Result<Vec<Finished<B>>, String> {
+    let count = vms.iter_mut().map(|guest| guest.vm.vcpus().len()).sum();
+    let used = assign_cpus(count)?;
+    let mut cpus = used.iter().copied();
+    let results = Arc::new(Results {
+        running: AtomicU32::new(count as u32),
+        finished: Mutex::new(Vec::with_capacity(count)),
+    });
+    let mut jobs = Vec::with_capacity(count);
+    for (vm, guest) in vms.iter_mut().enumerate() {
+        for vcpu in guest.vm.take_vcpus() {
+            let cpu = cpus.next().unwrap_or(BOOT_CPU);
+            if let (0, Some(stream)) = (vcpu.index(), guest.console.stream()) {
+                stream.notify(Some(cpu));
+            }
+            jobs.push(Job {
+                finished: Finished { vm, cpu, vcpu },
+                backend: backend.clone(),
+                control: guest.vm.control().clone(),
+                results: results.clone(),
+            });
+        }
+    }
+    start(jobs);
+    COKERNEL.idle_while(&mut || results.running.load(Ordering::Acquire) > 0);
+    // A task's own memory goes back only when its CPU is free again, in a moment.
+    while used.iter().any(|cpu| *cpu != BOOT_CPU && !cokernel::smp::is_free(cpu.0)) {
+        core::hint::spin_loop();
+    }
+    for guest in vms.iter() {
+        if let Some(stream) = guest.console.stream() {
+            stream.notify(None);
+        }
+    }
+    let mut finished = core::mem::take(&mut *results.finished.lock());
+    finished.sort_by_key(|f| (f.vm, f.vcpu.index()));
+    Ok(finished)
+}
+
+/// Sends each vCPU to its CPU; that of the boot CPU is run here, last.
+fn start<B: Backend>(jobs: Vec<Job<B>>) {
+    let mut own = None;
+    for job in jobs {
+        let cpu = job.finished.cpu;
+        if cpu == BOOT_CPU {
+            own = Some(job);
+            continue;
+        }
+        // A job that is refused is dropped with its closure, so its end is noted before.
+        let (control, results) = (job.control.clone(), job.results.clone());
+        if let Err(error) = COKERNEL.run_on(cpu, Box::new(move || job.run())) {
+            log::error!("a vCPU could not be started: {error}");
+            control.end(EndReason::Stopped("a CPU of the host was not free"));
+            results.running.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    if let Some(job) = own {
+        job.run();
+    }
+}
+
+impl<B: Backend> Job<B> {
+    fn run(self) {
+        let Self { mut finished, backend, control, results } = self;
+        match backend.enter_cpu() {
+            Ok(()) => {
+                finished.vcpu.run();
+                backend.leave_cpu();
+            }
+            Err(error) => {
+                log::error!("{} cannot run guests: {error}", finished.cpu);
+                control.end(EndReason::Stopped("a CPU of the host cannot run guests"));
+            }
+        }
+        results.finished.lock().push(finished);
+        results.running.fetch_sub(1, Ordering::AcqRel);
+        COKERNEL.kick(BOOT_CPU);
+    }
+}

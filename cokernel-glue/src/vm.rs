@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a description in the manifest to a VM that is ready to run.
+
+use alloc::{string::String, string::ToString, sync::Arc, vec::Vec};
+
+use cokernel::memory;
+use host_iface::{Host, HostWallClock};
+use vmm_core::{
+    EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
+    backend::Backend,
+    boot::{self, BootImages},
+    vm::{Vm, VmBuilder, VmConfig},
+};
+use vmm_devices::{PcConfig, PcPlatform};
+use wire::{Bundle, Paging, VmDescription};
+
+use crate::{console::TimedConsole, host::COKERNEL};
+
+const MIB: u64 = 1 << 20;
+
+/// A VM and what surrounds it.
+pub struct GuestVm<B: Backend> {
+    /// The VM.
+    pub vm: Vm<B::Vcpu>,
+    /// Where its first serial port leads.
+    pub console: Arc<TimedConsole>,
+    /// TSC when it was complete.
+    pub created: u64,
+    /// Heap that it took, in bytes.
+    pub heap_bytes: u64,
+    /// Size of its control blocks, in bytes.
+    pub control_bytes: u64,
+}
+
+/// Ends a VM when its time is over.
+struct TimeLimit(VmControl);
+
+impl TimerClient for TimeLimit {
+    fn timer_expired(&self, _: VmInstant) {
+        self.0.end(EndReason::Stopped("its time limit has passed"));
+    }
+}
+
+impl<B: Backend> GuestVm<B> {
+    /// Builds the VM that `description` asks for and loads its images.
+    ///
+    /// # Errors
+    /// A message for people.
+    pub fn create(
+        backend: &B,
+        bundle: &Bundle<'_>,
+        description: &VmDescription,
+    ) -> Result<Self, String> {
+        let heap_before = memory::heap_bytes();
+        if description.paging == Paging::Shadow {
+            return Err("shadow paging is not available; use nested paging".into());
+        }
+        let config = VmConfig {
+            memory_bytes: description.memory_mib.saturating_mul(MIB),
+            vcpus: description.vcpus,
+        };
+        let text = |error: &dyn core::fmt::Display| error.to_string();
+        let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
+        let console = TimedConsole::new(description);
+        let platform = PcPlatform::new(
+            &mut builder,
+            &PcConfig {
+                console: Some(console.clone()),
+                exit_port: description.exit_port,
+                time: HostWallClock::now(&COKERNEL),
+                address_bits: builder.physical_address_bits::<B>(),
+            },
+        )
+        .map_err(|e| text(&e))?;
+        limit_time(&mut builder, description)?;
+        let initrd: Vec<&[u8]> =
+            description.initrd.iter().filter_map(|name| bundle.image(name)).collect();
+        let images = BootImages {
+            kernel: bundle.image(&description.kernel).unwrap_or_default(),
+            initrd: &initrd,
+            command_line: &description.command_line,
+            memory_map: &platform.memory_map,
+            rsdp: Some(platform.rsdp),
+        };
+        let state = boot::load(builder.memory(), &images).map_err(|e| text(&e))?;
+        let mut vm = builder.build(backend).map_err(|e| text(&e))?;
+        if let Some(bootstrap) = vm.vcpus().first_mut() {
+            bootstrap.set_initial_state(&state);
+            bootstrap.apply_firmware_defaults();
+        }
+        let control_bytes = vm.control_bytes();
+        drop(platform);
+        Ok(Self {
+            vm,
+            console,
+            created: COKERNEL.tsc().0,
+            heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
+            control_bytes,
+        })
+    }
+}
+
+fn limit_time(builder: &mut VmBuilder, description: &VmDescription) -> Result<(), String> {
+    let Some(milliseconds) = description.time_limit_ms else { return Ok(()) };
+    let nanoseconds = milliseconds.saturating_mul(NANOSECONDS / 1000);
+    let at = builder.clock().now().after(nanoseconds);
+    let limit = Arc::new(TimeLimit(builder.control()));
+    builder.own_timer(limit, at).map_err(|error| error.to_string())
+}
