@@ -6,17 +6,20 @@ use core::arch::asm;
 /// Causes the exception that `kind` names; returns only if there is no such kind.
 pub(crate) fn cause(kind: &str) {
     match kind {
-        // SAFETY (here and below): the machine ends by it, which is what was asked for.
-        "page" => unsafe { asm!("mov byte ptr [{}], 1", in(reg) 0x1234_5678u64) },
-        // SAFETY: see above.
+        "page" => write_byte(0x1234_5678),
+        // Not canonical.
+        "protection" => write_byte(1 << 63),
+        // SAFETY: the machine ends by it, which is what was asked for.
         "opcode" => unsafe { asm!("ud2") },
-        // SAFETY: see above; the address is not canonical.
-        "protection" => unsafe { asm!("mov byte ptr [{}], 1", in(reg) 1u64 << 63) },
-        "stack" => {
-            log::info!("depth {}", descend(1));
-        }
+        "stack" => log::info!("depth {}", descend(1)),
         _ => log::error!("fault={kind}: use page, opcode, protection or stack"),
     }
+}
+
+fn write_byte(address: u64) {
+    // SAFETY: nothing is mapped there, so nothing is overwritten: the machine ends by it,
+    // which is what was asked for.
+    unsafe { asm!("mov byte ptr [{}], 1", in(reg) address) };
 }
 
 /// Recurses until the stack ends.

@@ -4,6 +4,8 @@
 //! Received bytes stay in the UART until they are read: when its FIFO is full, the peer is
 //! held back by the line (or by the emulator), so that none is lost.
 
+use raw_cpuid::CpuId;
+
 use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, serial::Uart, smp};
 
 /// COM1.
@@ -91,7 +93,11 @@ pub(crate) fn flush() {
 
 /// Finds the port and connects its interrupt.
 pub(crate) fn init(madt: &Madt) {
-    let Some(uart) = Uart::probe(CONSOLE_PORT) else {
+    // An emulator holds its input back until the receiver is empty, also before the machine has
+    // started; switching the FIFOs would lose such a byte. On a wire there is no holding back,
+    // and the FIFO gives 16 characters of time.
+    let on_wire = !CpuId::new().get_feature_info().is_some_and(|f| f.has_hypervisor());
+    let Some(uart) = Uart::probe(CONSOLE_PORT, on_wire) else {
         log::warn!("no serial port at {CONSOLE_PORT:#x}: there is no console");
         return;
     };

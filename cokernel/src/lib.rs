@@ -7,7 +7,18 @@
 //!
 //! A binary is made with [`entry!`] and a build script that passes the linker script on (see
 //! `build.rs` of this crate). It must be built for `x86_64-unknown-none`; elsewhere only the
-//! pure logic exists, for its unit tests.
+//! pure logic exists, for its unit tests. After linking, the tool `embed-symbols` of this
+//! crate puts the symbol table in, so that backtraces have names:
+//!
+//! ```text
+//! cargo build --release -p cokernel --target x86_64-unknown-none --features selftest
+//! cargo run --release -p cokernel --features embed-symbols --bin embed-symbols -- \
+//!     target/x86_64-unknown-none/release/cokernel-selftest
+//! ```
+//!
+//! The image boots by PVH (QEMU's `-kernel`, with `-initrd` as the one module) and by
+//! multiboot2 (GRUB). The first serial port is a byte stream for the binary, the second one
+//! carries the log.
 //!
 //! Command line: `loglevel=LEVEL` (off, error, warn, info, debug, trace), `log=e9` (log to
 //! port 0xE9, too).

@@ -142,7 +142,7 @@ fn with_output(write: impl FnOnce(&mut Output)) {
     match OUTPUT.lock_within(PANIC_LOCK_ATTEMPTS) {
         Some(mut output) => write(&mut output),
         // The holder was stopped, or is this very CPU. Its line may be cut.
-        None => write(&mut Output { uart: Uart::probe(LOG_PORT), debug_port: true }),
+        None => write(&mut Output { uart: Some(Uart::at(LOG_PORT)), debug_port: true }),
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn enter_panic() {
 
 /// Opens the log at its default level.
 pub(crate) fn init() {
-    OUTPUT.lock().uart = Uart::probe(LOG_PORT);
+    OUTPUT.lock().uart = Uart::probe(LOG_PORT, true);
     // Fails only when called twice.
     let _ = log::set_logger(&KernelLog);
     log::set_max_level(LevelFilter::Info);

@@ -25,12 +25,22 @@ const TRANSMIT_POLLS: u32 = 100_000_000;
 /// A UART at an I/O port, in 115200 baud, 8N1.
 pub(crate) struct Uart {
     port: u16,
+    /// Bytes that may be written after the transmitter was seen empty.
+    burst: usize,
 }
 
 impl Uart {
-    /// Initialises the UART at `port`; `None` if there is none.
-    pub(crate) fn probe(port: u16) -> Option<Self> {
-        let mut uart = Self { port };
+    /// The UART at `port`, as it is.
+    pub(crate) const fn at(port: u16) -> Self {
+        Self { port, burst: 1 }
+    }
+
+    /// Initialises the UART at `port`, with or without its FIFOs; `None` if there is none.
+    ///
+    /// Without them, no byte is lost that arrived before: switching the FIFOs empties them and
+    /// the receiver.
+    pub(crate) fn probe(port: u16, fifos: bool) -> Option<Self> {
+        let mut uart = Self::at(port);
         for pattern in [0x5A, 0xA5] {
             uart.write_register(SCRATCH, pattern);
             if uart.read_register(SCRATCH) != pattern {
@@ -42,8 +52,11 @@ impl Uart {
         uart.write_register(DATA, 1);
         uart.write_register(INTERRUPT_ENABLE, 0);
         uart.write_register(LINE_CONTROL, 3);
-        // FIFOs on, interrupt at 14 bytes or after a pause. Received bytes are kept.
-        uart.write_register(FIFO_CONTROL, 0xC1);
+        if fifos {
+            // Interrupt at 14 bytes, or after a pause.
+            uart.write_register(FIFO_CONTROL, 0xC1);
+            uart.burst = FIFO_BYTES;
+        }
         // DTR, RTS, and OUT2, which connects the interrupt.
         uart.write_register(MODEM_CONTROL, 0x0B);
         Some(uart)
@@ -51,7 +64,7 @@ impl Uart {
 
     /// Sends bytes as fast as the line takes them.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        for burst in bytes.chunks(FIFO_BYTES) {
+        for burst in bytes.chunks(self.burst) {
             if !self.wait_for(LINE_STATUS_HOLDING_EMPTY) {
                 return;
             }

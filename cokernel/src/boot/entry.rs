@@ -10,7 +10,7 @@ use core::{
 
 use spin::Once;
 
-use super::{BootInfo, MemoryKind, MemoryRegion, multiboot2, pvh};
+use super::{BootInfo, BootModule, MemoryKind, MemoryRegion, multiboot2, pvh};
 use crate::{
     ExitCode, PhysAddr,
     acpi::Acpi,
@@ -34,6 +34,8 @@ const PVH: u32 = 1;
 const ONE_MIB: u64 = 1 << 20;
 /// Below it are the real-mode vectors and the BIOS data area.
 const FIRST_TRAMPOLINE: u64 = 0x8000;
+/// From here on, video memory and firmware.
+const END_OF_LOW_MEMORY: u64 = 0xA_0000;
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
 
@@ -133,10 +135,11 @@ fn prepare_devices(info: &BootInfo) -> Result<(), alloc::boxed::Box<dyn Error>> 
     local::choose_mode(acpi.madt.local_apic)?;
     local::enable();
     BOOT_CPU.apic_id.store(local::id(), Ordering::Relaxed);
+    let reset = start::reset_others(&acpi.madt);
     let timer_hz = time::timer::choose_mode();
     time::timer::init_cpu();
     io::init(&acpi.madt.io_apics);
-    start::start_all(&acpi.madt, find_trampoline(&info.memory_map));
+    start::start_all(&reset, find_trampoline(info));
     console::init(&acpi.madt);
     log::debug!(
         "TSC frequency from {}; {} mode; timer {}",
@@ -147,11 +150,19 @@ fn prepare_devices(info: &BootInfo) -> Result<(), alloc::boxed::Box<dyn Error>> 
     Ok(())
 }
 
-/// Usable pages below 1 MiB for starting CPUs.
-fn find_trampoline(memory_map: &[MemoryRegion]) -> Option<PhysAddr> {
+/// Usable pages below 1 MiB for starting CPUs, where no module lies.
+fn find_trampoline(info: &BootInfo) -> Option<PhysAddr> {
     let bytes = TRAMPOLINE_PAGES * PAGE_SIZE;
-    memory_map.iter().filter(|region| region.kind == MemoryKind::Usable).find_map(|region| {
-        let start = region.start.max(FIRST_TRAMPOLINE).next_multiple_of(PAGE_SIZE);
-        (start + bytes <= region.end().min(0xA_0000)).then_some(PhysAddr(start))
-    })
+    let usable = |start: u64| {
+        let inside = |r: &MemoryRegion| r.start <= start && start + bytes <= r.end();
+        let overlaps = |m: &BootModule| {
+            m.start.0 < start + bytes && start < m.start.0.saturating_add(m.length)
+        };
+        let mut regions = info.memory_map.iter().filter(|r| r.kind == MemoryKind::Usable);
+        regions.any(inside) && !info.modules.iter().any(overlaps)
+    };
+    (FIRST_TRAMPOLINE..END_OF_LOW_MEMORY)
+        .step_by(PAGE_SIZE as usize)
+        .find(|&start| usable(start))
+        .map(PhysAddr)
 }

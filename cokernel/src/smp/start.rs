@@ -114,32 +114,48 @@ impl Trampoline {
     }
 }
 
-/// Starts all enabled CPUs of `madt` other than this one. `trampoline` is the first of
-/// [`TRAMPOLINE_PAGES`] pages below 1 MiB; without them the boot CPU stays alone.
-pub(crate) fn start_all(madt: &Madt, trampoline: Option<PhysAddr>) {
+/// CPUs that were reset and wait to be started.
+pub(crate) struct Reset {
+    apic_ids: Vec<u32>,
+    /// TSC when they are ready.
+    ready: u64,
+}
+
+/// Resets all enabled CPUs of `madt` other than this one. They take 10 ms for it, in which
+/// there are other things to do.
+pub(crate) fn reset_others(madt: &Madt) -> Reset {
     let this = BOOT_CPU.apic_id.load(Ordering::Relaxed);
     let reachable = |id: u32| local::is_x2apic() || id < 0xFF;
-    let others: Vec<u32> = madt
-        .cpus
-        .iter()
-        .filter(|cpu| cpu.enabled && cpu.apic_id != this && reachable(cpu.apic_id))
-        .map(|cpu| cpu.apic_id)
-        .collect();
+    let others =
+        madt.cpus.iter().filter(|cpu| cpu.enabled && cpu.apic_id != this && reachable(cpu.apic_id));
+    let apic_ids: Vec<u32> = others.map(|cpu| cpu.apic_id).collect();
+    for &apic_id in &apic_ids {
+        local::send(apic_id, Ipi::Init);
+    }
+    Reset { apic_ids, ready: time::tsc() + ticks(INIT_MICROSECONDS) }
+}
+
+fn ticks(microseconds: u64) -> u64 {
+    time::scale::scale(microseconds, time::tsc_hz(), 1_000_000)
+}
+
+/// Starts the CPUs that were reset. `trampoline` is the first of [`TRAMPOLINE_PAGES`] pages
+/// below 1 MiB; without them the boot CPU stays alone.
+pub(crate) fn start_all(reset: &Reset, trampoline: Option<PhysAddr>) {
     let mut cpus = vec![&BOOT_CPU];
     match trampoline {
-        _ if others.is_empty() => {}
-        Some(page) => start_each(&Trampoline::install(page), &others, &mut cpus),
-        None => log::warn!("no free memory below 1 MiB: {} CPUs are not started", others.len()),
+        _ if reset.apic_ids.is_empty() => {}
+        Some(page) => start_each(&Trampoline::install(page), reset, &mut cpus),
+        None => log::warn!("no free memory below 1 MiB: only one CPU is started"),
     }
     CPUS.call_once(|| cpus);
 }
 
-fn start_each(trampoline: &Trampoline, others: &[u32], cpus: &mut Vec<&'static PerCpu>) {
-    for &apic_id in others {
-        local::send(apic_id, Ipi::Init);
+fn start_each(trampoline: &Trampoline, reset: &Reset, cpus: &mut Vec<&'static PerCpu>) {
+    while time::tsc() < reset.ready {
+        core::hint::spin_loop();
     }
-    time::spin_microseconds(INIT_MICROSECONDS);
-    for &apic_id in others {
+    for &apic_id in &reset.apic_ids {
         let Ok(stacks) = CpuStacks::new() else {
             log::warn!("no memory for the stacks of the CPU with APIC ID {apic_id}");
             return;
@@ -161,7 +177,7 @@ fn start_one(trampoline: &Trampoline, apic_id: u32, arrival: &'static Arrival) -
     trampoline.post(arrival);
     for patience in [SIPI_MICROSECONDS, ARRIVAL_MICROSECONDS] {
         local::send(apic_id, Ipi::StartUp(page));
-        let end = time::tsc() + time::scale::scale(patience, time::tsc_hz(), 1_000_000);
+        let end = time::tsc() + ticks(patience);
         while time::tsc() < end {
             if has_arrived() {
                 return true;
