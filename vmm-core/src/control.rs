@@ -44,6 +44,11 @@ pub enum EndReason {
         /// The instruction and the access.
         why: String,
     },
+    /// The hardware failed while a vCPU ran.
+    MachineCheck {
+        /// Index of the vCPU.
+        vcpu: u32,
+    },
     /// An exit that the VMM does not know.
     UnknownExit {
         /// Index of the vCPU.
@@ -67,6 +72,9 @@ impl fmt::Display for EndReason {
             }
             Self::EmulationFailure { vcpu, rip, why } => {
                 write!(f, "vCPU {vcpu} at {rip:#x}: cannot emulate {why}")
+            }
+            Self::MachineCheck { vcpu } => {
+                write!(f, "the hardware reported a machine check while vCPU {vcpu} ran")
             }
             Self::UnknownExit { vcpu, code } => {
                 write!(f, "vCPU {vcpu} left the guest for unknown reason {code:#x}")

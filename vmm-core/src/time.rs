@@ -5,7 +5,7 @@
 //! those that a guest armed through a device. All of a VM's device timers are served by its
 //! first vCPU, which folds the earliest into the one-shot timer of its CPU.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use host_iface::{Host, Tsc};
@@ -83,7 +83,8 @@ const DISARMED: u64 = u64::MAX;
 struct Slot {
     /// Deadline in [`VmInstant`] nanoseconds, or [`DISARMED`].
     deadline: AtomicU64,
-    client: Once<Arc<dyn TimerClient>>,
+    /// Weak, because the client holds its timer and with it the bank.
+    client: Once<Weak<dyn TimerClient>>,
 }
 
 /// The device timers of one VM.
@@ -123,7 +124,8 @@ impl TimerBank {
                 Ordering::AcqRel,
                 Ordering::Acquire,
             );
-            if let (Ok(_), Some(client)) = (taken, slot.client.get()) {
+            let client = slot.client.get().and_then(Weak::upgrade);
+            if let (Ok(_), Some(client)) = (taken, client) {
                 client.timer_expired(now);
             }
         }
@@ -143,9 +145,9 @@ impl Timer {
         (index < MAX_TIMERS).then(|| Self { bank: bank.clone(), index })
     }
 
-    /// Names the device to call; the first call wins.
+    /// Names the device to call; the first call wins. It does not keep the device alive.
     pub fn connect(&self, client: Arc<dyn TimerClient>) {
-        self.slot().client.call_once(|| client);
+        self.slot().client.call_once(|| Arc::downgrade(&client));
     }
 
     /// Arms the timer, replacing an earlier deadline.

@@ -5,9 +5,29 @@
 extern crate alloc;
 
 pub mod acpi;
+mod byte_ports;
+mod console;
+mod deadline;
 mod exit_port;
+mod ioapic;
+mod irq_router;
+mod output_line;
 pub mod pci;
+mod pic;
+mod pit;
 pub mod pm;
 pub mod reset;
+mod rtc;
+#[cfg(test)]
+mod test_support;
+mod uart;
 
+pub use byte_ports::PortRange;
+pub use console::{CharBackend, LogConsole};
 pub use exit_port::ExitPort;
+pub use ioapic::{IoApic, IoApicState, RedirectionEntry};
+pub use irq_router::IrqRouter;
+pub use pic::{Pic, PicState};
+pub use pit::{Pit, PitState};
+pub use rtc::{Rtc, RtcState};
+pub use uart::{Uart, UartState};

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::{
     fmt,
+    ops::Range,
     ptr::NonNull,
     sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
@@ -187,27 +188,54 @@ impl GuestMemory {
         region.pages.address().checked_add(offset)
     }
 
-    /// Copies bytes out of guest memory.
+    /// Copies bytes out of guest memory; the range may span adjacent regions.
     ///
     /// # Errors
     /// [`MemoryError::OutOfRange`]; nothing is copied then.
     pub fn read(&self, address: GuestPhysAddr, to: &mut [u8]) -> Result<(), MemoryError> {
-        let from = self.locate(address, to.len())?;
-        // SAFETY: `locate` returned valid memory for the whole length, which is outside every
-        // Rust object. A vCPU may write it at the same time; the bytes read then are any mix
-        // of old and new, which every caller has to expect of a guest.
-        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) }
-        Ok(())
+        self.for_each_piece(address, to.len(), |from, range| {
+            let to = &mut to[range];
+            // SAFETY: the piece is valid memory for its whole length, outside every Rust
+            // object. A vCPU may write it at the same time; the bytes read then are any mix
+            // of old and new, which every caller has to expect of a guest.
+            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) }
+        })
     }
 
-    /// Copies bytes into guest memory.
+    /// Copies bytes into guest memory; the range may span adjacent regions.
     ///
     /// # Errors
     /// [`MemoryError::OutOfRange`]; nothing is copied then.
     pub fn write(&self, address: GuestPhysAddr, from: &[u8]) -> Result<(), MemoryError> {
-        let to = self.locate(address, from.len())?;
-        // SAFETY: as for reading; a vCPU that reads at the same time sees any mix.
-        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) }
+        self.for_each_piece(address, from.len(), |to, range| {
+            let from = &from[range];
+            // SAFETY: as for reading; a vCPU that reads at the same time sees any mix.
+            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) }
+        })
+    }
+
+    /// Calls `copy` with each contiguous piece of the range and its place in the whole, after
+    /// it made sure that all of the range is memory.
+    fn for_each_piece(
+        &self,
+        address: GuestPhysAddr,
+        bytes: usize,
+        mut copy: impl FnMut(NonNull<u8>, Range<usize>),
+    ) -> Result<(), MemoryError> {
+        let out_of_range = MemoryError::OutOfRange { address, bytes };
+        for pass in [Pass::Check, Pass::Copy] {
+            let mut done = 0;
+            while done < bytes {
+                let at = address.checked_add(done as u64).ok_or(out_of_range)?;
+                let (region, offset) = self.region_of(at).ok_or(out_of_range)?;
+                let left = region.bytes() - offset;
+                let count = (bytes - done).min(usize::try_from(left).unwrap_or(usize::MAX));
+                if pass == Pass::Copy {
+                    copy(self.locate(at, count)?, done..done + count);
+                }
+                done += count;
+            }
+        }
         Ok(())
     }
 
@@ -257,6 +285,12 @@ impl GuestMemory {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Check,
+    Copy,
+}
+
 #[cfg(test)]
 mod tests {
     use host_iface::PageRequest;
@@ -297,6 +331,20 @@ mod tests {
         }
         assert!(memory.read(GuestPhysAddr::new(0x1FF0), &mut buffer).is_ok());
         assert!(memory.read_u64(GuestPhysAddr::new(0x1FFC)).is_err());
+    }
+
+    #[test]
+    fn copies_run_on_into_the_next_region() {
+        let (host, mut memory) = memory();
+        let pages = OwnedPages::zeroed(host, PageRequest::contiguous(1)).unwrap();
+        memory.add(GuestPhysAddr::new(0x2000), pages).unwrap();
+        let at = GuestPhysAddr::new(0x1FFD);
+        memory.write(at, b"across").unwrap();
+        let mut back = [0; 6];
+        memory.read(at, &mut back).unwrap();
+        assert_eq!(&back, b"across");
+        assert!(memory.write(GuestPhysAddr::new(0x2FFD), b"across").is_err());
+        assert_eq!(memory.read_u8(GuestPhysAddr::new(0x2FFD)), Ok(0), "nothing was written");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Guest memory and the host memory behind it.
 
+mod allocate;
 mod guest;
 mod layout;
 mod pages;
 
+pub use allocate::{MIN_MEMORY, allocate};
 pub use guest::{GuestMemory, MemoryError, Region};
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
 pub use pages::OwnedPages;

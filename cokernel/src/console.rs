@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The console stream on the first serial port.
+//!
+//! Received bytes stay in the UART until they are read: when its FIFO is full, the peer is
+//! held back by the line (or by the emulator), so that none is lost.
+
+use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, serial::Uart, smp};
+
+/// COM1.
+const CONSOLE_PORT: u16 = 0x3F8;
+const CONSOLE_IRQ: u8 = 4;
+/// Looks at the lock before the machine ends all the same.
+const FLUSH_LOCK_ATTEMPTS: u32 = 1_000_000;
+
+struct State {
+    uart: Option<Uart>,
+    notify: Option<u32>,
+}
+
+/// The stream.
+pub struct Console {
+    state: IrqLock<State>,
+}
+
+static CONSOLE: Console = Console { state: IrqLock::new(State { uart: None, notify: None }) };
+
+/// The console, if the machine has a first serial port.
+pub fn console() -> Option<&'static Console> {
+    CONSOLE.state.lock().uart.is_some().then_some(&CONSOLE)
+}
+
+impl Console {
+    /// Sends bytes; returns when the hardware has taken them all.
+    pub fn write(&self, bytes: &[u8]) {
+        // In bursts, so that a long write neither holds up input nor keeps interrupts off.
+        for burst in bytes.chunks(64) {
+            if let Some(uart) = &mut self.state.lock().uart {
+                uart.write(burst);
+            }
+        }
+    }
+
+    /// Takes up to `buffer.len()` bytes that have arrived, without waiting; returns how many.
+    /// Fewer than asked for means that nothing is left; the next byte notifies again.
+    pub fn read(&self, buffer: &mut [u8]) -> usize {
+        let mut state = self.state.lock();
+        let notify = state.notify.is_some();
+        let Some(uart) = &mut state.uart else { return 0 };
+        for (count, slot) in buffer.iter_mut().enumerate() {
+            let Some(byte) = uart.read_byte() else {
+                // A byte that arrives between the two lines interrupts, too: the condition is
+                // a level inside the UART.
+                uart.set_receive_interrupt(notify);
+                return count;
+            };
+            *slot = byte;
+        }
+        buffer.len()
+    }
+
+    /// Kicks CPU `cpu` when bytes arrive; `None` stops that. After a kick there is no other
+    /// one before [`Console::read`] has found nothing left.
+    pub fn notify(&self, cpu: Option<u32>) {
+        let mut state = self.state.lock();
+        state.notify = cpu;
+        if let Some(uart) = &mut state.uart {
+            uart.set_receive_interrupt(cpu.is_some());
+        }
+    }
+
+    /// Masks the interrupt, which would come again until the FIFO is empty, and kicks.
+    fn received(&self) {
+        let mut state = self.state.lock();
+        if let Some(uart) = &mut state.uart {
+            uart.set_receive_interrupt(false);
+        }
+        if let Some(cpu) = state.notify {
+            smp::kick(cpu);
+        }
+    }
+}
+
+/// Waits until everything written has left the serial port, unless another CPU is writing.
+pub(crate) fn flush() {
+    if let Some(mut state) = CONSOLE.state.lock_within(FLUSH_LOCK_ATTEMPTS)
+        && let Some(uart) = &mut state.uart
+    {
+        uart.flush();
+    }
+}
+
+/// Finds the port and connects its interrupt.
+pub(crate) fn init(madt: &Madt) {
+    let Some(uart) = Uart::probe(CONSOLE_PORT) else {
+        log::warn!("no serial port at {CONSOLE_PORT:#x}: there is no console");
+        return;
+    };
+    CONSOLE.state.lock().uart = Some(uart);
+    let connected = interrupts::allocate(|| CONSOLE.received())
+        .is_some_and(|vector| io::route(&madt.isa_line(CONSOLE_IRQ), vector));
+    if !connected {
+        log::warn!("the console's interrupt cannot be delivered: input will not wake CPUs");
+    }
+}

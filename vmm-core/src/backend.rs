@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The seam between the neutral library and a vendor's virtualization hardware.
+//!
+//! A backend enters guests, holds their hardware state, and turns each exit into a neutral
+//! [`Exit`]. It knows no device and no policy.
+
+use alloc::{string::String, vec::Vec};
+use core::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use host_iface::{Host, HostError, HostPhysAddr, Tsc};
+
+use crate::{
+    Event, Exit,
+    cpuid::Vendor,
+    paging::NestedEntries,
+    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister},
+};
+
+/// Why a CPU cannot run guests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unsupported {
+    /// The CPU has no virtualization extension that the library knows.
+    NoExtension,
+    /// The extension is there, but firmware has locked it off; says where.
+    LockedByFirmware(&'static str),
+    /// A feature that is needed is missing.
+    MissingFeature(&'static str),
+    /// The host could not give what is needed.
+    Host(HostError),
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoExtension => {
+                write!(
+                    f,
+                    "this CPU offers neither AMD SVM (CPUID 8000_0001 ECX bit 2) nor a \
+                           VT-x that is supported; use a CPU or emulator model that has it"
+                )
+            }
+            Self::LockedByFirmware(what) => {
+                write!(
+                    f,
+                    "firmware has disabled virtualization ({what}); enable it in the \
+                           firmware's setup"
+                )
+            }
+            Self::MissingFeature(what) => write!(f, "this CPU lacks {what}, which is needed"),
+            Self::Host(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl core::error::Error for Unsupported {}
+
+impl From<HostError> for Unsupported {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// What a vCPU of a VM is given at its creation.
+#[derive(Clone, Copy)]
+pub struct VcpuSetup {
+    /// Root of the VM's nested page tables.
+    pub nested_root: HostPhysAddr,
+    /// Added to the host's time-stamp counter to give the guest's, modulo 2^64.
+    pub tsc_offset: u64,
+}
+
+/// How far the guest is from taking an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Interruptibility {
+    /// RFLAGS.IF.
+    pub interrupts_enabled: bool,
+    /// The instruction after STI or MOV SS has not been executed.
+    pub in_shadow: bool,
+    /// An NMI handler runs that has not executed IRET.
+    pub nmi_blocked: bool,
+}
+
+/// The last look before a guest is entered.
+///
+/// The host's interrupt handlers for kicks and for its timer leave no trace that the library
+/// could see. So a backend asks the gate with interrupts held: whatever happened before shows
+/// in the attention flag or in the time, and whatever happens after ends the entry at once.
+pub struct EntryGate<'a> {
+    host: &'static dyn Host,
+    attention: &'a AtomicBool,
+    deadline: Option<Tsc>,
+    asked_at: Tsc,
+}
+
+impl<'a> EntryGate<'a> {
+    /// A gate that stays closed when `attention` is set or `deadline` has come.
+    pub fn new(host: &'static dyn Host, attention: &'a AtomicBool, deadline: Option<Tsc>) -> Self {
+        Self { host, attention, deadline, asked_at: Tsc(0) }
+    }
+
+    /// True if the guest may be entered.
+    pub fn opens(&mut self) -> bool {
+        self.asked_at = self.host.tsc();
+        !self.attention.load(Ordering::SeqCst)
+            && self.deadline.is_none_or(|deadline| self.asked_at < deadline)
+    }
+
+    /// When the gate was last asked.
+    pub fn asked_at(&self) -> Tsc {
+        self.asked_at
+    }
+}
+
+/// A vendor's virtualization extension on one machine.
+///
+/// One value serves all VMs of the machine; it is created once, after probing.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// Hardware state of one vCPU.
+    type Vcpu: VcpuBackend;
+
+    /// Format of its nested page tables.
+    type Entries: NestedEntries + Send + Sync + 'static;
+
+    /// Name for reports: `svm` or `vmx`.
+    const NAME: &'static str;
+
+    /// Manufacturer of the CPU model that guests see.
+    const VENDOR: Vendor;
+
+    /// Looks at the calling CPU and takes what it offers.
+    ///
+    /// # Errors
+    /// Why the CPU cannot run guests.
+    fn probe(host: &'static dyn Host) -> Result<Self, Unsupported>;
+
+    /// Names of the optional features that were found and are used.
+    fn capabilities(&self) -> Vec<String>;
+
+    /// Can nested page tables use 1 GiB pages?
+    fn has_huge_pages(&self) -> bool;
+
+    /// Makes a vCPU in the reset state of its vendor.
+    ///
+    /// # Errors
+    /// What the host answers when memory runs out.
+    fn create_vcpu(&self, setup: VcpuSetup) -> Result<Self::Vcpu, HostError>;
+
+    /// Prepares the calling CPU for guests; balanced by [`Backend::leave_cpu`] on the same
+    /// CPU.
+    ///
+    /// # Errors
+    /// Why this CPU cannot run guests.
+    fn enter_cpu(&self) -> Result<(), Unsupported>;
+
+    /// Returns the calling CPU to the state it was in before the matching
+    /// [`Backend::enter_cpu`].
+    fn leave_cpu(&self);
+}
+
+/// MSRs that live in the hardware state of a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names are the architecture's")]
+pub enum HardwareMsr {
+    Star,
+    Lstar,
+    Cstar,
+    Sfmask,
+    KernelGsBase,
+    SysenterCs,
+    SysenterEsp,
+    SysenterEip,
+    Pat,
+    DebugCtl,
+}
+
+/// Hardware state of one vCPU.
+pub trait VcpuBackend: Send {
+    /// Binds the vCPU to the calling CPU, which it is to run on next.
+    fn load(&mut self);
+
+    /// Takes the vCPU's state off the calling CPU, which ran it last, and leaves nothing of
+    /// the guest there.
+    fn put(&mut self);
+
+    /// Enters the guest, if `gate` opens at the last moment, when physical interrupts are
+    /// held pending already; returns when the guest exits. Called between
+    /// [`load`](Self::load) and [`put`](Self::put), with interrupts enabled.
+    fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit;
+
+    /// Reads a general-purpose register.
+    fn gpr(&self, register: Gpr) -> u64;
+    /// Writes all 64 bits of a general-purpose register.
+    fn set_gpr(&mut self, register: Gpr, value: u64);
+    /// Instruction pointer.
+    fn rip(&self) -> u64;
+    /// Sets the instruction pointer.
+    fn set_rip(&mut self, value: u64);
+    /// Flags.
+    fn rflags(&self) -> u64;
+    /// Sets the flags.
+    fn set_rflags(&mut self, value: u64);
+    /// Reads a segment register.
+    fn segment(&self, register: SegmentRegister) -> Segment;
+    /// Writes a segment register.
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
+    /// GDTR and IDTR.
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable);
+    /// Sets GDTR and IDTR.
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable);
+    /// The control registers as the guest sees them.
+    fn control_registers(&self) -> ControlRegisters;
+    /// Sets all control registers to values that were checked before.
+    fn set_control_registers(&mut self, value: ControlRegisters);
+    /// Current privilege level.
+    fn cpl(&self) -> u8;
+    /// Debug registers 6 and 7.
+    fn debug_status_control(&self) -> (u64, u64);
+    /// Sets debug registers 6 and 7.
+    fn set_debug_status_control(&mut self, dr6: u64, dr7: u64);
+    /// Reads an MSR that the hardware state holds.
+    fn msr(&self, msr: HardwareMsr) -> u64;
+    /// Writes an MSR that the hardware state holds; the value was checked before.
+    fn set_msr(&mut self, msr: HardwareMsr, value: u64);
+    /// XCR0 as the guest set it.
+    fn xcr0(&self) -> u64;
+    /// Sets XCR0 to a value that was checked before; takes effect at once.
+    fn set_xcr0(&mut self, value: u64);
+    /// IA32_TSC_AUX.
+    fn tsc_aux(&self) -> u32;
+    /// Sets IA32_TSC_AUX; takes effect at once.
+    fn set_tsc_aux(&mut self, value: u32);
+    /// Difference from the host's to the guest's time-stamp counter.
+    fn tsc_offset(&self) -> u64;
+    /// Sets that difference.
+    fn set_tsc_offset(&mut self, offset: u64);
+    /// Task priority as the guest last set it by CR8; 0 to 15.
+    fn cr8(&self) -> u8;
+    /// Sets what the guest reads from CR8.
+    fn set_cr8(&mut self, priority: u8);
+
+    /// How far the guest is from taking an interrupt.
+    fn interruptibility(&self) -> Interruptibility;
+    /// Ends an interrupt shadow, because the VMM completed the instruction under it.
+    fn clear_interrupt_shadow(&mut self);
+    /// Delivers `event` at the next entry; at most one is given for each.
+    fn inject(&mut self, event: Event);
+    /// Takes the event whose delivery the last exit cut short.
+    fn take_interrupted_event(&mut self) -> Option<Event>;
+    /// Asks for, or ends asking for, [`Exit::InterruptWindow`].
+    fn request_interrupt_window(&mut self, wanted: bool);
+    /// Asks for, or ends asking for, [`Exit::NmiWindow`].
+    fn request_nmi_window(&mut self, wanted: bool);
+    /// Makes writes to CR8 exit, or not.
+    fn intercept_cr8_writes(&mut self, wanted: bool);
+
+    /// Address of the instruction after the one that exited, if the hardware told.
+    fn next_rip(&self) -> Option<u64>;
+    /// Bytes of the instruction that caused a nested page fault, if the hardware told.
+    fn instruction_bytes(&self) -> Option<&[u8]>;
+    /// Size of the control block and save areas, in bytes.
+    fn control_bytes(&self) -> usize;
+    /// Keeps earlier branches of the guest from steering later indirect branches.
+    fn prediction_barrier(&mut self);
+    /// Drops all cached translations of the guest before the next entry.
+    fn flush_tlb(&mut self);
+}

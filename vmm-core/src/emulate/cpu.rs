@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The virtual CPU as the emulator sees it.
+
+use crate::paging::walk::{AddressSpace, PagingFeatures};
+use crate::state::{
+    ControlRegisters, Gpr, Segment, SegmentRegister, cr0, efer, rflags as flag_bits,
+};
+
+/// Registers of a virtual CPU that is stopped at an instruction.
+///
+/// The emulator reads what it needs and writes registers only once nothing can fault any more,
+/// except between the iterations of a repeated string instruction.
+pub trait EmulatorCpu {
+    /// A general-purpose register, all 64 bits.
+    fn gpr(&self, register: Gpr) -> u64;
+
+    /// Writes all 64 bits of a general-purpose register.
+    fn set_gpr(&mut self, register: Gpr, value: u64);
+
+    /// RIP of the instruction (an offset in CS).
+    fn rip(&self) -> u64;
+
+    /// Sets RIP.
+    fn set_rip(&mut self, value: u64);
+
+    /// RFLAGS.
+    fn rflags(&self) -> u64;
+
+    /// Sets RFLAGS.
+    fn set_rflags(&mut self, value: u64);
+
+    /// A segment register with its hidden part; in 64-bit mode the bases of FS and GS are
+    /// those of their MSRs.
+    fn segment(&self, register: SegmentRegister) -> Segment;
+
+    /// Sets a segment register. Called in real and virtual-8086 mode only.
+    fn set_segment(&mut self, register: SegmentRegister, value: Segment);
+
+    /// The control registers and EFER.
+    fn control(&self) -> ControlRegisters;
+
+    /// Current privilege level, 0 to 3.
+    fn cpl(&self) -> u8;
+
+    /// What the processor model offers to paging.
+    fn paging_features(&self) -> PagingFeatures;
+}
+
+/// Default size of operands and addresses in the code segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CodeSize {
+    Bits16,
+    Bits32,
+    Bits64,
+}
+
+/// Operating mode at one instruction (AMD APM vol. 1, 1.2).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mode {
+    pub code: CodeSize,
+    /// CR0.PE, and not virtual-8086 mode: descriptors decide about segments.
+    pub descriptors: bool,
+    /// CR0.PE.
+    pub protected: bool,
+    /// RFLAGS.VM in protected mode.
+    pub virtual_8086: bool,
+}
+
+impl Mode {
+    pub fn of(control: &ControlRegisters, rflags: u64, cs: &Segment) -> Self {
+        let protected = control.cr0 & cr0::PE != 0;
+        let long = control.efer & efer::LMA != 0;
+        let virtual_8086 = protected && !long && rflags & flag_bits::VM != 0;
+        let code = if long && cs.attributes.long() {
+            CodeSize::Bits64
+        } else if cs.attributes.default_big() && !virtual_8086 {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        };
+        Self { code, descriptors: protected && !virtual_8086, protected, virtual_8086 }
+    }
+
+    pub fn is_64_bit(&self) -> bool {
+        self.code == CodeSize::Bits64
+    }
+
+    /// Instruction pointer `length` bytes on.
+    pub fn advance(&self, rip: u64, length: u64) -> u64 {
+        let next = rip.wrapping_add(length);
+        if self.is_64_bit() { next } else { next & 0xFFFF_FFFF }
+    }
+}
+
+/// The address space `cpu` runs in now.
+pub fn address_space(cpu: &impl EmulatorCpu) -> AddressSpace {
+    AddressSpace {
+        control: cpu.control(),
+        alignment_check: cpu.rflags() & flag_bits::AC != 0,
+        features: cpu.paging_features(),
+    }
+}

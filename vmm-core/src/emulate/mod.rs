@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Emulation of single guest instructions.
+//!
+//! The hardware leaves some instructions to the VMM: accesses to memory where a device
+//! answers, and string port I/O. [`emulate`] completes one such instruction: it fetches it at
+//! CS:RIP through the guest's page tables (or takes the bytes the hardware reports), decodes
+//! it for the mode the CPU is in, and executes it against a [`GuestBus`] that sends accesses
+//! to RAM or to devices.
+//!
+//! Faults are precise: segment, canonical, paging and alignment checks of all operands come
+//! before the first effect, so that an instruction either completes or changes nothing.
+//! Accesses by several instructions' worth of repetition stop at a bound and report
+//! [`Outcome::Repeat`], with RCX, RSI and RDI exactly where an interrupt would find them.
+//!
+//! Instructions that need state beyond [`EmulatorCpu`] (SSE, x87, far transfers, loads of
+//! segment registers in protected mode) are [`Outcome::Unsupported`]. Data breakpoints of the
+//! guest's debug registers are not checked.
+//!
+//! There is one file per family of instructions; `dispatch.rs` is the table of them all.
+
+mod arith;
+mod bits;
+mod bus;
+mod condition;
+mod context;
+mod cpu;
+mod dispatch;
+mod exchange;
+mod fetch;
+mod flags;
+mod memory;
+mod multiply;
+mod operand;
+mod outcome;
+mod port;
+mod register;
+mod segment;
+mod shift;
+mod stack;
+mod string;
+mod transfer;
+mod width;
+
+#[cfg(test)]
+mod tests;
+
+pub use bus::{Exchange, GuestBus};
+pub use cpu::{EmulatorCpu, address_space};
+pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
+pub use port::io_permission;
+
+use context::Context;
+use outcome::{Step, Stop};
+
+use crate::state::rflags;
+
+/// Where execution goes after an instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flow {
+    /// To the next instruction.
+    Next,
+    /// To this offset in CS.
+    Jump(u64),
+    /// To the same instruction again.
+    Again {
+        /// At least one iteration was made.
+        iterated: bool,
+    },
+}
+
+/// Executes the instruction at CS:RIP.
+///
+/// `bytes` are the instruction's bytes where the hardware reports them (AMD decode assists);
+/// if they are not the whole instruction, it is fetched from memory.
+pub fn emulate(
+    cpu: &mut impl EmulatorCpu,
+    bus: &mut impl GuestBus,
+    bytes: Option<&[u8]>,
+) -> Outcome {
+    let mut context = Context::new(cpu, bus);
+    context.run(bytes).unwrap_or_else(|stop| context.outcome_of(stop))
+}
+
+/// Length in bytes of the instruction at CS:RIP, for hardware that does not report where the
+/// next one begins. The instructions that exit most are recognised without a decoder.
+///
+/// # Errors
+/// The outcome to report if the instruction cannot be fetched or is not one.
+pub fn instruction_length(
+    cpu: &mut impl EmulatorCpu,
+    bus: &mut impl GuestBus,
+    bytes: Option<&[u8]>,
+) -> Result<usize, Outcome> {
+    let mut context = Context::new(cpu, bus);
+    context.instruction_length(bytes).map_err(|stop| context.outcome_of(stop))
+}
+
+/// Fetches the bytes at CS:RIP, from one page only: the instruction may end beyond them.
+///
+/// # Errors
+/// The outcome to report if nothing can be fetched.
+pub fn fetch(
+    cpu: &mut impl EmulatorCpu,
+    bus: &mut impl GuestBus,
+) -> Result<InstructionBytes, Outcome> {
+    let mut context = Context::new(cpu, bus);
+    context.fetch_page().map_err(|stop| context.outcome_of(stop))?;
+    Ok(context.bytes)
+}
+
+/// Builds the decoder's tables, which takes a moment and some heap on first use. Call it once
+/// before guests run.
+pub fn prepare() {
+    let nop = [0x90];
+    if let Ok(mut decoder) = iced_x86::Decoder::try_new(64, &nop, iced_x86::DecoderOptions::NONE) {
+        let _ = decoder.decode();
+    }
+}
+
+impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
+    fn run(&mut self, bytes: Option<&[u8]>) -> Step<Outcome> {
+        self.fetch_and_decode(bytes)?;
+        let next = self.next_rip();
+        match self.execute()? {
+            Flow::Next => Ok(self.complete(next)),
+            Flow::Jump(target) => Ok(self.complete(target)),
+            Flow::Again { iterated } => {
+                self.cpu.set_rflags(self.flags);
+                Ok(Outcome::Repeat { debug_trap: iterated && self.flag(rflags::TF) })
+            }
+        }
+    }
+
+    /// RF ends with the instruction it protected (AMD APM vol. 2, 13.1.3.1).
+    fn complete(&mut self, rip: u64) -> Outcome {
+        self.cpu.set_rip(rip);
+        self.cpu.set_rflags(self.flags & !rflags::RF);
+        Outcome::Done { debug_trap: self.flag(rflags::TF) }
+    }
+
+    fn outcome_of(&self, stop: Stop) -> Outcome {
+        stop.outcome(!self.mode.protected, self.bytes)
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of the emulator.
+
+mod faults;
+mod machine;
+mod memory;
+#[cfg(target_os = "linux")]
+mod native;
+mod ports;
+mod random;
+mod robustness;
+mod segments;
+mod strings;

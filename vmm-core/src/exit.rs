@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one neutral exit that every backend produces.
+
+use crate::{
+    AccessWidth, GuestPhysAddr,
+    state::{Exception, Vector},
+};
+
+/// Why a vCPU left the guest, free of any vendor's encoding.
+///
+/// Exits caused by an instruction are faults: the instruction has not been executed, and RIP
+/// is on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// The guest was not entered because attention was asked for.
+    NotEntered,
+    /// A physical interrupt, NMI or SMI, which the host has handled by now.
+    HostInterrupt,
+    /// The guest can take an interrupt now, as was asked for.
+    InterruptWindow,
+    /// The guest can take an NMI now, as was asked for.
+    NmiWindow,
+    /// CPUID.
+    Cpuid,
+    /// HLT.
+    Halt,
+    /// PAUSE, too often in a row.
+    Pause,
+    /// An instruction of the named kind that the guest has no use for.
+    Instruction(Trapped),
+    /// IN, OUT, INS or OUTS.
+    PortIo(PortIo),
+    /// RDMSR of the MSR in ECX.
+    ReadMsr,
+    /// WRMSR of the MSR in ECX.
+    WriteMsr,
+    /// A move to or from a control register.
+    ControlRegister(ControlRegisterAccess),
+    /// XSETBV.
+    SetExtendedControl,
+    /// A hypercall instruction of this CPU's vendor.
+    Hypercall,
+    /// An access to guest-physical memory that is not mapped so.
+    NestedPageFault(NestedPageFault),
+    /// An exception that is intercepted, to be delivered to the guest after all.
+    Exception(Exception),
+    /// A machine check: the hardware failed while the guest ran.
+    MachineCheck,
+    /// A triple fault.
+    Shutdown,
+    /// The CPU refused the guest's state; which check failed, as far as it is known.
+    EntryFailure(&'static str),
+    /// An exit code that the backend does not know.
+    Unknown(u64),
+}
+
+/// Instructions that exit and have one simple answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trapped {
+    /// Virtualization instructions of either vendor: #UD, for the guest has none.
+    Virtualization,
+    /// MONITOR and MWAIT, which CPUID hides: #UD.
+    MonitorWait,
+    /// Others that CPUID hides: #UD.
+    Hidden,
+    /// INVD or WBINVD: completed without effect, as memory stays coherent.
+    CacheFlush,
+    /// RDPMC, for which there is no counter: #GP.
+    ReadPerformanceCounter,
+    /// RSM outside system management mode: #UD.
+    Resume,
+    /// A task switch through a gate or TSS.
+    TaskSwitch,
+}
+
+/// An access to I/O port space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortIo {
+    /// Port number.
+    pub port: u16,
+    /// Width; never a quadword.
+    pub width: AccessWidth,
+    /// IN or INS.
+    pub is_input: bool,
+    /// INS or OUTS, maybe repeated: to be emulated.
+    pub is_string: bool,
+}
+
+/// A move to or from a control register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ControlRegisterAccess {
+    /// Which: 0, 3, 4 or 8.
+    pub register: u8,
+    /// MOV to the register.
+    pub is_write: bool,
+}
+
+/// A fault of the second translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NestedPageFault {
+    /// Faulting guest-physical address.
+    pub address: GuestPhysAddr,
+    /// Data write.
+    pub is_write: bool,
+    /// Instruction fetch.
+    pub is_fetch: bool,
+    /// The fault came while the CPU walked the guest's own page tables.
+    pub in_page_walk: bool,
+}
+
+/// An event to deliver at entry, or whose delivery an exit cut short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// An external interrupt.
+    Interrupt(Vector),
+    /// A non-maskable interrupt.
+    Nmi,
+    /// An exception.
+    Exception(Exception),
+    /// INT n, INT3 or INTO; `length` is the instruction's, which delivery skips.
+    SoftwareInterrupt {
+        /// Vector.
+        vector: Vector,
+        /// Length of the instruction in bytes.
+        length: u8,
+    },
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Numbers of model-specific registers (AMD APM vol. 2, appendix A; Intel SDM vol. 4).
+#![expect(missing_docs, reason = "the names are the architecture's")]
+
+pub const TSC: u32 = 0x10;
+pub const PRED_CMD: u32 = 0x49;
+pub const PATCH_LEVEL: u32 = 0x8B;
+pub const MTRR_CAP: u32 = 0xFE;
+pub const SYSENTER_CS: u32 = 0x174;
+pub const SYSENTER_ESP: u32 = 0x175;
+pub const SYSENTER_EIP: u32 = 0x176;
+pub const MCG_CAP: u32 = 0x179;
+pub const MCG_STATUS: u32 = 0x17A;
+pub const DEBUG_CTL: u32 = 0x1D9;
+pub const MTRR_PHYS_BASE0: u32 = 0x200;
+pub const MTRR_PHYS_MASK7: u32 = 0x20F;
+pub const MTRR_FIX_64K: u32 = 0x250;
+pub const MTRR_FIX_16K_FIRST: u32 = 0x258;
+pub const MTRR_FIX_16K_LAST: u32 = 0x259;
+pub const MTRR_FIX_4K_FIRST: u32 = 0x268;
+pub const MTRR_FIX_4K_LAST: u32 = 0x26F;
+pub const PAT: u32 = 0x277;
+pub const MTRR_DEF_TYPE: u32 = 0x2FF;
+pub const KVM_WALL_CLOCK: u32 = 0x4B56_4D00;
+pub const KVM_SYSTEM_TIME: u32 = 0x4B56_4D01;
+pub const EFER: u32 = 0xC000_0080;
+pub const STAR: u32 = 0xC000_0081;
+pub const LSTAR: u32 = 0xC000_0082;
+pub const CSTAR: u32 = 0xC000_0083;
+pub const SFMASK: u32 = 0xC000_0084;
+pub const FS_BASE: u32 = 0xC000_0100;
+pub const GS_BASE: u32 = 0xC000_0101;
+pub const KERNEL_GS_BASE: u32 = 0xC000_0102;
+pub const TSC_AUX: u32 = 0xC000_0103;
+pub const SYSCFG: u32 = 0xC001_0010;
+pub const HWCR: u32 = 0xC001_0015;
+pub const NB_CFG: u32 = 0xC001_001F;
+pub const VM_CR: u32 = 0xC001_0114;
+pub const DE_CFG: u32 = 0xC001_1029;

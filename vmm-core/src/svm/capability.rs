@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a CPU's SVM offers.
+
+use alloc::{string::String, vec::Vec};
+
+use bitflags::bitflags;
+
+use crate::backend::Unsupported;
+
+bitflags! {
+    /// Feature bits of CPUID Fn8000_000A EDX (AMD APM vol. 3, E.4.9) that the library uses.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct SvmFeatures: u32 {
+        /// Nested paging.
+        const NP = 1 << 0;
+        /// The next instruction's address is saved at exits.
+        const NRIPS = 1 << 3;
+        /// TLB flush of one ASID.
+        const FLUSH_BY_ASID = 1 << 6;
+        /// Instruction bytes and operand details at exits.
+        const DECODE_ASSISTS = 1 << 7;
+        /// PAUSE intercept filter.
+        const PAUSE_FILTER = 1 << 10;
+        /// Threshold of the PAUSE filter, in cycles.
+        const PAUSE_FILTER_THRESHOLD = 1 << 12;
+    }
+}
+
+/// What one CPU offers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// Optional features.
+    pub features: SvmFeatures,
+    /// Number of address space identifiers, including the host's own, zero.
+    pub asids: u32,
+    /// 1 GiB pages.
+    pub huge_pages: bool,
+    /// RDTSCP, and with it the TSC_AUX MSR.
+    pub tsc_aux: bool,
+}
+
+/// Leaves of CPUID that matter here, so that the logic runs without the CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuidLeaves {
+    /// Highest extended leaf.
+    pub max_extended: u32,
+    /// ECX of Fn8000_0001.
+    pub extended_ecx: u32,
+    /// EDX of Fn8000_0001.
+    pub extended_edx: u32,
+    /// EBX of Fn8000_000A.
+    pub svm_ebx: u32,
+    /// EDX of Fn8000_000A.
+    pub svm_edx: u32,
+}
+
+const SVM_LEAF: u32 = 0x8000_000A;
+const SVM: u32 = 1 << 2;
+const PAGE_1GB: u32 = 1 << 26;
+const RDTSCP: u32 = 1 << 27;
+
+impl CpuidLeaves {
+    /// Reads the leaves of the calling CPU.
+    pub fn read() -> Self {
+        let leaf = |leaf| core::arch::x86_64::__cpuid(leaf);
+        let max_extended = leaf(0x8000_0000).eax;
+        let mut leaves = Self { max_extended, ..Self::default() };
+        if max_extended >= 0x8000_0001 {
+            let extended = leaf(0x8000_0001);
+            leaves.extended_ecx = extended.ecx;
+            leaves.extended_edx = extended.edx;
+        }
+        if max_extended >= SVM_LEAF {
+            let svm = leaf(SVM_LEAF);
+            leaves.svm_ebx = svm.ebx;
+            leaves.svm_edx = svm.edx;
+        }
+        leaves
+    }
+}
+
+impl Capabilities {
+    /// Interprets CPUID.
+    ///
+    /// # Errors
+    /// [`Unsupported::NoExtension`] without SVM, or which part is missing.
+    pub fn from_cpuid(leaves: &CpuidLeaves) -> Result<Self, Unsupported> {
+        if leaves.max_extended < SVM_LEAF || leaves.extended_ecx & SVM == 0 {
+            return Err(Unsupported::NoExtension);
+        }
+        if leaves.svm_ebx < 2 {
+            return Err(Unsupported::MissingFeature("address space identifiers"));
+        }
+        Ok(Self {
+            features: SvmFeatures::from_bits_truncate(leaves.svm_edx),
+            asids: leaves.svm_ebx,
+            huge_pages: leaves.extended_edx & PAGE_1GB != 0,
+            tsc_aux: leaves.extended_edx & RDTSCP != 0,
+        })
+    }
+
+    /// True if the CPU has all of `features`.
+    pub fn has(&self, features: SvmFeatures) -> bool {
+        self.features.contains(features)
+    }
+
+    /// Names for reports.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.features.iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        if self.huge_pages {
+            names.push("page1gb".into());
+        }
+        names.push(alloc::format!("asids={}", self.asids));
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QEMU: CpuidLeaves = CpuidLeaves {
+        max_extended: 0x8000_000A,
+        extended_ecx: SVM,
+        extended_edx: PAGE_1GB,
+        svm_ebx: 16,
+        svm_edx: 1,
+    };
+
+    #[test]
+    fn finds_what_is_there() {
+        let found = Capabilities::from_cpuid(&QEMU).unwrap();
+        assert!(found.has(SvmFeatures::NP) && !found.has(SvmFeatures::NRIPS));
+        assert_eq!(found.names(), ["np", "page1gb", "asids=16"]);
+        let ryzen = CpuidLeaves { svm_edx: 0x44F, ..QEMU };
+        let found = Capabilities::from_cpuid(&ryzen).unwrap();
+        assert!(found.has(SvmFeatures::NRIPS | SvmFeatures::FLUSH_BY_ASID));
+        assert!(!found.has(SvmFeatures::DECODE_ASSISTS));
+    }
+
+    #[test]
+    fn refuses_a_cpu_without_it() {
+        let intel = CpuidLeaves { extended_ecx: 0, ..QEMU };
+        assert_eq!(Capabilities::from_cpuid(&intel), Err(Unsupported::NoExtension));
+        let old = CpuidLeaves { max_extended: 0x8000_0004, ..QEMU };
+        assert_eq!(Capabilities::from_cpuid(&old), Err(Unsupported::NoExtension));
+        let no_asids = CpuidLeaves { svm_ebx: 1, ..QEMU };
+        assert!(matches!(Capabilities::from_cpuid(&no_asids), Err(Unsupported::MissingFeature(_))));
+    }
+}

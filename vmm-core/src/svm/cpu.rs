@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! SVM on the machine and on each of its CPUs.
+
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+
+use host_iface::{CpuId, Host, HostError, PageRequest};
+use spin::Mutex;
+use x86::msr::{IA32_EFER, rdmsr, wrmsr};
+
+use super::{
+    asid::AsidPool,
+    capability::{Capabilities, CpuidLeaves, SvmFeatures},
+    permission::PermissionMaps,
+    vcpu::SvmVcpu,
+};
+use crate::{
+    backend::{Backend, Unsupported, VcpuSetup},
+    cpuid::Vendor,
+    fpu::FpuSupport,
+    memory::OwnedPages,
+    paging::LongModeEntries,
+    state::{cr0, cr4, efer},
+};
+
+/// VM_CR and its bits (AMD APM vol. 2, 15.30.1).
+const VM_CR: u32 = 0xC001_0114;
+const VM_CR_SVMDIS: u64 = 1 << 4;
+/// Physical address of the host save area (AMD APM vol. 2, 15.30.4).
+const VM_HSAVE_PA: u32 = 0xC001_0117;
+
+/// What a CPU had before it was prepared.
+#[derive(Clone, Copy)]
+struct Before {
+    efer: u64,
+    hsave: u64,
+    cr0: u64,
+    cr4: u64,
+}
+
+/// What the backend keeps for one CPU.
+pub(super) struct PerCpu {
+    /// Where VMRUN saves the host.
+    host_save: OwnedPages,
+    /// Control block that keeps the host state which VMLOAD restores.
+    pub(super) host_vmcb: OwnedPages,
+    pub(super) asids: Mutex<AsidPool>,
+    before: Mutex<Option<Before>>,
+}
+
+/// AMD SVM on one machine.
+pub struct Svm {
+    host: &'static dyn Host,
+    capabilities: Capabilities,
+    fpu: FpuSupport,
+    cpus: Arc<Box<[PerCpu]>>,
+    maps: Arc<PermissionMaps>,
+}
+
+impl Svm {
+    fn this_cpu(&self) -> Option<&PerCpu> {
+        self.cpus.get(self.host.current_cpu().0 as usize)
+    }
+}
+
+fn check_firmware_lock() -> Result<(), Unsupported> {
+    // SAFETY: VM_CR exists wherever CPUID shows SVM, which the callers made sure of.
+    if unsafe { rdmsr(VM_CR) } & VM_CR_SVMDIS != 0 {
+        return Err(Unsupported::LockedByFirmware("VM_CR.SVMDIS, MSR C001_0114 bit 4, is set"));
+    }
+    Ok(())
+}
+
+impl Backend for Svm {
+    type Vcpu = SvmVcpu;
+    type Entries = LongModeEntries;
+
+    const NAME: &'static str = "svm";
+    const VENDOR: Vendor = Vendor::Amd;
+
+    fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
+        let capabilities = Capabilities::from_cpuid(&CpuidLeaves::read())?;
+        check_firmware_lock()?;
+        if !capabilities.has(SvmFeatures::NP) {
+            return Err(Unsupported::MissingFeature("nested paging (CPUID 8000_000A EDX bit 0)"));
+        }
+        let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
+        let per_cpu = |_| {
+            Ok(PerCpu {
+                host_save: page()?,
+                host_vmcb: page()?,
+                asids: Mutex::new(AsidPool::new(capabilities.asids)),
+                before: Mutex::new(None),
+            })
+        };
+        let cpus: Result<Vec<_>, HostError> = (0..host.cpu_count()).map(per_cpu).collect();
+        Ok(Self {
+            host,
+            capabilities,
+            fpu: FpuSupport::probe(),
+            cpus: Arc::new(cpus?.into_boxed_slice()),
+            maps: Arc::new(PermissionMaps::new(host)?),
+        })
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        self.capabilities.names()
+    }
+
+    fn has_huge_pages(&self) -> bool {
+        self.capabilities.huge_pages
+    }
+
+    fn create_vcpu(&self, setup: VcpuSetup) -> Result<SvmVcpu, HostError> {
+        SvmVcpu::new(
+            self.host,
+            self.capabilities,
+            self.fpu,
+            self.cpus.clone(),
+            self.maps.clone(),
+            setup,
+        )
+    }
+
+    fn enter_cpu(&self) -> Result<(), Unsupported> {
+        let no_cpu = Unsupported::Host(HostError::NoSuchCpu(self.host.current_cpu()));
+        let cpu = self.this_cpu().ok_or(no_cpu)?;
+        Capabilities::from_cpuid(&CpuidLeaves::read())?;
+        check_firmware_lock()?;
+        let mut before = cpu.before.lock();
+        if before.is_some() {
+            return Err(Unsupported::Host(HostError::CpuBusy(self.host.current_cpu())));
+        }
+        *before = Some(Before::enable(self.fpu, cpu));
+        Ok(())
+    }
+
+    fn leave_cpu(&self) {
+        let before = self.this_cpu().and_then(|cpu| cpu.before.lock().take());
+        if let Some(before) = before {
+            before.restore();
+        }
+    }
+}
+
+impl Before {
+    fn enable(fpu: FpuSupport, cpu: &PerCpu) -> Self {
+        let mut wanted_cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
+        if matches!(fpu, FpuSupport::Xsave { .. }) {
+            wanted_cr4 |= cr4::OSXSAVE;
+        }
+        let host_save = cpu.host_save.address().as_u64();
+        // SAFETY: SVM is there and not locked. Setting EFER.SVME and the save area's address
+        // changes nothing for code that does not execute VMRUN; the CR0 and CR4 bits only
+        // make floating-point state accessible, which the host does not use.
+        unsafe {
+            let before = Self {
+                efer: rdmsr(IA32_EFER),
+                hsave: 0,
+                cr0: x86::controlregs::cr0().bits() as u64,
+                cr4: x86::controlregs::cr4().bits() as u64,
+            };
+            wrmsr(IA32_EFER, before.efer | efer::SVME);
+            let before = Self { hsave: rdmsr(VM_HSAVE_PA), ..before };
+            wrmsr(VM_HSAVE_PA, host_save);
+            write_cr0(before.cr0 & !(cr0::TS | cr0::EM));
+            write_cr4(before.cr4 | wanted_cr4);
+            super::switch::save_host_state(cpu.host_vmcb.address().as_u64());
+            before
+        }
+    }
+
+    fn restore(self) {
+        // SAFETY: these are the values that this CPU had when it was prepared, and no vCPU is
+        // loaded on it any more.
+        unsafe {
+            write_cr4(self.cr4);
+            write_cr0(self.cr0);
+            wrmsr(VM_HSAVE_PA, self.hsave);
+            wrmsr(IA32_EFER, self.efer);
+        }
+    }
+}
+
+/// # Safety
+/// The value keeps paging and protection as they are.
+unsafe fn write_cr0(value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { core::arch::asm!("mov cr0, {}", in(reg) value, options(nostack, preserves_flags)) }
+}
+
+/// # Safety
+/// The value keeps paging as it is and sets only bits that the CPU has.
+unsafe fn write_cr4(value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { core::arch::asm!("mov cr4, {}", in(reg) value, options(nostack, preserves_flags)) }
+}
+
+/// The per-CPU data of `cpu`.
+pub(super) fn per_cpu(cpus: &[PerCpu], cpu: CpuId) -> Option<&PerCpu> {
+    cpus.get(cpu.0 as usize)
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The world switch.
+
+use core::{arch::naked_asm, mem::offset_of};
+
+/// General-purpose registers that the control block does not hold, by encoding. The slots of
+/// RAX and RSP, which it does hold, are unused.
+#[repr(C)]
+#[derive(Default)]
+pub struct GuestRegisters {
+    pub by_encoding: [u64; 16],
+}
+
+/// What the switch needs of the host: physical addresses of the guest's control block and of
+/// the one that keeps the host's own VMLOAD state.
+#[repr(C)]
+pub struct SwitchContext {
+    pub guest_vmcb: u64,
+    pub host_vmcb: u64,
+    pub registers: GuestRegisters,
+}
+
+const _: () = assert!(offset_of!(SwitchContext, registers) == 16);
+
+/// Runs the guest until it exits. Called with interrupts disabled, returns with them enabled.
+///
+/// GIF takes over from RFLAGS.IF in holding physical interrupts, until the host's state is
+/// whole again: one that is pending or arrives then ends the entry at once, because VMRUN
+/// finds RFLAGS.IF set (AMD APM vol. 2, 15.17 and 15.21.1).
+///
+/// # Safety
+/// - Interrupts are disabled.
+/// - The calling CPU has SVM enabled with a host save area that no other CPU uses.
+/// - Both addresses in `context` are those of valid control blocks that nobody else uses, and
+///   `host_vmcb` was filled by VMSAVE on this CPU.
+/// - The guest control block intercepts everything by which a guest could harm the host, and
+///   its nested tables map only memory that belongs to the guest.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext) {
+    naked_asm!(
+        "clgi",
+        "sti",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push rdi",
+        "mov rax, [rdi]",
+        "mov rcx, [rdi + 16 + 8 * 1]",
+        "mov rdx, [rdi + 16 + 8 * 2]",
+        "mov rbx, [rdi + 16 + 8 * 3]",
+        "mov rbp, [rdi + 16 + 8 * 5]",
+        "mov rsi, [rdi + 16 + 8 * 6]",
+        "mov r8, [rdi + 16 + 8 * 8]",
+        "mov r9, [rdi + 16 + 8 * 9]",
+        "mov r10, [rdi + 16 + 8 * 10]",
+        "mov r11, [rdi + 16 + 8 * 11]",
+        "mov r12, [rdi + 16 + 8 * 12]",
+        "mov r13, [rdi + 16 + 8 * 13]",
+        "mov r14, [rdi + 16 + 8 * 14]",
+        "mov r15, [rdi + 16 + 8 * 15]",
+        "mov rdi, [rdi + 16 + 8 * 7]",
+        "vmload rax",
+        "vmrun rax",
+        "vmsave rax",
+        // RAX and RSP are the host's again; the context is on the stack.
+        "xchg rdi, [rsp]",
+        "mov [rdi + 16 + 8 * 1], rcx",
+        "mov [rdi + 16 + 8 * 2], rdx",
+        "mov [rdi + 16 + 8 * 3], rbx",
+        "mov [rdi + 16 + 8 * 5], rbp",
+        "mov [rdi + 16 + 8 * 6], rsi",
+        "mov [rdi + 16 + 8 * 8], r8",
+        "mov [rdi + 16 + 8 * 9], r9",
+        "mov [rdi + 16 + 8 * 10], r10",
+        "mov [rdi + 16 + 8 * 11], r11",
+        "mov [rdi + 16 + 8 * 12], r12",
+        "mov [rdi + 16 + 8 * 13], r13",
+        "mov [rdi + 16 + 8 * 14], r14",
+        "mov [rdi + 16 + 8 * 15], r15",
+        "pop rcx",
+        "mov [rdi + 16 + 8 * 7], rcx",
+        "mov rax, [rdi + 8]",
+        "vmload rax",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        // Nothing of the guest stays in registers that the compiler may not overwrite.
+        "xor ecx, ecx",
+        "xor edx, edx",
+        "xor esi, esi",
+        "xor edi, edi",
+        "xor r8d, r8d",
+        "xor r9d, r9d",
+        "xor r10d, r10d",
+        "xor r11d, r11d",
+        "xor eax, eax",
+        "stgi",
+        "ret",
+    )
+}
+
+/// Saves the host state that VMLOAD restores into the control block at `vmcb`.
+///
+/// # Safety
+/// SVM is enabled on this CPU, and `vmcb` is the physical address of a control block that
+/// nobody else uses.
+pub unsafe fn save_host_state(vmcb: u64) {
+    // SAFETY: the caller's promises; VMSAVE writes to that block only.
+    unsafe { core::arch::asm!("vmsave rax", in("rax") vmcb, options(nostack, preserves_flags)) }
+}

@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One vCPU on SVM: its control block, and its way into the guest and back.
+
+use alloc::{boxed::Box, sync::Arc};
+
+use host_iface::{CpuId, Host, HostError, PageRequest};
+use x86::msr::{IA32_TSC_AUX, wrmsr};
+
+use super::{
+    asid::{Asid, AsidUse},
+    capability::{Capabilities, SvmFeatures},
+    cpu::{PerCpu, per_cpu},
+    decode,
+    nmi::NmiBlocking,
+    permission::PermissionMaps,
+    switch::{GuestRegisters, SwitchContext, enter_guest},
+    vmcb::{
+        EventInfo, ExitCode, Intercepts1, Intercepts2, Intercepts3, InterruptControl, Vmcb,
+        VmcbSegment, tlb_control,
+    },
+};
+use crate::{
+    Event, Exit,
+    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    cpu_interrupts,
+    debug::BreakpointAddresses,
+    fpu::{FpuState, FpuSupport},
+    memory::OwnedPages,
+    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+};
+
+const DEBUG_VECTOR: u32 = 1;
+const ALIGNMENT_VECTOR: u32 = 17;
+const MACHINE_CHECK_VECTOR: u32 = 18;
+
+/// PAT after reset (AMD APM vol. 2, 7.8.1).
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+
+/// Hardware state of one vCPU.
+pub struct SvmVcpu {
+    host: &'static dyn Host,
+    capabilities: Capabilities,
+    cpus: Arc<Box<[PerCpu]>>,
+    /// Keeps the maps that the control block points to.
+    _maps: Arc<PermissionMaps>,
+    vmcb: OwnedPages,
+    context: SwitchContext,
+    fpu: FpuState,
+    breakpoints: BreakpointAddresses,
+    tsc_aux: u32,
+    /// Where the vCPU is loaded, and so which CPU's pool its identifier is from.
+    cpu: Option<CpuId>,
+    asid: Asid,
+    asid_cpu: Option<CpuId>,
+    flush_wanted: bool,
+    nmi: NmiBlocking,
+    injected: Option<Event>,
+    interrupted: Option<Event>,
+}
+
+impl SvmVcpu {
+    pub(super) fn new(
+        host: &'static dyn Host,
+        capabilities: Capabilities,
+        fpu: FpuSupport,
+        cpus: Arc<Box<[PerCpu]>>,
+        maps: Arc<PermissionMaps>,
+        setup: VcpuSetup,
+    ) -> Result<Self, HostError> {
+        let vmcb = OwnedPages::zeroed(host, PageRequest::contiguous(1))?;
+        let context = SwitchContext {
+            guest_vmcb: vmcb.address().as_u64(),
+            host_vmcb: 0,
+            registers: GuestRegisters::default(),
+        };
+        let mut vcpu = Self {
+            host,
+            capabilities,
+            cpus,
+            vmcb,
+            context,
+            fpu: FpuState::new(host, fpu)?,
+            breakpoints: BreakpointAddresses::default(),
+            tsc_aux: 0,
+            cpu: None,
+            asid: Asid::default(),
+            asid_cpu: None,
+            flush_wanted: false,
+            nmi: NmiBlocking::Unblocked,
+            injected: None,
+            interrupted: None,
+            _maps: maps.clone(),
+        };
+        vcpu.set_intercepts();
+        vcpu.set_controls(&maps, setup);
+        Ok(vcpu)
+    }
+
+    fn vmcb(&self) -> &Vmcb {
+        // SAFETY: the page is a valid control block, ours alone; the CPU writes it only
+        // during VMRUN and VMSAVE, when `run` holds the vCPU exclusively and no reference
+        // is live.
+        unsafe { self.vmcb.as_ptr().cast().as_ref() }
+    }
+
+    fn vmcb_mut(&mut self) -> &mut Vmcb {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { self.vmcb.as_ptr().cast().as_mut() }
+    }
+
+    /// What exits. Left to the guest is only what cannot reach beyond it: its own paging,
+    /// descriptor tables, debug registers and the MSRs that are switched.
+    fn set_intercepts(&mut self) {
+        let control = &mut self.vmcb_mut().control;
+        control.cr_writes = 1 << 4;
+        // A guest could keep the CPU in endless delivery of #DB or #AC.
+        control.exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
+        control.intercepts1 = Intercepts1::new()
+            .with_interrupt(true)
+            .with_nmi(true)
+            .with_smi(true)
+            .with_init(true)
+            .with_rdpmc(true)
+            .with_cpuid(true)
+            .with_rsm(true)
+            .with_invd(true)
+            .with_hlt(true)
+            .with_invlpga(true)
+            .with_port_io(true)
+            .with_msr(true)
+            .with_ferr_freeze(true)
+            .with_shutdown(true);
+        control.intercepts2 = Intercepts2::new()
+            .with_vmrun(true)
+            .with_vmmcall(true)
+            .with_vmload(true)
+            .with_vmsave(true)
+            .with_stgi(true)
+            .with_clgi(true)
+            .with_skinit(true)
+            .with_wbinvd(true)
+            .with_monitor(true)
+            .with_mwait(true)
+            .with_xsetbv(true)
+            .with_rdpru(true);
+        control.intercepts3 = Intercepts3::new()
+            .with_invlpgb(true)
+            .with_invlpgb_illegal(true)
+            .with_invpcid(true)
+            .with_mcommit(true)
+            .with_tlbsync(true);
+    }
+
+    fn set_controls(&mut self, maps: &PermissionMaps, setup: VcpuSetup) {
+        let vmcb = self.vmcb_mut();
+        vmcb.control.io_permission_map = maps.io_address().as_u64();
+        vmcb.control.msr_permission_map = maps.msr_address().as_u64();
+        vmcb.control.tsc_offset = setup.tsc_offset;
+        vmcb.control.interrupt_control = InterruptControl::new().with_masking(true);
+        vmcb.control.nested_enable = 1;
+        vmcb.control.nested_cr3 = setup.nested_root.as_u64();
+        vmcb.save.efer = efer::SVME;
+        vmcb.save.pat = PAT_RESET;
+        vmcb.save.cr0 = cr0::ET;
+        vmcb.save.rflags = rflags::FIXED;
+        vmcb.save.dr6 = 0xFFFF_0FF0;
+        vmcb.save.dr7 = 0x400;
+    }
+
+    /// Makes sure of an identifier that is good on this CPU, and of a flush if one is due.
+    fn prepare_tlb(&mut self) {
+        let Some(cpu) = self.cpu else { return };
+        let by_asid = self.capabilities.has(SvmFeatures::FLUSH_BY_ASID);
+        let flush_wanted = core::mem::take(&mut self.flush_wanted);
+        let current = if self.asid_cpu == Some(cpu) { self.asid } else { Asid::default() };
+        let Some(per_cpu) = per_cpu(&self.cpus, cpu) else { return };
+        let mut pool = per_cpu.asids.lock();
+        let used = match pool.ensure(current) {
+            // Without a flush of one identifier, a new identifier does the same.
+            AsidUse::Current if flush_wanted && !by_asid => pool.assign(),
+            used => used,
+        };
+        drop(pool);
+        let tlb = match used {
+            AsidUse::Current if flush_wanted => tlb_control::FLUSH_ASID,
+            AsidUse::Current | AsidUse::Fresh(_) => tlb_control::KEEP,
+            AsidUse::FreshAfterFlush(_) => tlb_control::FLUSH_ALL,
+        };
+        if let AsidUse::Fresh(asid) | AsidUse::FreshAfterFlush(asid) = used {
+            self.asid = asid;
+            self.asid_cpu = Some(cpu);
+            self.vmcb_mut().control.asid = asid.number;
+        }
+        // A flush that an entry which did not happen was to make is still due.
+        if tlb != tlb_control::KEEP {
+            self.vmcb_mut().control.tlb_control = tlb;
+        }
+    }
+
+    /// The exit as the neutral layer sees it, after the backend's own part.
+    fn take_exit(&mut self) -> Exit {
+        let save = &self.vmcb().save;
+        let (rip, cr2) = (save.rip, save.cr2);
+        let control = &self.vmcb().control;
+        let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        self.injected = None;
+        self.interrupted = decode::interrupted_event(info, cr2);
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = EventInfo::new();
+        control.tlb_control = tlb_control::KEEP;
+        if code != ExitCode::IRET {
+            self.nmi.guest_moved_to(rip);
+        }
+        if code == ExitCode::IRET {
+            self.nmi = self.nmi.iret_begins(rip);
+            self.intercept_iret(false);
+        } else if code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR)
+            && let NmiBlocking::Stepping { guest_traced } = self.nmi
+        {
+            return self.finish_step(guest_traced);
+        }
+        decode::exit(&self.vmcb().control)
+    }
+
+    fn intercept_iret(&mut self, wanted: bool) {
+        let control = &mut self.vmcb_mut().control;
+        control.intercepts1.set_iret(wanted);
+    }
+
+    /// The single step over IRET is done: NMIs are open, and the trap is the guest's only if
+    /// it traces itself.
+    fn finish_step(&mut self, guest_traced: bool) -> Exit {
+        self.nmi = NmiBlocking::Unblocked;
+        if guest_traced {
+            return decode::exit(&self.vmcb().control);
+        }
+        const SINGLE_STEP: u64 = 1 << 14;
+        self.vmcb_mut().save.dr6 &= !SINGLE_STEP;
+        Exit::NmiWindow
+    }
+
+    fn segment_slot(&mut self, register: SegmentRegister) -> &mut VmcbSegment {
+        let save = &mut self.vmcb_mut().save;
+        match register {
+            SegmentRegister::Es => &mut save.es,
+            SegmentRegister::Cs => &mut save.cs,
+            SegmentRegister::Ss => &mut save.ss,
+            SegmentRegister::Ds => &mut save.ds,
+            SegmentRegister::Fs => &mut save.fs,
+            SegmentRegister::Gs => &mut save.gs,
+            SegmentRegister::Ldtr => &mut save.ldtr,
+            SegmentRegister::Tr => &mut save.tr,
+        }
+    }
+}
+
+impl VcpuBackend for SvmVcpu {
+    fn load(&mut self) {
+        let cpu = self.host.current_cpu();
+        self.cpu = Some(cpu);
+        if let Some(per_cpu) = per_cpu(&self.cpus, cpu) {
+            self.context.host_vmcb = per_cpu.host_vmcb.address().as_u64();
+        }
+        self.fpu.load();
+        self.breakpoints.load();
+        self.set_tsc_aux(self.tsc_aux);
+    }
+
+    fn put(&mut self) {
+        self.fpu.put();
+        self.breakpoints.put();
+        self.cpu = None;
+    }
+
+    fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        self.prepare_tlb();
+        cpu_interrupts::disable();
+        if !gate.opens() {
+            cpu_interrupts::enable();
+            self.interrupted = self.injected.take();
+            self.vmcb_mut().control.event_injection = EventInfo::new();
+            return Exit::NotEntered;
+        }
+        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, which
+        // `Backend::enter_cpu` prepared: SVM is on, and `host_vmcb` was filled here. The
+        // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
+        // memory only.
+        unsafe { enter_guest(&mut self.context) }
+        self.take_exit()
+    }
+
+    fn gpr(&self, register: Gpr) -> u64 {
+        match register {
+            Gpr::Rax => self.vmcb().save.rax,
+            Gpr::Rsp => self.vmcb().save.rsp,
+            other => self.context.registers.by_encoding[other as usize],
+        }
+    }
+
+    fn set_gpr(&mut self, register: Gpr, value: u64) {
+        match register {
+            Gpr::Rax => self.vmcb_mut().save.rax = value,
+            Gpr::Rsp => self.vmcb_mut().save.rsp = value,
+            other => self.context.registers.by_encoding[other as usize] = value,
+        }
+    }
+
+    fn rip(&self) -> u64 {
+        self.vmcb().save.rip
+    }
+
+    fn set_rip(&mut self, value: u64) {
+        self.vmcb_mut().save.rip = value;
+    }
+
+    fn rflags(&self) -> u64 {
+        let flags = self.vmcb().save.rflags;
+        match self.nmi {
+            NmiBlocking::Stepping { guest_traced: false } => flags & !rflags::TF,
+            _ => flags,
+        }
+    }
+
+    fn set_rflags(&mut self, value: u64) {
+        self.vmcb_mut().save.rflags = value | rflags::FIXED;
+    }
+
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        let save = &self.vmcb().save;
+        match register {
+            SegmentRegister::Es => save.es,
+            SegmentRegister::Cs => save.cs,
+            SegmentRegister::Ss => save.ss,
+            SegmentRegister::Ds => save.ds,
+            SegmentRegister::Fs => save.fs,
+            SegmentRegister::Gs => save.gs,
+            SegmentRegister::Ldtr => save.ldtr,
+            SegmentRegister::Tr => save.tr,
+        }
+        .into()
+    }
+
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        *self.segment_slot(register) = segment.into();
+        if register == SegmentRegister::Ss {
+            self.vmcb_mut().save.cpl = segment.attributes.dpl();
+        }
+    }
+
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
+        let save = &self.vmcb().save;
+        (save.gdtr.into(), save.idtr.into())
+    }
+
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable) {
+        let save = &mut self.vmcb_mut().save;
+        save.gdtr = gdtr.into();
+        save.idtr = idtr.into();
+    }
+
+    fn control_registers(&self) -> ControlRegisters {
+        let save = &self.vmcb().save;
+        ControlRegisters {
+            cr0: save.cr0,
+            cr2: save.cr2,
+            cr3: save.cr3,
+            cr4: save.cr4,
+            efer: save.efer & !efer::SVME,
+        }
+    }
+
+    fn set_control_registers(&mut self, value: ControlRegisters) {
+        let save = &mut self.vmcb_mut().save;
+        save.cr0 = value.cr0 | cr0::ET;
+        save.cr2 = value.cr2;
+        save.cr3 = value.cr3;
+        save.cr4 = value.cr4;
+        save.efer = value.efer | efer::SVME;
+        self.flush_wanted = true;
+    }
+
+    fn cpl(&self) -> u8 {
+        self.vmcb().save.cpl
+    }
+
+    fn debug_status_control(&self) -> (u64, u64) {
+        (self.vmcb().save.dr6, self.vmcb().save.dr7)
+    }
+
+    fn set_debug_status_control(&mut self, dr6: u64, dr7: u64) {
+        let save = &mut self.vmcb_mut().save;
+        save.dr6 = dr6;
+        save.dr7 = dr7;
+    }
+
+    fn msr(&self, msr: HardwareMsr) -> u64 {
+        let save = &self.vmcb().save;
+        match msr {
+            HardwareMsr::Star => save.star,
+            HardwareMsr::Lstar => save.lstar,
+            HardwareMsr::Cstar => save.cstar,
+            HardwareMsr::Sfmask => save.sfmask,
+            HardwareMsr::KernelGsBase => save.kernel_gs_base,
+            HardwareMsr::SysenterCs => save.sysenter_cs,
+            HardwareMsr::SysenterEsp => save.sysenter_esp,
+            HardwareMsr::SysenterEip => save.sysenter_eip,
+            HardwareMsr::Pat => save.pat,
+            HardwareMsr::DebugCtl => save.debug_ctl,
+        }
+    }
+
+    fn set_msr(&mut self, msr: HardwareMsr, value: u64) {
+        let save = &mut self.vmcb_mut().save;
+        match msr {
+            HardwareMsr::Star => save.star = value,
+            HardwareMsr::Lstar => save.lstar = value,
+            HardwareMsr::Cstar => save.cstar = value,
+            HardwareMsr::Sfmask => save.sfmask = value,
+            HardwareMsr::KernelGsBase => save.kernel_gs_base = value,
+            HardwareMsr::SysenterCs => save.sysenter_cs = value,
+            HardwareMsr::SysenterEsp => save.sysenter_esp = value,
+            HardwareMsr::SysenterEip => save.sysenter_eip = value,
+            HardwareMsr::Pat => save.pat = value,
+            HardwareMsr::DebugCtl => save.debug_ctl = value,
+        }
+    }
+
+    fn xcr0(&self) -> u64 {
+        self.fpu.xcr0()
+    }
+
+    fn set_xcr0(&mut self, value: u64) {
+        self.fpu.set_xcr0(value);
+    }
+
+    fn tsc_aux(&self) -> u32 {
+        self.tsc_aux
+    }
+
+    fn set_tsc_aux(&mut self, value: u32) {
+        self.tsc_aux = value;
+        if self.cpu.is_some() && self.capabilities.tsc_aux {
+            // SAFETY: the MSR exists with RDTSCP, and the host does not use it.
+            unsafe { wrmsr(IA32_TSC_AUX, value.into()) }
+        }
+    }
+
+    fn tsc_offset(&self) -> u64 {
+        self.vmcb().control.tsc_offset
+    }
+
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.vmcb_mut().control.tsc_offset = offset;
+    }
+
+    fn cr8(&self) -> u8 {
+        self.vmcb().control.interrupt_control.tpr() & 0xF
+    }
+
+    fn set_cr8(&mut self, priority: u8) {
+        self.vmcb_mut().control.interrupt_control.set_tpr(priority & 0xF);
+    }
+
+    fn interruptibility(&self) -> Interruptibility {
+        let stepping = matches!(self.nmi, NmiBlocking::Stepping { .. });
+        Interruptibility {
+            // An interrupt would push the trap flag of the step.
+            interrupts_enabled: self.vmcb().save.rflags & rflags::IF != 0 && !stepping,
+            in_shadow: self.vmcb().control.interrupt_shadow & 1 != 0,
+            nmi_blocked: self.nmi.is_blocked(),
+        }
+    }
+
+    fn clear_interrupt_shadow(&mut self) {
+        self.vmcb_mut().control.interrupt_shadow &= !1;
+    }
+
+    fn inject(&mut self, event: Event) {
+        self.injected = Some(event);
+        self.vmcb_mut().control.event_injection = decode::injection(event);
+        match event {
+            Event::Nmi => {
+                self.nmi = NmiBlocking::Blocked;
+                self.intercept_iret(true);
+            }
+            Event::Exception(exception) => {
+                if let Some(address) = exception.fault_address {
+                    self.vmcb_mut().save.cr2 = address;
+                }
+            }
+            Event::Interrupt(_) | Event::SoftwareInterrupt { .. } => {}
+        }
+    }
+
+    fn take_interrupted_event(&mut self) -> Option<Event> {
+        let event = self.interrupted.take();
+        if event == Some(Event::Nmi) {
+            self.nmi = NmiBlocking::Unblocked;
+            self.intercept_iret(false);
+        }
+        event
+    }
+
+    fn request_interrupt_window(&mut self, wanted: bool) {
+        // A virtual interrupt that ignores the task priority; its own exit comes before it
+        // would be delivered (AMD APM vol. 2, 15.21.4).
+        let control = &mut self.vmcb_mut().control;
+        control.intercepts1.set_virtual_interrupt(wanted);
+        control.interrupt_control =
+            control.interrupt_control.with_irq(wanted).with_ignore_tpr(wanted).with_priority(0xF);
+    }
+
+    fn request_nmi_window(&mut self, wanted: bool) {
+        if let (true, NmiBlocking::Returning { .. }) = (wanted, self.nmi) {
+            let save = &mut self.vmcb_mut().save;
+            let guest_traced = save.rflags & rflags::TF != 0;
+            save.rflags |= rflags::TF;
+            self.nmi = NmiBlocking::Stepping { guest_traced };
+        }
+    }
+
+    fn intercept_cr8_writes(&mut self, wanted: bool) {
+        let control = &mut self.vmcb_mut().control;
+        control.cr_writes = (control.cr_writes & !(1 << 8)) | u16::from(wanted) << 8;
+    }
+
+    fn next_rip(&self) -> Option<u64> {
+        let control = &self.vmcb().control;
+        if control.exit_code == ExitCode::PORT_IO {
+            return Some(control.exit_info2);
+        }
+        let saved = self.capabilities.has(SvmFeatures::NRIPS) && control.next_rip != 0;
+        saved.then_some(control.next_rip)
+    }
+
+    fn instruction_bytes(&self) -> Option<&[u8]> {
+        if !self.capabilities.has(SvmFeatures::DECODE_ASSISTS) {
+            return None;
+        }
+        let control = &self.vmcb().control;
+        let count = usize::from(control.fetched_count).min(control.fetched_bytes.len());
+        (count > 0).then(|| &control.fetched_bytes[..count])
+    }
+
+    fn control_bytes(&self) -> usize {
+        self.vmcb.bytes() + self.fpu.bytes()
+    }
+
+    fn prediction_barrier(&mut self) {
+        const PRED_CMD: u32 = 0x49;
+        const IBPB: u64 = 1;
+        // SAFETY: the guest was shown the barrier because this CPU has it.
+        unsafe { wrmsr(PRED_CMD, IBPB) }
+    }
+
+    fn flush_tlb(&mut self) {
+        self.flush_wanted = true;
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a vCPU does between exits: run, wait for an event, or wait to be started.
+
+use super::Vcpu;
+use crate::{Vector, backend::VcpuBackend, boot::InitialState};
+
+/// Activity of a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Activity {
+    /// Executes instructions.
+    Running,
+    /// Executed HLT and waits for an event.
+    Halted,
+    /// Was reset by INIT and waits for a start-up message.
+    WaitForStartup,
+}
+
+impl<V: VcpuBackend> Vcpu<V> {
+    /// Waits until somebody rings or a timer is due.
+    pub(super) fn wait(&mut self) {
+        if self.activity == Activity::Halted && self.is_woken() {
+            self.activity = Activity::Running;
+            return;
+        }
+        let unwakeable = match self.activity {
+            Activity::WaitForStartup => true,
+            _ => !self.hardware.interruptibility().interrupts_enabled,
+        };
+        let host = self.core.host;
+        self.link.going_inside(host.current_cpu());
+        if unwakeable {
+            self.core.enter_unwakeable();
+        }
+        let (link, deadline) = (&self.link, self.armed);
+        host.idle_while(&mut || {
+            !link.needs_attention() && deadline.is_none_or(|deadline| host.tsc() < deadline)
+        });
+        if unwakeable {
+            self.core.leave_unwakeable();
+        }
+        self.link.back_outside();
+        let woken_at = host.tsc();
+        self.close_exit(self.now);
+        self.statistics.idle_ticks += woken_at.0.saturating_sub(self.now.0);
+        self.now = woken_at;
+        self.notify_host_event_clients();
+    }
+
+    /// True if an event has come that ends HLT.
+    fn is_woken(&self) -> bool {
+        let state = self.hardware.interruptibility();
+        let interrupt = self.apic.pending_vector().is_some() || self.pending.external;
+        self.pending.nmi && !state.nmi_blocked
+            || interrupt && state.interrupts_enabled
+            || self.pending.has_event()
+    }
+
+    /// Takes up messages that do not wait in the IRR.
+    pub(super) fn take_messages(&mut self) {
+        self.pending.nmi |= self.apic.take_nmi();
+        if self.apic.take_init() {
+            self.reset_by_init();
+        }
+        if self.activity == Activity::WaitForStartup
+            && let Some(page) = self.apic.take_startup()
+        {
+            self.set_initial_state(&InitialState::startup(Vector(page)));
+            self.activity = Activity::Running;
+        }
+        if self.serves_devices() {
+            self.look_at_external_source();
+            self.notify_host_event_clients();
+        }
+    }
+
+    /// INIT resets what the architecture says, and leaves the vCPU waiting for a start-up;
+    /// the bootstrap processor begins at the reset vector instead (Intel SDM vol. 3, 9.1).
+    fn reset_by_init(&mut self) {
+        self.pending = Default::default();
+        self.set_initial_state(&InitialState::reset());
+        self.activity =
+            if self.apic.awaiting_startup() { Activity::WaitForStartup } else { Activity::Running };
+    }
+
+    /// Lets devices look for what has arrived at the host.
+    pub(super) fn notify_host_event_clients(&self) {
+        if self.serves_devices() {
+            for client in &self.core.host_event_clients {
+                client.host_event();
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a neutral exit to what is done about it.
+
+use alloc::string::ToString;
+
+use super::{Vcpu, activity::Activity};
+use crate::{
+    EndReason, Exit, Trapped, backend::VcpuBackend, cpuid::DynamicCpuid, state::Exception,
+    state::Gpr, statistics::Unclaimed,
+};
+
+/// What an unknown hypercall returns, by the convention of the KVM interface that the guest
+/// sees: −1000, "no such call".
+const NO_SUCH_HYPERCALL: u64 = (-1000_i64) as u64;
+
+impl<V: VcpuBackend> Vcpu<V> {
+    /// Deals with one exit. An error is an exception for the guest.
+    pub(super) fn handle(&mut self, exit: Exit) -> Result<(), Exception> {
+        match exit {
+            Exit::NotEntered | Exit::InterruptWindow | Exit::NmiWindow => Ok(()),
+            Exit::HostInterrupt => {
+                self.notify_host_event_clients();
+                Ok(())
+            }
+            Exit::Cpuid => self.cpuid(),
+            Exit::Halt => self.halt(),
+            Exit::Pause => self.skip_instruction(),
+            Exit::PortIo(io) => self.port_io(io),
+            Exit::ReadMsr => self.read_msr(),
+            Exit::WriteMsr => self.write_msr(),
+            Exit::ControlRegister(access) => self.control_register(access),
+            Exit::SetExtendedControl => self.set_extended_control(),
+            Exit::Hypercall => self.hypercall(),
+            Exit::NestedPageFault(fault) => self.nested_page_fault(fault),
+            Exit::Exception(exception) => Err(exception),
+            Exit::Instruction(trapped) => self.trapped(trapped),
+            Exit::MachineCheck | Exit::Shutdown | Exit::EntryFailure(_) | Exit::Unknown(_) => {
+                self.end_by(exit);
+                Ok(())
+            }
+        }
+    }
+
+    fn end_by(&mut self, exit: Exit) {
+        let vcpu = self.index;
+        self.end(match exit {
+            Exit::MachineCheck => EndReason::MachineCheck { vcpu },
+            Exit::EntryFailure(why) => EndReason::EntryFailure { vcpu, why: why.to_string() },
+            Exit::Unknown(code) => EndReason::UnknownExit { vcpu, code },
+            _ => EndReason::TripleFault { vcpu, rip: self.hardware.rip() },
+        });
+    }
+
+    fn trapped(&mut self, trapped: Trapped) -> Result<(), Exception> {
+        match trapped {
+            Trapped::CacheFlush => {
+                self.require_privilege()?;
+                self.skip_instruction()
+            }
+            Trapped::ReadPerformanceCounter => Err(Exception::GENERAL_PROTECTION),
+            Trapped::TaskSwitch => {
+                let rip = self.hardware.rip();
+                let why = "a task switch".to_string();
+                self.end(EndReason::EmulationFailure { vcpu: self.index, rip, why });
+                Ok(())
+            }
+            Trapped::Virtualization | Trapped::MonitorWait | Trapped::Hidden | Trapped::Resume => {
+                Err(Exception::INVALID_OPCODE)
+            }
+        }
+    }
+
+    fn cpuid(&mut self) -> Result<(), Exception> {
+        let leaf = self.hardware.gpr(Gpr::Rax) as u32;
+        let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;
+        let dynamic = DynamicCpuid {
+            cr4: self.hardware.control_registers().cr4,
+            xcr0: self.hardware.xcr0(),
+            apic_id: self.apic.id(),
+        };
+        let mut result = self.core.cpuid.query(leaf, subleaf, &dynamic);
+        if let Some(hook) = self.core.hooks.cpuid(leaf) {
+            result = hook.cpuid(self.index, leaf, subleaf, result);
+        }
+        for (register, value) in [
+            (Gpr::Rax, result.eax),
+            (Gpr::Rbx, result.ebx),
+            (Gpr::Rcx, result.ecx),
+            (Gpr::Rdx, result.edx),
+        ] {
+            self.hardware.set_gpr(register, value.into());
+        }
+        self.skip_instruction()
+    }
+
+    fn halt(&mut self) -> Result<(), Exception> {
+        self.skip_instruction()?;
+        self.activity = Activity::Halted;
+        Ok(())
+    }
+
+    /// The number is in EAX, arguments in RBX, RCX, RDX and RSI, the result goes to RAX.
+    fn hypercall(&mut self) -> Result<(), Exception> {
+        let gpr = |register| self.hardware.gpr(register);
+        let arguments = [gpr(Gpr::Rbx), gpr(Gpr::Rcx), gpr(Gpr::Rdx), gpr(Gpr::Rsi)];
+        let result = match self.core.hooks.hypercall(gpr(Gpr::Rax) as u32) {
+            Some(hook) => hook.hypercall(self.index, arguments),
+            None => {
+                self.statistics.count_unclaimed(Unclaimed::Hypercall);
+                NO_SUCH_HYPERCALL
+            }
+        };
+        self.hardware.set_gpr(Gpr::Rax, result);
+        self.skip_instruction()
+    }
+
+    /// Raises #GP in user mode.
+    pub(super) fn require_privilege(&self) -> Result<(), Exception> {
+        match self.hardware.cpl() {
+            0 => Ok(()),
+            _ => Err(Exception::GENERAL_PROTECTION),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Delivering events to the guest, so that none is lost and none comes twice.
+
+use super::Vcpu;
+use crate::{
+    Event,
+    backend::VcpuBackend,
+    state::{Exception, Vector, cr0},
+};
+
+/// Events that wait for the next entry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PendingEvents {
+    /// An event whose delivery the last exit cut short.
+    pub interrupted: Option<Event>,
+    /// An exception that the VMM raises for the instruction that exited.
+    exception: Option<Exception>,
+    /// An NMI.
+    pub nmi: bool,
+    /// The 8259A pair asserts its output.
+    pub external: bool,
+}
+
+impl PendingEvents {
+    /// Raises `exception` for the current instruction.
+    pub fn raise(&mut self, exception: Exception) {
+        self.exception = Some(exception);
+    }
+
+    /// An exception or an interrupted event waits.
+    pub fn has_event(&self) -> bool {
+        self.exception.is_some() || self.interrupted.is_some()
+    }
+
+    /// The event that has to be delivered before any other.
+    fn take_due(&mut self) -> Option<Event> {
+        let exception = self.exception.take();
+        match (self.interrupted.take(), exception) {
+            (Some(Event::Exception(first)), Some(second)) => {
+                Some(Event::Exception(combine(first, second)))
+            }
+            // An exception during the delivery of anything else takes its place: the
+            // hardware has lost that event, too (AMD APM vol. 2, 8.2.9 and 8.5).
+            (_, Some(second)) => Some(Event::Exception(second)),
+            (interrupted, None) => interrupted,
+        }
+    }
+}
+
+const DOUBLE_FAULT: u8 = 8;
+const PAGE_FAULT: u8 = 14;
+
+/// The exception that results from `second` during the delivery of `first` (AMD APM vol. 2,
+/// table 8-4). A fault during #DF is left as it is: delivering it makes the CPU shut down.
+fn combine(first: Exception, second: Exception) -> Exception {
+    let contributory = |e: Exception| matches!(e.vector.0, 0 | 10..=13);
+    let page_fault = |e: Exception| e.vector.0 == PAGE_FAULT;
+    let double = contributory(first) && contributory(second)
+        || page_fault(first) && (contributory(second) || page_fault(second));
+    if !double {
+        return second;
+    }
+    Exception { vector: Vector(DOUBLE_FAULT), error_code: Some(0), fault_address: None }
+}
+
+impl<V: VcpuBackend> Vcpu<V> {
+    /// Chooses what is delivered at the next entry, and asks for the windows that the rest
+    /// needs.
+    pub(super) fn prepare_events(&mut self) {
+        let state = self.hardware.interruptibility();
+        let mut free = true;
+        if let Some(event) = self.pending.take_due() {
+            self.deliver(event);
+            free = false;
+        }
+        if self.pending.nmi && free && !state.nmi_blocked && !state.in_shadow {
+            self.pending.nmi = false;
+            self.statistics.nmis += 1;
+            self.hardware.inject(Event::Nmi);
+            free = false;
+        }
+        if free && state.interrupts_enabled && !state.in_shadow {
+            self.deliver_interrupt();
+        }
+        let waiting = self.apic.pending_vector().is_some() || self.pending.external;
+        // Below the task priority, an interrupt waits for CR8; else it waits for a window.
+        let masked = !waiting && self.apic.highest_request().is_some();
+        self.hardware.request_interrupt_window(waiting);
+        self.hardware.intercept_cr8_writes(masked || waiting);
+        self.hardware.request_nmi_window(self.pending.nmi);
+        self.hardware.set_cr8(self.apic.cr8() as u8);
+    }
+
+    fn deliver(&mut self, event: Event) {
+        match event {
+            Event::Exception(exception) => {
+                self.statistics.count_exception(exception.vector);
+                // Real mode pushes no error codes (AMD APM vol. 2, 8.2).
+                let real_mode = self.hardware.control_registers().cr0 & cr0::PE == 0;
+                let error_code = exception.error_code.filter(|_| !real_mode);
+                self.hardware.inject(Event::Exception(Exception { error_code, ..exception }));
+            }
+            other => self.hardware.inject(other),
+        }
+    }
+
+    /// Delivers the interrupt of highest priority, if there is any.
+    fn deliver_interrupt(&mut self) {
+        let vector = match self.apic.pending_vector() {
+            Some(vector) => {
+                self.apic.accept(vector);
+                Some(vector)
+            }
+            None if self.pending.external => self.acknowledge_external(),
+            None => None,
+        };
+        if let Some(vector) = vector {
+            self.statistics.count_interrupt(vector);
+            self.hardware.inject(Event::Interrupt(vector));
+        }
+    }
+
+    /// Asks the 8259A pair for a vector, and whether there is another.
+    fn acknowledge_external(&mut self) -> Option<Vector> {
+        let vector = self.core.external.as_ref().and_then(|source| source.acknowledge());
+        self.look_at_external_source();
+        vector
+    }
+
+    /// Notes whether the 8259A pair asserts its output to this vCPU.
+    pub(super) fn look_at_external_source(&mut self) {
+        let asserted = self.core.external.as_ref().is_some_and(|source| source.pending());
+        let through_ioapic = self.apic.take_external();
+        self.pending.external = asserted
+            && (self.apic.lint0_extint_enabled() || through_ioapic || self.pending.external);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(interrupted: Option<Event>, exception: Option<Exception>) -> PendingEvents {
+        PendingEvents { interrupted, exception, ..PendingEvents::default() }
+    }
+
+    #[test]
+    fn an_interrupted_event_is_delivered_again() {
+        let interrupt = Event::Interrupt(Vector(0x30));
+        assert_eq!(pending(Some(interrupt), None).take_due(), Some(interrupt));
+    }
+
+    #[test]
+    fn faults_during_delivery_combine_as_the_manual_says() {
+        let gp = Exception::GENERAL_PROTECTION;
+        let pf = Exception::page_fault(0x1000, 0);
+        let ud = Exception::INVALID_OPCODE;
+        let double = |first, second| {
+            let due = pending(Some(Event::Exception(first)), Some(second)).take_due();
+            matches!(due, Some(Event::Exception(e)) if e.vector.0 == DOUBLE_FAULT)
+        };
+        assert!(double(gp, gp) && double(pf, gp) && double(pf, pf));
+        assert!(!double(gp, pf) && !double(ud, gp) && !double(pf, ud));
+        let interrupt = Some(Event::Interrupt(Vector(0x30)));
+        assert_eq!(pending(interrupt, Some(pf)).take_due(), Some(Event::Exception(pf)));
+    }
+}

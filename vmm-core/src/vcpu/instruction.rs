@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Completing instructions: skipping those that were handled, emulating the rest.
+
+use alloc::format;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+
+use super::{
+    Vcpu,
+    view::{BusView, CpuView},
+};
+use crate::{
+    EndReason,
+    backend::VcpuBackend,
+    emulate::{self, Outcome},
+    state::{Exception, SegmentRegister, cr0, efer, rflags},
+};
+
+/// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
+const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+impl<V: VcpuBackend> Vcpu<V> {
+    /// The instruction was handled: goes on behind it.
+    pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
+        let rip = self.hardware.rip();
+        let next = match self.hardware.next_rip() {
+            Some(next) => next,
+            None => {
+                let (mut cpu, mut bus) = self.views();
+                match emulate::instruction_length(&mut cpu, &mut bus, None) {
+                    Ok(length) => self.address_after(rip, length as u64),
+                    Err(outcome) => return self.conclude(outcome),
+                }
+            }
+        };
+        self.hardware.set_rip(next);
+        let flags = self.hardware.rflags();
+        if flags & rflags::RF != 0 {
+            self.hardware.set_rflags(flags & !rflags::RF);
+        }
+        self.hardware.clear_interrupt_shadow();
+        if flags & rflags::TF != 0 { self.single_step() } else { Ok(()) }
+    }
+
+    /// RIP is 64 bits wide in 64-bit code only.
+    fn address_after(&self, rip: u64, length: u64) -> u64 {
+        let next = rip.wrapping_add(length);
+        if self.is_64_bit_code() { next } else { next & 0xFFFF_FFFF }
+    }
+
+    pub(super) fn is_64_bit_code(&self) -> bool {
+        let long = self.hardware.control_registers().efer & efer::LMA != 0;
+        long && self.hardware.segment(SegmentRegister::Cs).attributes.long()
+    }
+
+    fn single_step(&mut self) -> Result<(), Exception> {
+        let (dr6, dr7) = self.hardware.debug_status_control();
+        self.hardware.set_debug_status_control(dr6 | DR6_SINGLE_STEP, dr7);
+        Err(Exception::DEBUG)
+    }
+
+    /// Emulates the instruction that exited.
+    pub(super) fn emulate(&mut self) -> Result<(), Exception> {
+        let reported = self.hardware.instruction_bytes().map(|bytes| {
+            let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
+            let count = bytes.len().min(copy.len());
+            copy[..count].copy_from_slice(&bytes[..count]);
+            (copy, count)
+        });
+        let (mut cpu, mut bus) = self.views();
+        let bytes = reported.as_ref().map(|(bytes, count)| &bytes[..*count]);
+        let outcome = emulate::emulate(&mut cpu, &mut bus, bytes);
+        self.conclude(outcome)
+    }
+
+    fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {
+        let why = match outcome {
+            Outcome::Done { debug_trap } => {
+                self.hardware.clear_interrupt_shadow();
+                return if debug_trap { self.single_step() } else { Ok(()) };
+            }
+            Outcome::Repeat { debug_trap } => {
+                return if debug_trap { self.single_step() } else { Ok(()) };
+            }
+            Outcome::Fault(exception) => return Err(exception),
+            Outcome::Unsupported(bytes) => format!("the instruction {bytes}"),
+            Outcome::UnsupportedPaging => "this paging mode".into(),
+            Outcome::BusError { address, access } => {
+                format!("{access:?} at guest-physical {address}")
+            }
+        };
+        let rip = self.hardware.rip();
+        self.end(EndReason::EmulationFailure { vcpu: self.index, rip, why });
+        Ok(())
+    }
+
+    /// Decodes the instruction that exited; for exits whose operands the hardware does not
+    /// tell.
+    pub(super) fn decode(&mut self) -> Result<Option<Instruction>, Exception> {
+        let bitness = self.code_bitness();
+        let (mut cpu, mut bus) = self.views();
+        match emulate::fetch(&mut cpu, &mut bus) {
+            Ok(bytes) => {
+                let options = DecoderOptions::NONE;
+                let decoder = Decoder::try_new(bitness, bytes.as_slice(), options);
+                Ok(decoder.ok().map(|mut d| d.decode()).filter(|i| !i.is_invalid()))
+            }
+            Err(outcome) => self.conclude(outcome).map(|()| None),
+        }
+    }
+
+    fn code_bitness(&self) -> u32 {
+        let protected = self.hardware.control_registers().cr0 & cr0::PE != 0;
+        let virtual_8086 = protected && self.hardware.rflags() & rflags::VM != 0;
+        let big = self.hardware.segment(SegmentRegister::Cs).attributes.default_big();
+        match (self.is_64_bit_code(), big && !virtual_8086) {
+            (true, _) => 64,
+            (false, true) => 32,
+            (false, false) => 16,
+        }
+    }
+
+    /// The vCPU and its surroundings as the emulator sees them.
+    fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
+        let cpu = CpuView { hardware: &mut self.hardware, paging: self.paging };
+        let bus =
+            BusView { core: &self.core, apic: &mut self.apic, statistics: &mut self.statistics };
+        (cpu, bus)
+    }
+}

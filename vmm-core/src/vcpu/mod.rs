@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A virtual CPU: its loop, and what it does at each exit.
+//!
+//! A vCPU is owned by the thread that runs it. What others send it comes through its link,
+//! its local APIC's inbox and the VM's timers, and is taken up between exits.
+
+mod activity;
+mod control;
+mod dispatch;
+mod events;
+mod instruction;
+mod memory;
+mod msr;
+mod port;
+mod view;
+
+use alloc::sync::Arc;
+
+use host_iface::Tsc;
+
+use crate::{
+    EndReason, Exit, VcpuLink,
+    apic::LocalApic,
+    backend::{EntryGate, VcpuBackend},
+    boot::InitialState,
+    msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
+    paging::walk::PagingFeatures,
+    state::SegmentRegister,
+    statistics::{ExitReason, VcpuStatistics},
+    vm::VmCore,
+};
+
+use activity::Activity;
+use events::PendingEvents;
+
+/// What a vCPU is made of.
+pub(crate) struct VcpuParts<V> {
+    pub core: Arc<VmCore>,
+    pub index: u32,
+    pub hardware: V,
+    pub apic: LocalApic,
+}
+
+/// One virtual CPU.
+pub struct Vcpu<V: VcpuBackend> {
+    core: Arc<VmCore>,
+    index: u32,
+    link: Arc<VcpuLink>,
+    hardware: V,
+    apic: LocalApic,
+    msrs: VcpuMsrs,
+    paging: PagingFeatures,
+    activity: Activity,
+    pending: PendingEvents,
+    /// Deadline that the host's timer is armed for.
+    armed: Option<Tsc>,
+    /// The time-stamp counter when the guest last exited, or the gate last stayed closed.
+    now: Tsc,
+    statistics: VcpuStatistics,
+    last_exit: Option<ExitReason>,
+}
+
+impl<V: VcpuBackend> Vcpu<V> {
+    pub(crate) fn new(parts: VcpuParts<V>) -> Self {
+        let VcpuParts { core, index, hardware, mut apic } = parts;
+        let config =
+            VcpuMsrsConfig { host: core.host, clock: core.clock, cpuid: core.cpuid.clone() };
+        let msrs = VcpuMsrs::new(config);
+        apic.set_tsc_offset(msrs.tsc_offset());
+        let paging = PagingFeatures {
+            physical_address_bits: core.cpuid.physical_address_bits(),
+            gigabyte_pages: core.cpuid.has_gigabyte_pages(),
+        };
+        let mut vcpu = Self {
+            link: core.links[index as usize].clone(),
+            hardware,
+            apic,
+            msrs,
+            paging,
+            activity: if index == 0 { Activity::Running } else { Activity::WaitForStartup },
+            pending: PendingEvents::default(),
+            armed: None,
+            now: core.host.tsc(),
+            statistics: VcpuStatistics::default(),
+            last_exit: None,
+            core,
+            index,
+        };
+        vcpu.hardware.set_tsc_offset(vcpu.msrs.tsc_offset());
+        vcpu.set_initial_state(&InitialState::reset());
+        vcpu
+    }
+
+    /// Index in the VM.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// What the vCPU has done so far.
+    pub fn statistics(&self) -> &VcpuStatistics {
+        &self.statistics
+    }
+
+    /// Size of control blocks and save areas, in bytes.
+    pub fn control_bytes(&self) -> usize {
+        self.hardware.control_bytes()
+    }
+
+    /// Leaves the local APIC as a PC's firmware does, for guests that are started without
+    /// firmware.
+    pub fn apply_firmware_defaults(&mut self) {
+        self.apic.firmware_defaults();
+    }
+
+    /// Sets the architectural state in which the vCPU begins.
+    pub fn set_initial_state(&mut self, state: &InitialState) {
+        const SEGMENTS: [SegmentRegister; 8] = [
+            SegmentRegister::Es,
+            SegmentRegister::Cs,
+            SegmentRegister::Ss,
+            SegmentRegister::Ds,
+            SegmentRegister::Fs,
+            SegmentRegister::Gs,
+            SegmentRegister::Ldtr,
+            SegmentRegister::Tr,
+        ];
+        for (register, segment) in SEGMENTS.into_iter().zip(state.segments) {
+            self.hardware.set_segment(register, segment);
+        }
+        for (register, value) in crate::state::Gpr::ALL.into_iter().zip(state.gprs) {
+            self.hardware.set_gpr(register, value);
+        }
+        self.hardware.set_rip(state.rip);
+        self.hardware.set_rflags(state.rflags);
+        self.hardware.set_descriptor_tables(state.gdtr, state.idtr);
+        self.hardware.set_control_registers(state.control);
+    }
+
+    /// Runs the vCPU on the calling CPU until its VM ends. The backend was prepared there by
+    /// [`Backend::enter_cpu`](crate::backend::Backend::enter_cpu).
+    pub fn run(&mut self) {
+        crate::emulate::prepare();
+        self.hardware.load();
+        while self.core.control.ended().is_none() {
+            self.take_up_work();
+            match self.activity {
+                Activity::Running => self.enter(),
+                Activity::Halted | Activity::WaitForStartup => self.wait(),
+            }
+        }
+        self.close_exit(self.core.host.tsc());
+        self.hardware.put();
+        if self.armed.take().is_some() {
+            self.core.host.cancel_timer();
+        }
+    }
+
+    /// Looks at all that may have come from outside since the last entry.
+    fn take_up_work(&mut self) {
+        if self.armed.is_some_and(|deadline| deadline <= self.now) {
+            self.armed = None;
+            self.apic.expire(self.now);
+            if self.serves_devices() {
+                self.core.timers.expire(self.core.clock.now());
+            }
+        }
+        if self.link.take_attention() {
+            self.take_messages();
+        }
+        self.apic.collect();
+        self.arm_timer();
+    }
+
+    /// The first vCPU serves the timers, the console and the 8259A pair.
+    fn serves_devices(&self) -> bool {
+        self.index == 0
+    }
+
+    /// Keeps the host's timer armed for the earliest deadline of this vCPU.
+    #[inline]
+    fn arm_timer(&mut self) {
+        let mut deadline = self.apic.next_deadline();
+        if self.serves_devices()
+            && let Some(device) = self.core.timers.earliest()
+        {
+            let device = self.core.clock.tsc_at(device);
+            deadline = Some(deadline.map_or(device, |own| own.min(device)));
+        }
+        if deadline == self.armed {
+            return;
+        }
+        match deadline {
+            Some(deadline) => self.core.host.arm_timer(deadline),
+            None => self.core.host.cancel_timer(),
+        }
+        self.armed = deadline;
+    }
+
+    /// Enters the guest once and deals with its exit.
+    fn enter(&mut self) {
+        self.prepare_events();
+        self.link.going_inside(self.core.host.current_cpu());
+        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed);
+        let exit = self.hardware.run(&mut gate);
+        let entered_at = gate.asked_at();
+        self.link.back_outside();
+        let Some(reason) = ExitReason::of(&exit) else {
+            self.now = entered_at;
+            self.pending.interrupted = self.hardware.take_interrupted_event();
+            return;
+        };
+        self.close_exit(entered_at);
+        self.now = self.core.host.tsc();
+        self.statistics.count_exit(reason);
+        self.statistics.first_entry.get_or_insert(entered_at.0);
+        self.statistics.guest_ticks += self.now.0.saturating_sub(entered_at.0);
+        self.last_exit = Some(reason);
+        self.pending.interrupted = self.hardware.take_interrupted_event();
+        let cr8 = self.hardware.cr8();
+        if u64::from(cr8) != self.apic.cr8() {
+            self.apic.set_cr8(cr8.into());
+        }
+        self.dispatch(exit);
+    }
+
+    /// Accounts for the time since the last exit, which ends at `until`.
+    fn close_exit(&mut self, until: Tsc) {
+        if let Some(reason) = self.last_exit.take() {
+            self.statistics.note_duration(reason, until.0.saturating_sub(self.now.0));
+        }
+    }
+
+    fn end(&self, reason: EndReason) {
+        self.core.control.end(reason);
+    }
+
+    /// Executes an MSR write that changes more than the register.
+    fn apply(&mut self, effect: MsrEffect) {
+        match effect {
+            MsrEffect::None => {}
+            MsrEffect::TscOffset(offset) => self.hardware.set_tsc_offset(offset),
+            MsrEffect::PredictionBarrier => self.hardware.prediction_barrier(),
+        }
+    }
+
+    fn msr_parts(&mut self) -> (&mut VcpuMsrs, MsrContext<'_>) {
+        let context = MsrContext { apic: &mut self.apic, memory: &self.core.memory };
+        (&mut self.msrs, context)
+    }
+}
+
+impl<V: VcpuBackend> Vcpu<V> {
+    fn dispatch(&mut self, exit: Exit) {
+        if let Err(exception) = self.handle(exit) {
+            self.pending.raise(exception);
+        }
+    }
+}

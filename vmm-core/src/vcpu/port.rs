@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Port I/O.
+
+use super::Vcpu;
+use crate::{
+    AccessWidth, PortIo,
+    backend::VcpuBackend,
+    bus::Answer,
+    state::{Exception, Gpr},
+    statistics::Unclaimed,
+};
+
+impl<V: VcpuBackend> Vcpu<V> {
+    pub(super) fn port_io(&mut self, io: PortIo) -> Result<(), Exception> {
+        if io.is_string {
+            return self.emulate();
+        }
+        let rax = self.hardware.gpr(Gpr::Rax);
+        if io.is_input {
+            let (value, answer) = self.core.ports.read(io.port, io.width);
+            self.count_port(answer, Unclaimed::PortRead);
+            // A 32-bit result clears the upper half; narrower ones leave the rest alone.
+            let kept = match io.width {
+                AccessWidth::Dword | AccessWidth::Qword => 0,
+                narrow => rax & !narrow.all_ones(),
+            };
+            self.hardware.set_gpr(Gpr::Rax, kept | u64::from(value));
+        } else {
+            let answer = self.core.ports.write(io.port, io.width, rax as u32);
+            self.count_port(answer, Unclaimed::PortWrite);
+        }
+        self.skip_instruction()
+    }
+
+    fn count_port(&mut self, answer: Answer, kind: Unclaimed) {
+        if answer == Answer::Nobody {
+            self.statistics.count_unclaimed(kind);
+        }
+    }
+}

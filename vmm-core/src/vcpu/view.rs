@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A vCPU and its surroundings as the emulator sees them.
+
+use crate::{
+    AccessWidth, GuestPhysAddr,
+    apic::LocalApic,
+    backend::VcpuBackend,
+    bus::Answer,
+    emulate::{EmulatorCpu, Exchange, GuestBus},
+    memory::MemoryError,
+    paging::walk::{BusError, PagingFeatures, PhysicalMemory},
+    state::{ControlRegisters, Gpr, Segment, SegmentRegister},
+    statistics::{Unclaimed, VcpuStatistics},
+    vm::VmCore,
+};
+
+/// Registers.
+pub(super) struct CpuView<'a, V> {
+    pub hardware: &'a mut V,
+    pub paging: PagingFeatures,
+}
+
+impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
+    fn gpr(&self, register: Gpr) -> u64 {
+        self.hardware.gpr(register)
+    }
+
+    fn set_gpr(&mut self, register: Gpr, value: u64) {
+        self.hardware.set_gpr(register, value);
+    }
+
+    fn rip(&self) -> u64 {
+        self.hardware.rip()
+    }
+
+    fn set_rip(&mut self, value: u64) {
+        self.hardware.set_rip(value);
+    }
+
+    fn rflags(&self) -> u64 {
+        self.hardware.rflags()
+    }
+
+    fn set_rflags(&mut self, value: u64) {
+        self.hardware.set_rflags(value);
+    }
+
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        self.hardware.segment(register)
+    }
+
+    fn set_segment(&mut self, register: SegmentRegister, value: Segment) {
+        self.hardware.set_segment(register, value);
+    }
+
+    fn control(&self) -> ControlRegisters {
+        self.hardware.control_registers()
+    }
+
+    fn cpl(&self) -> u8 {
+        self.hardware.cpl()
+    }
+
+    fn paging_features(&self) -> PagingFeatures {
+        self.paging
+    }
+}
+
+/// Memory, devices and ports. Where nobody answers, reads give all ones and writes are
+/// dropped, and both are counted.
+pub(super) struct BusView<'a> {
+    pub core: &'a VmCore,
+    pub apic: &'a mut LocalApic,
+    pub statistics: &'a mut VcpuStatistics,
+}
+
+impl BusView<'_> {
+    /// The offset into the local APIC's page, if `address` lies there.
+    fn apic_offset(&self, address: GuestPhysAddr) -> Option<u64> {
+        let page = self.apic.mmio_window()?;
+        (address.align_down(crate::PAGE_SIZE) == page).then(|| address.offset_in(crate::PAGE_SIZE))
+    }
+
+    fn count(&mut self, answer: Answer, kind: Unclaimed) {
+        if answer == Answer::Nobody {
+            self.statistics.count_unclaimed(kind);
+        }
+    }
+
+    fn read_device(&mut self, address: GuestPhysAddr, width: AccessWidth) -> u64 {
+        if let Some(offset) = self.apic_offset(address) {
+            return self.apic.read_mmio(offset, width);
+        }
+        let (value, answer) = self.core.mmio.read(address, width);
+        self.count(answer, Unclaimed::MemoryRead);
+        value
+    }
+
+    fn write_device(&mut self, address: GuestPhysAddr, width: AccessWidth, value: u64) {
+        if let Some(offset) = self.apic_offset(address) {
+            self.apic.write_mmio(offset, width, value);
+            return;
+        }
+        let answer = self.core.mmio.write(address, width, value);
+        self.count(answer, Unclaimed::MemoryWrite);
+    }
+}
+
+/// Page tables where there is no memory read as all ones, as the walker takes care of.
+fn no_memory<T>(result: Result<T, MemoryError>) -> Result<T, BusError> {
+    result.map_err(|_| BusError)
+}
+
+impl PhysicalMemory for BusView<'_> {
+    fn read_u32(&self, address: GuestPhysAddr) -> Result<u32, BusError> {
+        no_memory(self.core.memory.read_u32(address))
+    }
+
+    fn read_u64(&self, address: GuestPhysAddr) -> Result<u64, BusError> {
+        no_memory(self.core.memory.read_u64(address))
+    }
+
+    fn compare_exchange_u32(
+        &self,
+        address: GuestPhysAddr,
+        expected: u32,
+        new: u32,
+    ) -> Result<bool, BusError> {
+        no_memory(self.core.memory.compare_exchange_u32(address, expected, new))
+            .map(|outcome| outcome.is_ok())
+    }
+
+    fn compare_exchange_u64(
+        &self,
+        address: GuestPhysAddr,
+        expected: u64,
+        new: u64,
+    ) -> Result<bool, BusError> {
+        no_memory(self.core.memory.compare_exchange_u64(address, expected, new))
+            .map(|outcome| outcome.is_ok())
+    }
+}
+
+impl GuestBus for BusView<'_> {
+    fn fetch(&mut self, address: GuestPhysAddr, buffer: &mut [u8]) -> Result<(), BusError> {
+        // Code is fetched from memory only; anything else floats.
+        if self.core.memory.read(address, buffer).is_err() {
+            buffer.fill(0xFF);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, address: GuestPhysAddr, size: AccessWidth) -> Result<u64, BusError> {
+        let memory = &self.core.memory;
+        let value = match size {
+            AccessWidth::Byte => memory.read_u8(address).map(u64::from),
+            AccessWidth::Word => memory.read_u16(address).map(u64::from),
+            AccessWidth::Dword => memory.read_u32(address).map(u64::from),
+            AccessWidth::Qword => memory.read_u64(address),
+        };
+        Ok(value.unwrap_or_else(|_| self.read_device(address, size)))
+    }
+
+    fn write(
+        &mut self,
+        address: GuestPhysAddr,
+        size: AccessWidth,
+        value: u64,
+    ) -> Result<(), BusError> {
+        let memory = &self.core.memory;
+        let written = match size {
+            AccessWidth::Byte => memory.write_u8(address, value as u8),
+            AccessWidth::Word => memory.write_u16(address, value as u16),
+            AccessWidth::Dword => memory.write_u32(address, value as u32),
+            AccessWidth::Qword => memory.write_u64(address, value),
+        };
+        if written.is_err() {
+            self.write_device(address, size, value);
+        }
+        Ok(())
+    }
+
+    fn compare_exchange(
+        &mut self,
+        address: GuestPhysAddr,
+        size: AccessWidth,
+        expected: u64,
+        new: u64,
+    ) -> Result<Exchange, BusError> {
+        let memory = &self.core.memory;
+        let replaced = match size {
+            AccessWidth::Byte => memory
+                .compare_exchange_u8(address, expected as u8, new as u8)
+                .map(|outcome| outcome.is_ok()),
+            AccessWidth::Word => memory
+                .compare_exchange_u16(address, expected as u16, new as u16)
+                .map(|outcome| outcome.is_ok()),
+            AccessWidth::Dword => memory
+                .compare_exchange_u32(address, expected as u32, new as u32)
+                .map(|outcome| outcome.is_ok()),
+            AccessWidth::Qword => {
+                memory.compare_exchange_u64(address, expected, new).map(|outcome| outcome.is_ok())
+            }
+        };
+        Ok(match replaced {
+            Ok(true) => Exchange::Done,
+            Ok(false) => Exchange::Different,
+            Err(_) => Exchange::NotAtomic,
+        })
+    }
+
+    fn compare_exchange_u128(
+        &mut self,
+        _: GuestPhysAddr,
+        _: u128,
+        _: u128,
+    ) -> Result<Exchange, BusError> {
+        // Only an access that a device answers is emulated, and there it cannot be atomic.
+        Ok(Exchange::NotAtomic)
+    }
+
+    fn port_in(&mut self, port: u16, size: AccessWidth) -> u32 {
+        let (value, answer) = self.core.ports.read(port, size);
+        self.count(answer, Unclaimed::PortRead);
+        value
+    }
+
+    fn port_out(&mut self, port: u16, size: AccessWidth, value: u32) {
+        let answer = self.core.ports.write(port, size, value);
+        self.count(answer, Unclaimed::PortWrite);
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Putting a VM together.
+
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::{fmt, num::NonZeroU32, ops::RangeInclusive, sync::atomic::AtomicU32};
+
+use host_iface::{Host, HostError};
+
+use super::{Vm, core::VmCore};
+use crate::{
+    ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
+    MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, VcpuLink, VmClock, VmControl,
+    apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig},
+    backend::{Backend, VcpuSetup},
+    bus::{ClaimError, MmioBus, PortBus},
+    cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
+    hooks::Hooks,
+    memory::{self, GuestMemory, MIN_MEMORY, MemoryLayout},
+    paging::NestedTables,
+    vcpu::{Vcpu, VcpuParts},
+};
+
+/// Most vCPUs of one VM: their xAPIC IDs have to stay below the broadcast ID.
+pub const MAX_VCPUS: u32 = 64;
+
+/// What a VM is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VmConfig {
+    /// Memory in bytes, whole pages, at least [`MIN_MEMORY`].
+    pub memory_bytes: u64,
+    /// Number of vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+}
+
+/// Why a VM could not be built.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BuildError {
+    /// The number of vCPUs is out of range.
+    VcpuCount(u32),
+    /// The size of memory is out of range.
+    MemorySize(u64),
+    /// The host could not give what is needed.
+    Host(HostError),
+    /// Two devices want the same range, or one wants a range that is no device's.
+    Claim(ClaimError),
+    /// Devices want more timers than there are.
+    TooManyTimers,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VcpuCount(count) => {
+                write!(f, "a VM cannot have {count} vCPUs; choose 1 to {MAX_VCPUS}")
+            }
+            Self::MemorySize(bytes) => write!(
+                f,
+                "a VM cannot have {bytes} bytes of memory; choose a multiple of {PAGE_SIZE} \
+                 from {MIN_MEMORY} on"
+            ),
+            Self::Host(error) => write!(f, "{error}"),
+            Self::Claim(error) => write!(f, "{error}"),
+            Self::TooManyTimers => write!(f, "the devices need more than {MAX_TIMERS} timers"),
+        }
+    }
+}
+
+impl core::error::Error for BuildError {}
+
+impl From<HostError> for BuildError {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl From<ClaimError> for BuildError {
+    fn from(error: ClaimError) -> Self {
+        Self::Claim(error)
+    }
+}
+
+/// A VM in the making: memory is there, devices are added, vCPUs come last.
+pub struct VmBuilder {
+    host: &'static dyn Host,
+    config: VmConfig,
+    memory: GuestMemory,
+    ports: PortBus,
+    mmio: MmioBus,
+    hooks: Hooks,
+    clock: VmClock,
+    timers: Arc<TimerBank>,
+    timers_used: usize,
+    control: VmControl,
+    links: Vec<Arc<VcpuLink>>,
+    apic_bus: Arc<LocalApicBus>,
+    eoi_observers: Vec<Arc<dyn EoiObserver>>,
+    external: Option<Arc<dyn ExternalInterruptSource>>,
+    host_event_clients: Vec<Arc<dyn HostEventClient>>,
+}
+
+impl VmBuilder {
+    /// Checks `config` and allocates the VM's memory.
+    ///
+    /// # Errors
+    /// What is out of range, or what the host lacks.
+    pub fn new(host: &'static dyn Host, config: VmConfig) -> Result<Self, BuildError> {
+        if !(1..=MAX_VCPUS).contains(&config.vcpus) {
+            return Err(BuildError::VcpuCount(config.vcpus));
+        }
+        // Beyond what any CPU can address, sizes would overflow on the way.
+        const MAX_MEMORY: u64 = 1 << 46;
+        let bytes = config.memory_bytes;
+        if !(MIN_MEMORY..=MAX_MEMORY).contains(&bytes) || !bytes.is_multiple_of(PAGE_SIZE) {
+            return Err(BuildError::MemorySize(bytes));
+        }
+        let memory = memory::allocate(host, MemoryLayout::of(bytes))?;
+        let links: Vec<Arc<VcpuLink>> = (0..config.vcpus).map(|_| Arc::default()).collect();
+        let doorbells: Vec<Doorbell> =
+            links.iter().map(|link| Doorbell::new(host, link.clone())).collect();
+        let control = VmControl::new();
+        control.connect(doorbells.clone());
+        let member = |doorbell| BusMember { inbox: Arc::new(ApicInbox::new()), doorbell };
+        Ok(Self {
+            host,
+            config,
+            memory,
+            ports: PortBus::default(),
+            mmio: MmioBus::default(),
+            hooks: Hooks::default(),
+            clock: VmClock::start(host),
+            timers: TimerBank::new(doorbells[0].clone()),
+            timers_used: 0,
+            control,
+            links,
+            apic_bus: LocalApicBus::new(doorbells.into_iter().map(member).collect()),
+            eoi_observers: Vec::new(),
+            external: None,
+            host_event_clients: Vec::new(),
+        })
+    }
+
+    /// What was asked for.
+    pub fn config(&self) -> VmConfig {
+        self.config
+    }
+
+    /// The VM's clock, which started when the builder was made.
+    pub fn clock(&self) -> VmClock {
+        self.clock
+    }
+
+    /// The handle that ends the VM.
+    pub fn control(&self) -> VmControl {
+        self.control.clone()
+    }
+
+    /// Guest memory.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// The bus to the local APICs.
+    pub fn apic_bus(&self) -> Arc<dyn ApicBus> {
+        self.apic_bus.clone()
+    }
+
+    /// The doorbell of the first vCPU, to which external interrupts go.
+    pub fn doorbell(&self) -> Doorbell {
+        Doorbell::new(self.host, self.links[0].clone())
+    }
+
+    /// Another timer for a device.
+    ///
+    /// # Errors
+    /// [`BuildError::TooManyTimers`].
+    pub fn timer(&mut self) -> Result<Timer, BuildError> {
+        let timer = Timer::new(&self.timers, self.timers_used).ok_or(BuildError::TooManyTimers)?;
+        self.timers_used += 1;
+        Ok(timer)
+    }
+
+    /// Gives I/O ports to a device.
+    ///
+    /// # Errors
+    /// [`BuildError::Claim`].
+    pub fn claim_ports(
+        &mut self,
+        ports: RangeInclusive<u16>,
+        device: Arc<dyn PortDevice>,
+    ) -> Result<(), BuildError> {
+        Ok(self.ports.claim(ports, device)?)
+    }
+
+    /// Gives a guest-physical range to a device.
+    ///
+    /// # Errors
+    /// [`BuildError::Claim`], also if the range touches memory.
+    pub fn claim_mmio(
+        &mut self,
+        start: GuestPhysAddr,
+        bytes: u64,
+        device: Arc<dyn MmioDevice>,
+    ) -> Result<(), BuildError> {
+        let end = start.as_u64().saturating_add(bytes);
+        let in_the_way = self.memory.regions().iter().any(|region| {
+            let memory = region.start().as_u64();
+            memory < end && start.as_u64() < memory + region.bytes()
+        });
+        if in_the_way {
+            let device = device.name().into();
+            return Err(ClaimError::BadRange { start: start.as_u64(), device }.into());
+        }
+        Ok(self.mmio.claim(start, bytes, device)?)
+    }
+
+    /// The hooks on MSRs, CPUID and hypercalls.
+    pub fn hooks(&mut self) -> &mut Hooks {
+        &mut self.hooks
+    }
+
+    /// Tells `observer` of the end of level-triggered interrupts.
+    pub fn on_eoi(&mut self, observer: Arc<dyn EoiObserver>) {
+        self.eoi_observers.push(observer);
+    }
+
+    /// Takes external interrupts from `source`.
+    pub fn external_interrupts(&mut self, source: Arc<dyn ExternalInterruptSource>) {
+        self.external = Some(source);
+    }
+
+    /// Tells `client` when the host interrupted the first vCPU.
+    pub fn on_host_event(&mut self, client: Arc<dyn HostEventClient>) {
+        self.host_event_clients.push(client);
+    }
+
+    /// Makes the VM. Its vCPUs are in the state after reset: the first runs, the others wait
+    /// for a start-up.
+    ///
+    /// # Errors
+    /// What the host lacks; everything goes back then.
+    pub fn build<B: Backend>(self, backend: &B) -> Result<Vm<B::Vcpu>, BuildError> {
+        let (host, config) = (self.host, self.config);
+        let tables =
+            NestedTables::<B::Entries>::map_all(host, &self.memory, backend.has_huge_pages())?;
+        let setup = VcpuSetup {
+            nested_root: tables.root(),
+            tsc_offset: self.clock.origin().0.wrapping_neg(),
+        };
+        let vcpus = NonZeroU32::new(config.vcpus).unwrap_or(NonZeroU32::MIN);
+        let tsc_khz = u32::try_from(self.clock.tsc_hz() / 1000).unwrap_or(u32::MAX);
+        let model = match B::VENDOR {
+            Vendor::Amd => CpuidModel::amd(vcpus, tsc_khz),
+        };
+        let core = Arc::new(VmCore {
+            host,
+            memory: self.memory,
+            second_level: Box::new(tables),
+            ports: self.ports,
+            mmio: self.mmio,
+            hooks: self.hooks,
+            cpuid: Arc::new(CpuidTable::new(model, &host_cpuid)),
+            clock: self.clock,
+            timers: self.timers,
+            control: self.control,
+            apic_bus: self.apic_bus,
+            external: self.external,
+            host_event_clients: self.host_event_clients,
+            links: self.links,
+            unwakeable: AtomicU32::new(0),
+        });
+        let eoi_observers: Arc<[_]> = self.eoi_observers.into();
+        let vcpu = |index: u32| -> Result<_, BuildError> {
+            let inbox = core.apic_bus.inbox(index as usize).cloned().unwrap_or_default();
+            let apic = LocalApic::new(LocalApicConfig {
+                host,
+                bus: core.apic_bus.clone(),
+                inbox,
+                id: index,
+                bootstrap: index == 0,
+                directed_eoi: true,
+                eoi_observers: eoi_observers.clone(),
+            });
+            let hardware = backend.create_vcpu(setup)?;
+            let parts = VcpuParts { core: core.clone(), index, hardware, apic };
+            Ok(Box::new(Vcpu::new(parts)))
+        };
+        let vcpus: Result<Vec<_>, _> = (0..config.vcpus).map(vcpu).collect();
+        Ok(Vm { core: core.clone(), vcpus: vcpus? })
+    }
+}

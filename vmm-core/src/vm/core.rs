@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the vCPUs of one VM share.
+
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use host_iface::{Host, HostPhysAddr};
+
+use crate::{
+    EndReason, ExternalInterruptSource, HostEventClient, TimerBank, VcpuLink, VmClock, VmControl,
+    apic::LocalApicBus,
+    bus::{MmioBus, PortBus},
+    cpuid::CpuidTable,
+    hooks::Hooks,
+    memory::GuestMemory,
+    paging::{NestedEntries, NestedTables},
+};
+
+/// Second-level translation, whatever its format.
+pub trait SecondLevel: Send + Sync {
+    /// Address of the root table.
+    fn root(&self) -> HostPhysAddr;
+    /// Size of all tables in bytes.
+    fn bytes(&self) -> u64;
+}
+
+impl<F: NestedEntries + Send + Sync> SecondLevel for NestedTables<F> {
+    fn root(&self) -> HostPhysAddr {
+        self.root()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes()
+    }
+}
+
+/// What the vCPUs of one VM share. Nothing here changes while they run but what is behind
+/// atomics or in devices with locks of their own.
+pub struct VmCore {
+    pub(crate) host: &'static dyn Host,
+    pub(crate) memory: GuestMemory,
+    pub(crate) second_level: Box<dyn SecondLevel>,
+    pub(crate) ports: PortBus,
+    pub(crate) mmio: MmioBus,
+    pub(crate) hooks: Hooks,
+    pub(crate) cpuid: Arc<CpuidTable>,
+    pub(crate) clock: VmClock,
+    pub(crate) timers: Arc<TimerBank>,
+    pub(crate) control: VmControl,
+    pub(crate) apic_bus: Arc<LocalApicBus>,
+    pub(crate) external: Option<Arc<dyn ExternalInterruptSource>>,
+    pub(crate) host_event_clients: Vec<Arc<dyn HostEventClient>>,
+    pub(crate) links: Vec<Arc<VcpuLink>>,
+    pub(crate) unwakeable: AtomicU32,
+}
+
+impl VmCore {
+    /// Notes that a vCPU waits where only an NMI, INIT or start-up from another vCPU could
+    /// reach it. When all do, and no device has a timer running that might send one, the VM
+    /// has come to its end.
+    pub(crate) fn enter_unwakeable(&self) {
+        let waiting = self.unwakeable.fetch_add(1, Ordering::SeqCst) + 1;
+        let mail = || (0..self.links.len()).any(|i| self.has_mail(i));
+        if waiting as usize == self.links.len() && self.timers.earliest().is_none() && !mail() {
+            self.control.end(EndReason::Halted);
+        }
+    }
+
+    /// Takes the note back; called before the vCPU takes what woke it.
+    pub(crate) fn leave_unwakeable(&self) {
+        self.unwakeable.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn has_mail(&self, vcpu: usize) -> bool {
+        self.apic_bus.inbox(vcpu).is_some_and(|inbox| inbox.has_mail())
+    }
+}
