@@ -5,7 +5,7 @@
 //! sleep state, S5. The timer counts by itself: an interrupt of the host is asked for only
 //! while the guest has its overflow event enabled.
 
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use spin::Mutex;
@@ -76,14 +76,9 @@ pub struct PmBlock {
     state: Mutex<PmState>,
 }
 
-/// Hears of the timer without keeping the block alive.
-struct Overflow(Weak<PmBlock>);
-
-impl TimerClient for Overflow {
+impl TimerClient for PmBlock {
     fn timer_expired(&self, now: VmInstant) {
-        if let Some(block) = self.0.upgrade() {
-            block.refresh(&block.state.lock(), now);
-        }
+        self.refresh(&self.state.lock(), now);
     }
 }
 
@@ -92,7 +87,7 @@ impl PmBlock {
     pub fn new(clock: VmClock, control: VmControl, sci: IrqLine, timer: Timer) -> Arc<Self> {
         let block =
             Arc::new(Self { clock, control, sci, timer: timer.clone(), state: Mutex::default() });
-        timer.connect(Arc::new(Overflow(Arc::downgrade(&block))));
+        timer.connect(block.clone());
         block
     }
 

@@ -3,6 +3,7 @@
 
 use super::{
     BootError, BootImages, InitialState, command_line,
+    image::{write, write_zeroes},
     linux_header::SetupHeader,
     page_tables,
     placement::{FOUR_GIB, LOW_DATA_END, Placement},
@@ -109,11 +110,10 @@ fn load_initrd(
         })?;
     let mut next = start;
     for image in images {
-        memory.write(GuestPhysAddr::new(next), image)?;
-        let padding = padded(image) - image.len() as u64;
-        let end = next + image.len() as u64;
-        memory.write(GuestPhysAddr::new(end), &[0; INITRD_ALIGNMENT][..padding as usize])?;
-        next = end + padding;
+        let (content, whole) = (image.len() as u64, padded(image));
+        write(memory, next, image)?;
+        write_zeroes(memory, next + content, whole - content)?;
+        next += whole;
     }
     Ok(Some((start, bytes)))
 }

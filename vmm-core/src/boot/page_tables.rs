@@ -25,7 +25,8 @@ pub(super) fn identity(memory: &GuestMemory, placement: &mut Placement) -> Resul
     let to_pointers = [pointers | PRESENT | WRITABLE];
     let to_directories =
         (0..GIBIBYTES).map(|gib| (directories + gib * PAGE_SIZE) | PRESENT | WRITABLE);
-    let pages = (0..GIBIBYTES * ENTRIES).map(|page| page * LARGE_PAGE | PRESENT | WRITABLE | LARGE);
+    let pages =
+        (0..GIBIBYTES * ENTRIES).map(|page| (page * LARGE_PAGE) | PRESENT | WRITABLE | LARGE);
     write_table(memory, pml4, to_pointers.into_iter())?;
     write_table(memory, pointers, to_directories)?;
     write_table(memory, directories, pages)?;

@@ -2,14 +2,17 @@
 //! The PVH boot protocol (Xen `docs/misc/pvh.pandoc`, `public/arch-x86/hvm/start_info.h`):
 //! an ELF kernel entered in 32-bit protected mode with the address of a start info in EBX.
 
+use alloc::vec::Vec;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     BootError, BootImages, InitialState, command_line,
     elf::Elf,
+    image::{write, write_zeroes},
     placement::{FOUR_GIB, LOW_DATA_END, Placement},
 };
-use crate::{GuestPhysAddr, PAGE_SIZE, memory::GuestMemory, state::Gpr};
+use crate::{GuestPhysAddr, memory::GuestMemory, state::Gpr};
 
 const MAGIC: u32 = 0x336E_C578;
 /// The first version with a memory map.
@@ -98,20 +101,9 @@ fn load_kernel(
         return Err(BootError::Malformed("its PVH entry point is not in what it loads"));
     }
     for segment in &elf.segments {
-        memory.write(GuestPhysAddr::new(segment.start), segment.content)?;
+        write(memory, segment.start, segment.content)?;
         let content = segment.content.len() as u64;
-        zero(memory, segment.start + content, segment.bytes - content)?;
-    }
-    Ok(())
-}
-
-fn zero(memory: &GuestMemory, start: u64, bytes: u64) -> Result<(), BootError> {
-    const ZEROES: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
-    let mut done = 0;
-    while done < bytes {
-        let step = (bytes - done).min(PAGE_SIZE);
-        memory.write(GuestPhysAddr::new(start + done), &ZEROES[..step as usize])?;
-        done += step;
+        write_zeroes(memory, segment.start + content, segment.bytes - content)?;
     }
     Ok(())
 }
@@ -123,13 +115,13 @@ fn load_modules(
     placement: &mut Placement,
     images: &[&[u8]],
 ) -> Result<u64, BootError> {
-    let mut modules = alloc::vec::Vec::with_capacity(images.len());
+    let mut modules = Vec::with_capacity(images.len());
     for image in images {
         let bytes = image.len() as u64;
         let address = placement.take_highest(bytes, FOUR_GIB).ok_or_else(|| {
             BootError::InitrdDoesNotFit { bytes, free: placement.longest_below(FOUR_GIB) }
         })?;
-        memory.write(GuestPhysAddr::new(address), image)?;
+        write(memory, address, image)?;
         modules.push(Module { address, bytes, command_line: 0, reserved: 0 });
     }
     if modules.is_empty() { Ok(0) } else { place(memory, placement, &modules) }
@@ -140,7 +132,7 @@ fn write_memory_map(
     placement: &mut Placement,
     images: &BootImages<'_>,
 ) -> Result<u64, BootError> {
-    let entries: alloc::vec::Vec<_> = images
+    let entries: Vec<_> = images
         .memory_map
         .iter()
         .map(|range| MemoryMapEntry {
@@ -167,3 +159,6 @@ fn place<T: IntoBytes + Immutable>(
     memory.write(GuestPhysAddr::new(at), bytes)?;
     Ok(at)
 }
+
+#[cfg(test)]
+mod tests;

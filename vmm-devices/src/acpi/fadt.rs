@@ -8,12 +8,10 @@ use acpi_tables::{
 
 use super::build::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::{
+    IrqRouter,
     pm::{PM_TIMER_PORT, PM1_CONTROL_PORT, PM1_EVENT_PORT},
     reset::{RESET_CONTROL_PORT, RESET_CONTROL_VALUE},
 };
-
-/// ISA interrupt, and GSI, of the system control interrupt.
-pub(super) const SCI: u8 = 9;
 
 /// IAPC_BOOT_ARCH: there are devices on an ISA bus.
 const LEGACY_DEVICES: u16 = 1 << 0;
@@ -51,7 +49,7 @@ pub(super) fn build(facs: u32, dsdt: u32) -> FADT {
         .flag(Flags::ResetRegSup);
     fadt.dsdt = dsdt.into();
     fadt.x_dsdt = u64::from(dsdt).into();
-    fadt.sci_int = u16::from(SCI).into();
+    fadt.sci_int = (IrqRouter::SCI as u16).into();
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = CENTURY;

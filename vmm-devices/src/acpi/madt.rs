@@ -4,19 +4,16 @@
 use alloc::vec::Vec;
 
 use acpi_tables::{
-    madt::{EnabledStatus, IoApic, ProcessorLocalApic},
+    madt::{EnabledStatus, IoApic as IoApicEntry, ProcessorLocalApic},
     sdt::Sdt,
 };
 
-use super::{
-    build::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, bytes_of},
-    fadt::SCI,
-};
+use super::build::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, bytes_of};
+use crate::{IoApic, IrqRouter};
 
 const REVISION: u8 = 5;
 const HEADER: u32 = 36;
 const LOCAL_APIC_ADDRESS: u32 = 0xFEE0_0000;
-const IO_APIC_ADDRESS: u32 = 0xFEC0_0000;
 /// There is a pair of 8259A, too.
 const PCAT_COMPAT: u32 = 1;
 
@@ -45,9 +42,9 @@ pub(super) fn build(vcpus: u32) -> Vec<u8> {
             _ => entries.extend(x2apic(id)),
         }
     }
-    entries.extend(bytes_of(&IoApic::new(io_apic_id(vcpus), IO_APIC_ADDRESS, 0)));
+    entries.extend(bytes_of(&IoApicEntry::new(io_apic_id(vcpus), IoApic::BASE.as_u64() as u32, 0)));
     entries.extend(source_override(0, TIMER_GSI, AS_BUS));
-    entries.extend(source_override(SCI, u32::from(SCI), HIGH_LEVEL));
+    entries.extend(source_override(IrqRouter::SCI as u8, IrqRouter::SCI, HIGH_LEVEL));
     entries.extend(local_nmi());
     if vcpus > LAST_XAPIC_ID + 1 {
         entries.extend(local_x2apic_nmi());
@@ -58,7 +55,7 @@ pub(super) fn build(vcpus: u32) -> Vec<u8> {
 
 /// The ID after the local APICs' if the four bits of an I/O APIC's ID register can hold it,
 /// else the last of those.
-const fn io_apic_id(vcpus: u32) -> u8 {
+pub(crate) const fn io_apic_id(vcpus: u32) -> u8 {
     if vcpus < 15 { vcpus as u8 } else { 15 }
 }
 

@@ -10,3 +10,4 @@ mod pci_root;
 pub use build::{
     AcpiError, AcpiTables, Blob, MAX_VCPUS, PlatformConfig, TABLES_BASE, TABLES_END, build,
 };
+pub(crate) use madt::io_apic_id;

@@ -96,6 +96,16 @@ fn kernel_finds_everything_where_the_protocol_says() {
 }
 
 #[test]
+fn initrd_may_end_where_memory_ends() {
+    let guest = TestGuest::with_mib(64);
+    let kernel = bzimage();
+    let page = [5; 4096];
+    let images = BootImages { initrd: &[&page, &[]], ..images(&kernel, &guest) };
+    load(&guest.memory, &images).unwrap();
+    assert_eq!(guest.bytes((64 << 20) - 4096, 4096), page);
+}
+
+#[test]
 fn gdt_holds_the_segments_that_are_loaded() {
     let guest = TestGuest::with_mib(64);
     let state = load_one(&guest, &bzimage()).unwrap();
