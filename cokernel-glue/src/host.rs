@@ -5,7 +5,10 @@ use core::ptr::NonNull;
 
 use cokernel::{
     PhysAddr, console,
-    memory::{self, FrameError, FrameRequest, FrameRun},
+    memory::{
+        self,
+        frames::{FrameError, FrameRequest, FrameRun},
+    },
     rtc, smp, time,
 };
 use host_iface::{

@@ -62,16 +62,13 @@ impl<B: Backend> GuestVm<B> {
         let text = |error: &dyn core::fmt::Display| error.to_string();
         let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
         let console = TimedConsole::new(description);
-        let platform = PcPlatform::new(
-            &mut builder,
-            &PcConfig {
-                console: Some(console.clone()),
-                exit_port: description.exit_port,
-                time: HostWallClock::now(&COKERNEL),
-                address_bits: builder.physical_address_bits::<B>(),
-            },
-        )
-        .map_err(|e| text(&e))?;
+        let pc = PcConfig {
+            console: Some(console.clone()),
+            exit_port: description.exit_port,
+            time: HostWallClock::now(&COKERNEL),
+            address_bits: builder.physical_address_bits::<B>(),
+        };
+        let platform = PcPlatform::new(&mut builder, &pc).map_err(|e| text(&e))?;
         limit_time(&mut builder, description)?;
         let initrd: Vec<&[u8]> =
             description.initrd.iter().filter_map(|name| bundle.image(name)).collect();
