@@ -22,7 +22,7 @@ pub fn run<B: Backend>(backend: B, bundle: &Bundle<'_>) -> RunReport {
         vms.extend(reports);
     }
     // A copy holds exactly what it needs, so that its size can be told.
-    let vms = vms.clone();
+    vms = vms.clone();
     let after = memory_in_use(&vms);
     if before != after {
         log::error!("memory is missing after the last VM: {before:?}, now {after:?}");
