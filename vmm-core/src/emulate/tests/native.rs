@@ -14,7 +14,7 @@ use forms::{Case, Form};
 use processor::{ARENA_PAGES, Processor, Registers};
 
 /// Cases per form, each with its own operand size, addressing and values.
-const CASES_PER_FORM: usize = 60;
+const CASES_PER_FORM: usize = 100;
 /// Guest-physical address of the arena.
 const PHYSICAL: u64 = 0x200_0000;
 const STATUS: u64 = CF | PF | AF | ZF | SF | OF;
@@ -111,7 +111,9 @@ fn check_form(form: &Form, random: &mut Random, processor: &Processor, emulated:
         emulated.bus.store_bytes(PHYSICAL, &case.code);
         seed_comparison(random, form, &case, &start, processor, emulated);
         let (cpu, outcome) = emulated.run(arena, &start);
-        if matches!(outcome, Outcome::Fault(_)) && form.may_fault {
+        // A scan of zero leaves its destination as it was on some processors only.
+        let scanned_zero = form.scans && cpu.rflags & ZF != 0;
+        if scanned_zero || (form.may_fault && matches!(outcome, Outcome::Fault(_))) {
             continue;
         }
         let described = format!("{:02x?} from {start:x?}", case.code);
