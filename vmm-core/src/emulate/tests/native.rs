@@ -69,15 +69,15 @@ fn registers(random: &mut Random, arena: u64, form: &Form) -> Registers {
     Registers { gprs, flags: flags | FIXED | IF }
 }
 
-/// Makes the comparison of CMPXCHG succeed half of the time, and bit numbers stay near.
-fn prepare_values(random: &mut Random, form: &Form, case: &Case, registers: &mut Registers) {
+/// Keeps bit numbers small enough to stay within the arena.
+fn limit_bit_number(random: &mut Random, form: &Form, case: &Case, registers: &mut Registers) {
     if form.bit_string {
         let number = random.below(0x4000).wrapping_sub(0x2000);
         registers.gprs[usize::from(case.register)] = number;
     }
 }
 
-/// Puts RDX:RAX where CMPXCHG looks, on both sides.
+/// Puts RDX:RAX where CMPXCHG looks, half of the time, so that it finds it equal.
 fn seed_comparison(
     random: &mut Random,
     form: &Form,
@@ -103,7 +103,7 @@ fn check_form(form: &Form, random: &mut Random, processor: &Processor, emulated:
     for _ in 0..CASES_PER_FORM {
         let mut start = registers(random, arena, form);
         let case = form.case(random, arena, &start);
-        prepare_values(random, form, &case, &mut start);
+        limit_bit_number(random, form, &case, &mut start);
         if case.is_undefined(form, &start) {
             continue;
         }

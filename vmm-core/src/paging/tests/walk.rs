@@ -57,7 +57,7 @@ impl Scenario {
 /// that they are aligned whatever their size. Some entries have a bit set at the edge of a
 /// reserved field.
 fn entry(next: u64) -> impl Strategy<Value = u64> {
-    const EDGES: [u32; 14] = [1, 2, 5, 6, 8, 13, 20, 21, 29, 36, 48, 51, 52, 62];
+    const EDGES: [u32; 15] = [1, 2, 5, 6, 7, 8, 13, 20, 21, 29, 36, 48, 51, 52, 62];
     let rare = prop_oneof![
         10 => Just(0),
         2 => prop::sample::select(&EDGES[..]).prop_map(|bit| 1 << bit),
