@@ -15,6 +15,7 @@ use super::shift::Shift;
 use super::string::StringOperation;
 use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
+use crate::state::Exception;
 
 /// String instructions and their element size.
 fn string_operation(mnemonic: Mnemonic) -> Option<(StringOperation, AccessWidth)> {
@@ -149,6 +150,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => {
                 self.operand_span(1, AccessKind::Read).map(drop)
             }
+            Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => Err(Exception::INVALID_OPCODE.into()),
             _ => Err(Stop::Unsupported),
         }
     }

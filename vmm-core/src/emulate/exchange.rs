@@ -8,6 +8,7 @@ use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::flags::{FlagUpdate, add, sub, when};
 use super::memory::Change;
+use super::operand::Place;
 use super::outcome::{Step, Stop};
 use super::register::GprPart;
 use crate::access::AccessWidth;
@@ -53,12 +54,21 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         Ok(())
     }
 
-    /// CMPXCHG. The destination is written in any case, with its old value if the comparison
-    /// fails.
+    /// CMPXCHG. A destination in memory is written in any case, with its old value if the
+    /// comparison fails. A register then stays as it is, upper half included (seen on AMD
+    /// processors; Intel's manual clears the upper half).
     pub fn compare_exchange(&mut self) -> Step<()> {
         let source = self.register_operand(1)?;
         let accumulator = GprPart::new(Gpr::Rax, source.size);
         let (expected, new) = (self.register(accumulator), self.register(source));
+        if let Place::Register(destination) = self.place(0)? {
+            let old = self.register(destination);
+            self.apply(sub(expected, old, false, source.size).1);
+            let (written, value) =
+                if old == expected { (destination, new) } else { (accumulator, old) };
+            self.set_register(written, value);
+            return Ok(());
+        }
         let locked = self.is_locked();
         let old = self.modify_operand(0, locked, |old| {
             let flags = sub(expected, old, false, source.size).1;

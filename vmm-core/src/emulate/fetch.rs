@@ -81,6 +81,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         match decoder.last_error() {
             DecoderError::None => Ok(true),
             DecoderError::NoMoreBytes => Ok(false),
+            // So the decoder reports an instruction that does not end within 15 bytes.
+            _ if decoder.position() == MAX_INSTRUCTION_LENGTH => {
+                Err(Exception::GENERAL_PROTECTION.into())
+            }
             _ => Err(Exception::INVALID_OPCODE.into()),
         }
     }

@@ -9,8 +9,9 @@
 //!
 //! Faults are precise: segment, canonical, paging and alignment checks of all operands come
 //! before the first effect, so that an instruction either completes or changes nothing.
-//! Accesses by several instructions' worth of repetition stop at a bound and report
-//! [`Outcome::Repeat`], with RCX, RSI and RDI exactly where an interrupt would find them.
+//! Repeated string instructions stop at a bound and report [`Outcome::Repeat`], with RCX, RSI
+//! and RDI exactly where an interrupt would find them. Locked instructions are atomic in RAM,
+//! except across a page boundary.
 //!
 //! Instructions that need state beyond [`EmulatorCpu`] (SSE, x87, far transfers, loads of
 //! segment registers in protected mode) are [`Outcome::Unsupported`]. Data breakpoints of the
@@ -139,6 +140,11 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     fn outcome_of(&self, stop: Stop) -> Outcome {
-        stop.outcome(!self.mode.protected, self.bytes)
+        let mut bytes = self.bytes;
+        // Unknown instructions are reported without the bytes fetched beyond them.
+        if self.instruction.len() != 0 {
+            bytes.length = bytes.length.min(self.instruction.len() as u8);
+        }
+        stop.outcome(!self.mode.protected, bytes)
     }
 }

@@ -166,9 +166,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             offset = offset.wrapping_add(self.address_register(base)?);
         }
         if index != Register::None {
-            let scaled =
-                self.address_register(index)? * u64::from(instruction.memory_index_scale());
-            offset = offset.wrapping_add(scaled);
+            let scale = u64::from(instruction.memory_index_scale());
+            offset = offset.wrapping_add(self.address_register(index)?.wrapping_mul(scale));
         }
         let mask = self.address_mask();
         Ok(EffectiveAddress { segment, offset: offset & mask, mask })

@@ -7,7 +7,6 @@ use super::cpu::EmulatorCpu;
 use super::outcome::{Outcome, Step, Stop};
 use super::register::GprPart;
 use crate::access::AccessWidth;
-use crate::address::GuestVirtAddr;
 use crate::paging::walk::{Access, AccessKind, Privilege};
 use crate::state::rflags::IOPL;
 use crate::state::{Exception, Gpr, SegmentRegister};
@@ -72,7 +71,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     fn system_byte(&mut self, linear: u64) -> Step<u64> {
         let access = Access { kind: AccessKind::Read, privilege: Privilege::ImplicitSupervisor };
         let linear = if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF };
-        let address = self.translate_as(GuestVirtAddr::new(linear).as_u64(), access)?;
+        let address = self.translate_as(linear, access)?;
         self.bus
             .read(address, AccessWidth::Byte)
             .map(|value| value & 0xFF)

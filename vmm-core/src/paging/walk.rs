@@ -9,8 +9,13 @@
 //! In PAE paging the four page-directory-pointer entries are read from memory on each walk,
 //! as AMD processors do.
 
+mod space;
+
+pub use space::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege, Rights, page_fault};
+
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
-use crate::state::{ControlRegisters, cr0, cr4, efer};
+use crate::state::cr4;
+use space::Mode;
 
 /// Nothing answered at a guest-physical address, or it refused the access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,55 +60,6 @@ pub trait PhysicalMemory {
     ) -> Result<bool, BusError>;
 }
 
-/// What the virtual processor model offers to paging (CPUID 0x80000008 and 0x80000001).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PagingFeatures {
-    /// Width of a physical address in bits (MAXPHYADDR), 32 to 52.
-    pub physical_address_bits: u8,
-    /// 1 GiB pages exist.
-    pub gigabyte_pages: bool,
-}
-
-/// Everything that decides how a linear address is translated.
-#[derive(Clone, Copy, Debug)]
-pub struct AddressSpace {
-    /// The control registers.
-    pub control: ControlRegisters,
-    /// RFLAGS.AC: lifts SMAP for explicit supervisor accesses.
-    pub alignment_check: bool,
-    /// The processor model.
-    pub features: PagingFeatures,
-}
-
-/// Kind of an access. Read-modify-write counts as a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "self-explanatory")]
-pub enum AccessKind {
-    Read,
-    Write,
-    Fetch,
-}
-
-/// On whose behalf memory is accessed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Privilege {
-    /// At CPL 3.
-    User,
-    /// At CPL 0 to 2.
-    Supervisor,
-    /// By the processor itself to a system structure (GDT, TSS, …), at any CPL.
-    ImplicitSupervisor,
-}
-
-/// An access to be translated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Access {
-    /// Kind.
-    pub kind: AccessKind,
-    /// Privilege.
-    pub privilege: Privilege,
-}
-
 /// Size of the page an address lies in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageSize {
@@ -127,21 +83,6 @@ impl PageSize {
             Self::Size1G => 1 << 30,
         }
     }
-}
-
-/// Rights of a page: those of all levels of its tables combined.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rights {
-    /// R/W set at every level.
-    pub write: bool,
-    /// U/S set at every level.
-    pub user: bool,
-    /// NX at no level.
-    pub execute: bool,
-}
-
-impl Rights {
-    const ALL: Self = Self { write: true, user: true, execute: true };
 }
 
 /// A successful translation.
@@ -172,20 +113,6 @@ pub enum TranslateError {
     UnsupportedMode,
 }
 
-/// Bits of the error code of #PF (AMD APM vol. 2, 8.4.2).
-pub mod page_fault {
-    /// The page was present: a matter of rights or of reserved bits.
-    pub const PRESENT: u32 = 1 << 0;
-    /// The access was a write.
-    pub const WRITE: u32 = 1 << 1;
-    /// The access was made in user mode.
-    pub const USER: u32 = 1 << 2;
-    /// A reserved bit was set in an entry.
-    pub const RESERVED: u32 = 1 << 3;
-    /// The access was an instruction fetch (where NX or SMEP is on).
-    pub const FETCH: u32 = 1 << 4;
-}
-
 /// Bits of page-table entries (AMD APM vol. 2, 5.4.1).
 mod entry {
     pub const PRESENT: u64 = 1 << 0;
@@ -202,75 +129,6 @@ mod entry {
 
 /// How often a walk restarts because an entry changed under it.
 const MAX_RESTARTS: usize = 32;
-
-/// Paging structure in use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mode {
-    Unpaged,
-    Legacy32,
-    Pae,
-    FourLevel,
-}
-
-impl AddressSpace {
-    fn mode(&self) -> Result<Mode, TranslateError> {
-        let control = &self.control;
-        if control.cr0 & cr0::PG == 0 {
-            return Ok(Mode::Unpaged);
-        }
-        if control.efer & efer::LMA != 0 {
-            if control.cr4 & (cr4::LA57 | cr4::PKE) != 0 {
-                return Err(TranslateError::UnsupportedMode);
-            }
-            return Ok(Mode::FourLevel);
-        }
-        Ok(if control.cr4 & cr4::PAE != 0 { Mode::Pae } else { Mode::Legacy32 })
-    }
-
-    fn no_execute_enabled(&self) -> bool {
-        self.control.efer & efer::NXE != 0 && self.control.cr4 & cr4::PAE != 0
-    }
-
-    /// Bits of an address field that lie above the physical address width.
-    fn beyond_physical(&self) -> u64 {
-        let width = u32::from(self.features.physical_address_bits.clamp(32, 52));
-        entry::ADDRESS & !((1 << width) - 1)
-    }
-
-    fn error_code(&self, access: Access, cause: u32) -> u32 {
-        let mut code = cause;
-        if access.kind == AccessKind::Write {
-            code |= page_fault::WRITE;
-        }
-        if access.privilege == Privilege::User {
-            code |= page_fault::USER;
-        }
-        let reports_fetch = self.no_execute_enabled() || self.control.cr4 & cr4::SMEP != 0;
-        if access.kind == AccessKind::Fetch && reports_fetch {
-            code |= page_fault::FETCH;
-        }
-        code
-    }
-
-    /// Whether a page with `rights` may be accessed so (AMD APM vol. 2, 5.6).
-    fn permits(&self, rights: Rights, access: Access) -> bool {
-        let control = &self.control;
-        let supervisor = access.privilege != Privilege::User;
-        if !supervisor && !rights.user {
-            return false;
-        }
-        if access.kind == AccessKind::Fetch {
-            let smep = supervisor && rights.user && control.cr4 & cr4::SMEP != 0;
-            return rights.execute && !smep;
-        }
-        let lifted = self.alignment_check && access.privilege == Privilege::Supervisor;
-        if supervisor && rights.user && control.cr4 & cr4::SMAP != 0 && !lifted {
-            return false;
-        }
-        let ignores_read_only = supervisor && control.cr0 & cr0::WP == 0;
-        access.kind != AccessKind::Write || rights.write || ignores_read_only
-    }
-}
 
 /// Translates `address` for `access` and sets accessed and dirty bits as a processor would.
 ///

@@ -143,6 +143,8 @@ pub struct TestBus {
     pub port_value: u32,
     /// This many compare-and-exchanges fail with another CPU's write of this value first.
     pub interference: Option<(u32, u64)>,
+    /// The other CPU's value goes up each time.
+    pub counting: bool,
     tables: u64,
 }
 
@@ -157,6 +159,7 @@ impl TestBus {
             log: Vec::new(),
             port_value: 0x1234_5678,
             interference: None,
+            counting: false,
             tables: ROOT,
         };
         pages.iter().chain([&ROOT]).for_each(|page| bus.add(*page));
@@ -305,6 +308,7 @@ impl GuestBus for TestBus {
             && *times > 0
         {
             *times -= 1;
+            *value += u64::from(self.counting);
             let value = *value;
             self.store(at, size.length(), value);
         }

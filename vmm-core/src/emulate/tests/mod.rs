@@ -4,7 +4,7 @@
 mod faults;
 mod machine;
 mod memory;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;
 mod ports;
 mod random;

@@ -14,7 +14,7 @@ use forms::{Case, Form};
 use processor::{ARENA_PAGES, Processor, Registers};
 
 /// Cases per form, each with its own operand size, addressing and values.
-const CASES_PER_FORM: usize = 60;
+const CASES_PER_FORM: usize = 100;
 /// Guest-physical address of the arena.
 const PHYSICAL: u64 = 0x200_0000;
 const STATUS: u64 = CF | PF | AF | ZF | SF | OF;
@@ -69,15 +69,15 @@ fn registers(random: &mut Random, arena: u64, form: &Form) -> Registers {
     Registers { gprs, flags: flags | FIXED | IF }
 }
 
-/// Makes the comparison of CMPXCHG succeed half of the time, and bit numbers stay near.
-fn prepare_values(random: &mut Random, form: &Form, case: &Case, registers: &mut Registers) {
+/// Keeps bit numbers small enough to stay within the arena.
+fn limit_bit_number(random: &mut Random, form: &Form, case: &Case, registers: &mut Registers) {
     if form.bit_string {
         let number = random.below(0x4000).wrapping_sub(0x2000);
         registers.gprs[usize::from(case.register)] = number;
     }
 }
 
-/// Puts RDX:RAX where CMPXCHG looks, on both sides.
+/// Puts RDX:RAX where CMPXCHG looks, half of the time, so that it finds it equal.
 fn seed_comparison(
     random: &mut Random,
     form: &Form,
@@ -103,7 +103,7 @@ fn check_form(form: &Form, random: &mut Random, processor: &Processor, emulated:
     for _ in 0..CASES_PER_FORM {
         let mut start = registers(random, arena, form);
         let case = form.case(random, arena, &start);
-        prepare_values(random, form, &case, &mut start);
+        limit_bit_number(random, form, &case, &mut start);
         if case.is_undefined(form, &start) {
             continue;
         }
@@ -111,7 +111,9 @@ fn check_form(form: &Form, random: &mut Random, processor: &Processor, emulated:
         emulated.bus.store_bytes(PHYSICAL, &case.code);
         seed_comparison(random, form, &case, &start, processor, emulated);
         let (cpu, outcome) = emulated.run(arena, &start);
-        if matches!(outcome, Outcome::Fault(_)) && form.may_fault {
+        // A scan of zero leaves its destination as it was on some processors only.
+        let scanned_zero = form.scans && cpu.rflags & ZF != 0;
+        if scanned_zero || (form.may_fault && matches!(outcome, Outcome::Fault(_))) {
             continue;
         }
         let described = format!("{:02x?} from {start:x?}", case.code);
