@@ -84,7 +84,12 @@ impl FpuState {
 
     /// XCR0 as the guest set it.
     pub fn xcr0(&self) -> u64 {
-        self.xcr0
+        match self.support {
+            // The register and not what was noted: QEMU 7.2 executes XSETBV in the guest
+            // although the control block intercepts it.
+            FpuSupport::Xsave { .. } if self.loaded => read_xcr0(),
+            _ => self.xcr0,
+        }
     }
 
     /// Sets XCR0, which was checked against what the CPU supports; at once if loaded.
@@ -109,6 +114,7 @@ impl FpuState {
 
     /// Takes the state off the calling CPU and leaves reset state in its place.
     pub fn put(&mut self) {
+        self.xcr0 = self.xcr0();
         if let FpuSupport::Xsave { components, .. } = self.support {
             // All components, whatever the guest enabled last: a disabled one keeps its data.
             self.write_xcr0(components);
