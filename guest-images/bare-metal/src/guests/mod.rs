@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One module for each guest; `run` gives its exit value.
+
+pub mod counter;
+pub mod denied;
+pub mod exceptions;
+
+pub mod hello;
