@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One module for each guest; `run` gives its exit value.
 
+pub mod console;
 pub mod counter;
 pub mod denied;
 pub mod exceptions;
 
 pub mod hello;
+pub mod hostile;
+pub mod msr_cpuid;
+pub mod nmi;

@@ -108,6 +108,12 @@ pub fn halt_forever() {
     unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
 }
 
+/// Waits for a non-maskable interrupt.
+pub fn halt_once() {
+    // SAFETY: handlers keep all registers.
+    unsafe { asm!("hlt") };
+}
+
 /// Lets interrupts in and waits for one; they are off again afterwards.
 pub fn wait_for_interrupt() {
     // SAFETY: handlers keep all registers; `sti` takes effect after `hlt` has begun.

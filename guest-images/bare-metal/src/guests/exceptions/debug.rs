@@ -20,7 +20,7 @@ static WATCHED: Fixed<u64> = Fixed::new(0);
 pub fn run(report: &mut Report) {
     single_step(report);
     if is_tcg_cpu() {
-        report.skip("INT1", "QEMU's TCG takes it for its own debugger");
+        report.skip("INT1", "QEMU's TCG does not deliver it as #DB");
     } else {
         trap_behind(report, "INT1", run!(Place::KERNEL, [".byte 0xF1"]), DB);
         trap_behind(report, "INT1 in user mode", run!(Place::USER, [".byte 0xF1"]), DB);
