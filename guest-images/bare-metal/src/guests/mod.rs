@@ -10,3 +10,4 @@ pub mod hello;
 pub mod hostile;
 pub mod msr_cpuid;
 pub mod nmi;
+pub mod strio;
