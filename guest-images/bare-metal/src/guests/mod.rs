@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One module for each guest; `run` gives its exit value.
 
+pub mod acpi;
 pub mod console;
 pub mod counter;
 pub mod denied;
@@ -8,6 +9,8 @@ pub mod exceptions;
 
 pub mod hello;
 pub mod hostile;
+pub mod mmio;
 pub mod msr_cpuid;
 pub mod nmi;
 pub mod strio;
+pub mod timers;

@@ -98,6 +98,7 @@ boot_pdpt:
     .quad boot_pd + 0x2007
     .quad boot_pd + 0x3007
     .fill 508, 8, 0
+    .global boot_pd
 boot_pd:
     .set frame, 0
     .rept 2048

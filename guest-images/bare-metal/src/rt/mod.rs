@@ -5,6 +5,7 @@
 pub mod console;
 #[macro_use]
 pub mod trap;
+pub mod acpi;
 pub mod apic;
 pub mod boot;
 pub mod cell;

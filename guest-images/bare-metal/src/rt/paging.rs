@@ -20,6 +20,7 @@ pub const PAGE: u64 = 0x1000;
 unsafe extern "C" {
     static mut window_pt: [u64; WINDOW_PAGES];
     static mut window_pd: [u64; 512];
+    static mut boot_pd: [u64; 2048];
 }
 
 /// Linear address of a page of the window.
@@ -51,6 +52,23 @@ pub fn set_directory_entry(index: usize, entry: u64) {
             (&raw mut window_pd).cast::<u64>().add(index).write_volatile(entry);
             asm!("invlpg [{}]", in(reg) WINDOW + ((index as u64) << 21), options(nostack));
         }
+    }
+}
+
+/// Linear address of two neighbouring large pages that the tests map anew, near enough to the
+/// program for addresses relative to RIP.
+pub const NEAR: u64 = 0x4000_0000;
+/// Size of a large page.
+pub const LARGE: u64 = 0x20_0000;
+const LARGE_FLAG: u64 = 1 << 7;
+
+/// Maps one of the two large pages at [`NEAR`]; `entry` is its frame with flags.
+pub fn map_near(second: bool, entry: u64) {
+    let index = (NEAR / LARGE) as usize + usize::from(second);
+    // SAFETY: within the tables of the first 4 GiB, at a place where no memory is.
+    unsafe {
+        (&raw mut boot_pd).cast::<u64>().add(index).write_volatile(entry | LARGE_FLAG);
+        asm!("invlpg [{}]", in(reg) index as u64 * LARGE, options(nostack));
     }
 }
 
