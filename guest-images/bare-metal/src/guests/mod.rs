@@ -10,6 +10,7 @@ pub mod exceptions;
 pub mod hello;
 pub mod hostile;
 pub mod mmio;
+pub mod modes;
 pub mod msr_cpuid;
 pub mod nmi;
 pub mod strio;
