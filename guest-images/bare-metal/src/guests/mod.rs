@@ -13,5 +13,6 @@ pub mod mmio;
 pub mod modes;
 pub mod msr_cpuid;
 pub mod nmi;
+pub mod smp;
 pub mod strio;
 pub mod timers;

@@ -23,7 +23,6 @@ pub const VERSION: u32 = 0x30;
 pub const TPR: u32 = 0x80;
 pub const PPR: u32 = 0xA0;
 pub const EOI: u32 = 0xB0;
-pub const LDR: u32 = 0xD0;
 pub const SPURIOUS: u32 = 0xF0;
 pub const ISR: u32 = 0x100;
 pub const IRR: u32 = 0x200;

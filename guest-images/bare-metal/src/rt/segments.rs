@@ -5,6 +5,9 @@ use core::arch::asm;
 
 use super::cell::Fixed;
 
+// Assembly also uses 0x20, 16-bit code for privilege level 0 with base 0, and 0x68, 16-bit data
+// with base 0 and limit 0xFFFF.
+
 /// CPUs that have descriptors and stacks.
 pub const MAX_CPUS: usize = 8;
 
@@ -12,8 +15,6 @@ pub const KERNEL_CODE: u16 = 0x08;
 pub const KERNEL_DATA: u16 = 0x10;
 /// 32-bit flat code for privilege level 0.
 pub const KERNEL_CODE32: u16 = 0x18;
-/// 16-bit code for privilege level 0, base 0.
-pub const KERNEL_CODE16: u16 = 0x20;
 /// 32-bit flat code for privilege level 3; SYSRET wants data and 64-bit code to follow it.
 pub const USER_CODE32: u16 = 0x28 | 3;
 pub const USER_DATA: u16 = 0x30 | 3;
@@ -25,8 +26,6 @@ pub const SCRATCH: u16 = 0x48;
 pub const TASK: u16 = 0x50;
 /// 32-bit task state, for virtual-8086 mode.
 pub const TASK32: u16 = 0x60;
-/// 16-bit data, base 0, limit 0xFFFF.
-pub const DATA16: u16 = 0x68;
 /// Number of descriptor slots.
 const SLOTS: usize = 16;
 

@@ -51,11 +51,10 @@ fn caches(report: &mut Report) {
     report.equal("WBINVD", run!(Place::KERNEL, ["wbinvd"]).cause(), (DONE, 0));
     let at = SCRATCH.get().cast::<u64>();
     // SAFETY: the test's own page.
-    let kept = unsafe {
-        at.write_volatile(0x5A5A);
-        let trap = run!(Place::KERNEL, ["invd"]);
-        (trap.cause(), at.read_volatile())
-    };
+    unsafe { at.write_volatile(0x5A5A) };
+    let cause = run!(Place::KERNEL, ["invd"]).cause();
+    // SAFETY: as above.
+    let kept = (cause, unsafe { at.read_volatile() });
     // Were INVD to reach a real cache, the guest's writes would be lost.
     report.equal("INVD loses nothing", kept, ((DONE, 0), 0x5A5A));
     report.equal("INVD in user mode", run!(Place::USER, ["invd"]).cause(), (GP, 0));
