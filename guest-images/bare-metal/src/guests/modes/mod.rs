@@ -110,7 +110,7 @@ fn prepare() {
         table.add(0x9F).write(apic::IOAPIC as u32 | 0x07);
         let pointers = POINTERS.get().cast::<u64>();
         for index in 0..4 {
-            pointers.add(index).write((&raw const boot_pd) as u64 + index as u64 * 0x1000 | 1);
+            pointers.add(index).write(((&raw const boot_pd) as u64 + index as u64 * 0x1000) | 1);
         }
 
         let task = TASK_STATE.get().cast::<u8>();
