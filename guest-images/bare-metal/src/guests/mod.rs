@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One module for each guest; `run` gives its exit value.
+
+pub mod acpi;
+pub mod console;
+pub mod counter;
+pub mod denied;
+pub mod exceptions;
+
+pub mod hello;
+pub mod hostile;
+pub mod mmio;
+pub mod modes;
+pub mod msr_cpuid;
+pub mod nmi;
+pub mod smp;
+pub mod strio;
+pub mod timers;

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Application processors: started by INIT and SIPI, interrupts each way, shared memory.
+//!
+//! Skipped with one CPU. Starts no more CPUs than the runtime has stacks for.
+
+use core::arch::global_asm;
+use core::ptr;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::rt::apic::{self, ICR_ALL_BUT_SELF, ICR_ASSERT, ICR_INIT, ICR_NMI, ICR_STARTUP};
+use crate::rt::cell::Fixed;
+use crate::rt::report::Report;
+use crate::rt::segments::{self, MAX_CPUS};
+use crate::rt::trap::{self, Frame, NMI};
+use crate::rt::{acpi, cpu, interrupts, pic, pit};
+
+/// Page of the start-up code, which a SIPI names by its number.
+const START_PAGE: u64 = 0x9000;
+const STACK: usize = 0x4000;
+/// Vector that a CPU answers with `ANSWER` to the boot CPU.
+const CALL: u64 = 0x51;
+const ANSWER: u64 = 0x52;
+const COUNT: u64 = 0x53;
+const ADDITIONS: u64 = 20_000;
+
+static STACKS: Fixed<[[u8; STACK]; MAX_CPUS]> = Fixed::new([[0; STACK]; MAX_CPUS]);
+static READY: AtomicU32 = AtomicU32::new(0);
+static APIC_ID: AtomicU32 = AtomicU32::new(0);
+static BOOT_CPU: AtomicU32 = AtomicU32::new(0);
+static NMIS: AtomicU32 = AtomicU32::new(0);
+static SUM: AtomicU64 = AtomicU64::new(0);
+static FINISHED: AtomicU32 = AtomicU32::new(0);
+
+global_asm!(
+    r#"
+    .section .rodata.smp, "a", @progbits
+    .balign 16
+    .global smp_low_start
+smp_low_start:
+    .code16
+    cli
+    xor ax, ax
+    mov ds, ax
+    .byte 0x66, 0x0F, 0x01, 0x16    # LGDT with a 32-bit base
+    .word 0x9000 + (smp_gdt_pointer - smp_low_start)
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    .byte 0x66, 0xEA
+    .long smp_start32
+    .word 0x18
+    .balign 8
+smp_gdt:
+    .quad 0
+    .quad 0x00AF9B000000FFFF
+    .quad 0x00CF93000000FFFF
+    .quad 0x00CF9B000000FFFF
+smp_gdt_pointer:
+    .word 31
+    .long 0x9000 + (smp_gdt - smp_low_start)
+    .global smp_low_end
+smp_low_end:
+
+    .text
+    .code32
+smp_start32:
+    mov eax, 0x10
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    mov esp, [smp_stack]
+    call enter_long_mode_tables
+    .byte 0xEA
+    .long smp_start64
+    .word 0x08
+    .code64
+smp_start64:
+    mov eax, 0x10
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    mov edi, [smp_index]
+    xor ebp, ebp
+    call {start}
+
+    .section .bss.smp, "aw", @nobits
+    .balign 8
+    .global smp_stack
+smp_stack:
+    .skip 8
+    .global smp_index
+smp_index:
+    .skip 8
+    .text
+    "#,
+    start = sym start,
+);
+
+unsafe extern "C" {
+    static smp_low_start: u8;
+    static smp_low_end: u8;
+    static mut smp_stack: u64;
+    static mut smp_index: u64;
+}
+
+/// An application processor in 64-bit mode.
+extern "C" fn start(index: u32) -> ! {
+    segments::load(index as usize);
+    trap::reload_idt();
+    apic::enable(apic::is_x2apic());
+    APIC_ID.store(apic::id(), Ordering::SeqCst);
+    READY.fetch_add(1, Ordering::SeqCst);
+    loop {
+        cpu::wait_for_interrupt();
+    }
+}
+
+fn called(_: &mut Frame) {
+    apic::end_of_interrupt();
+    apic::send(BOOT_CPU.load(Ordering::SeqCst), ANSWER as u32);
+}
+
+/// Adds to a sum that all CPUs share.
+fn add(_: &mut Frame) {
+    apic::end_of_interrupt();
+    for _ in 0..ADDITIONS {
+        SUM.fetch_add(1, Ordering::SeqCst);
+    }
+    FINISHED.fetch_add(1, Ordering::SeqCst);
+}
+
+fn nmi(_: &mut Frame) {
+    NMIS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Waits up to half a second for a count.
+fn reaches(count: &AtomicU32, expected: u32) -> bool {
+    for _ in 0..50 {
+        if count.load(Ordering::SeqCst) >= expected {
+            return true;
+        }
+        pit::wait_10_ms();
+    }
+    count.load(Ordering::SeqCst) >= expected
+}
+
+/// Runs the tests.
+pub fn run() -> u32 {
+    let mut report = Report::default();
+    pic::init();
+    apic::enable(false);
+    let own = apic::id();
+    BOOT_CPU.store(own, Ordering::SeqCst);
+    let others = || acpi::cpu_apic_ids().filter(move |&id| id != own).take(MAX_CPUS - 1);
+    let count = others().count() as u32;
+    if count == 0 {
+        report.skip("application processors", "there is one CPU");
+        return report.finish();
+    }
+    prepare();
+    for (index, id) in others().enumerate() {
+        report.equal(format_args!("CPU {id} starts"), start_cpu(index + 1, id), Some(id));
+    }
+    calls(&mut report, others());
+    broadcast(&mut report, count);
+    non_maskable(&mut report, others());
+    shared(&mut report, count);
+    for (index, id) in others().enumerate() {
+        report.equal(format_args!("CPU {id} starts again"), start_cpu(index + 1, id), Some(id));
+    }
+    calls(&mut report, others());
+    for id in others() {
+        apic::send(id, ICR_INIT | ICR_ASSERT);
+    }
+    report.finish()
+}
+
+fn prepare() {
+    let first = &raw const smp_low_start;
+    // SAFETY: memory below 640 KiB is free; the loader's start info has been copied.
+    unsafe {
+        let length = (&raw const smp_low_end).offset_from_unsigned(first);
+        ptr::copy_nonoverlapping(first, START_PAGE as *mut u8, length);
+    }
+    trap::handle(CALL, Some(called));
+    trap::handle(COUNT, Some(add));
+    trap::handle(NMI, Some(nmi));
+    interrupts::count(ANSWER);
+}
+
+/// INIT, then SIPI; gives the identifier that the CPU reports.
+fn start_cpu(index: usize, id: u32) -> Option<u32> {
+    READY.store(0, Ordering::SeqCst);
+    // SAFETY: no other CPU is starting; the stack is this one's own.
+    unsafe {
+        (&raw mut smp_index).write_volatile(index as u64);
+        (&raw mut smp_stack).write_volatile(STACKS.address() + ((index + 1) * STACK) as u64);
+    }
+    apic::send(id, ICR_INIT | ICR_ASSERT);
+    pit::wait_10_ms();
+    let none_before = READY.load(Ordering::SeqCst) == 0;
+    apic::send(id, ICR_STARTUP | ICR_ASSERT | (START_PAGE >> 12) as u32);
+    let started = reaches(&READY, 1);
+    // A second SIPI finds the CPU running and must not matter.
+    apic::send(id, ICR_STARTUP | ICR_ASSERT | (START_PAGE >> 12) as u32);
+    pit::wait_10_ms();
+    let once = READY.load(Ordering::SeqCst) == 1;
+    (none_before && started && once).then(|| APIC_ID.load(Ordering::SeqCst))
+}
+
+fn calls(report: &mut Report, others: impl Iterator<Item = u32>) {
+    for id in others {
+        interrupts::reset(ANSWER);
+        for _ in 0..10 {
+            let before = interrupts::seen(ANSWER);
+            apic::send(id, ICR_ASSERT | CALL as u32);
+            interrupts::wait(ANSWER, before + 1, 1 << 31);
+        }
+        report.equal(format_args!("CPU {id} answers"), interrupts::seen(ANSWER), 10);
+    }
+}
+
+fn broadcast(report: &mut Report, count: u32) {
+    interrupts::reset(ANSWER);
+    apic::send(0, ICR_ALL_BUT_SELF | ICR_ASSERT | CALL as u32);
+    // Answers that wait at the same time may become one.
+    interrupts::wait(ANSWER, count, 1 << 28);
+    let seen = interrupts::seen(ANSWER);
+    report.within("answers to a broadcast", seen.into(), 1, count.into());
+}
+
+fn non_maskable(report: &mut Report, others: impl Iterator<Item = u32>) {
+    for id in others {
+        NMIS.store(0, Ordering::SeqCst);
+        apic::send(id, ICR_NMI | ICR_ASSERT);
+        reaches(&NMIS, 1);
+        pit::wait_10_ms();
+        report.equal(format_args!("CPU {id} gets an NMI"), NMIS.load(Ordering::SeqCst), 1);
+    }
+}
+
+fn shared(report: &mut Report, count: u32) {
+    apic::send(0, ICR_ALL_BUT_SELF | ICR_ASSERT | COUNT as u32);
+    for _ in 0..ADDITIONS {
+        SUM.fetch_add(1, Ordering::SeqCst);
+    }
+    let finished = reaches(&FINISHED, count);
+    let expected = (u64::from(count) + 1) * ADDITIONS;
+    report.equal(
+        "all CPUs count together",
+        (finished, SUM.load(Ordering::SeqCst)),
+        (true, expected),
+    );
+}

@@ -1,4 +1,0 @@
-// SPDX-License-Identifier: MIT OR Apache-2.0
-//! Developer and operator commands.
-
-fn main() {}
