@@ -23,7 +23,7 @@ const FOLDERS: [&str; 14] = [
 /// # Errors
 /// When Cargo fails.
 pub fn build_stamp(paths: &Paths) -> Result<PathBuf> {
-    cargo_build::bare_metal(paths, "init-stamp", "init-stamp")
+    cargo_build::bare_metal(paths, "init-stamp", "init-stamp", &[])
 }
 
 /// The initial RAM disk made of these parts, built if these very parts were not used before.

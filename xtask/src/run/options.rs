@@ -23,8 +23,8 @@ pub struct GuestOptions {
     /// [default: a busybox made by this tool]
     #[arg(long, value_name = "FILE")]
     pub initrd: Vec<PathBuf>,
-    /// Added to the end of the kernel command line. With the default initial RAM disk that line
-    /// is: console=ttyS0 quiet panic=-1 no_timer_check nowatchdog
+    /// Added to the end of the kernel command line, which for a Linux kernel is:
+    /// console=ttyS0 quiet panic=-1 no_timer_check nowatchdog
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Option<String>,
     /// Guest memory in MiB
@@ -139,7 +139,11 @@ impl RunOptions {
 }
 
 impl GuestOptions {
-    fn check(&self) -> Result<()> {
+    /// Checks what the option parser cannot.
+    ///
+    /// # Errors
+    /// One line that names the option at fault.
+    pub fn check(&self) -> Result<()> {
         ensure!(self.smp != 0, "--smp 0: a guest needs at least one virtual CPU");
         ensure!(
             self.smp <= MOST_VCPUS,

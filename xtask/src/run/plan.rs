@@ -154,7 +154,10 @@ const fn default_cpu(accelerator: Accelerator) -> &'static str {
 }
 
 /// Looks at the files the user named, before anything is fetched or built for them.
-fn check_files(options: &GuestOptions) -> Result<()> {
+///
+/// # Errors
+/// One line that names the file at fault.
+pub fn check_files(options: &GuestOptions) -> Result<()> {
     if let Some(kernel) = &options.kernel {
         kernel_file::inspect(kernel)?;
     }

@@ -65,7 +65,11 @@ pub fn from_log(log: &Path) -> Result<Option<RunReport>> {
     parse(&String::from_utf8_lossy(&text)).with_context(|| format!("in {}", log.display()))
 }
 
-fn parse(log: &str) -> Result<Option<RunReport>> {
+/// The last report in the text of a log.
+///
+/// # Errors
+/// When it cannot be read or is of another version.
+pub fn parse(log: &str) -> Result<Option<RunReport>> {
     let Some(json) = log.lines().rev().find_map(|line| line.strip_prefix(REPORT_PREFIX)) else {
         return Ok(None);
     };
