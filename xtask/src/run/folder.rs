@@ -32,7 +32,7 @@ impl RunFolder {
         fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
         prune(&parent);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let prefix = format!("{:013}-", now.as_millis());
+        let prefix = format!("{:020}-", now.as_nanos());
         let path = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(&parent)
@@ -85,7 +85,8 @@ mod tests {
         let oldest = RunFolder::create(&paths).unwrap();
         fs::write(oldest.file("bundle.cpio"), "x").unwrap();
         let second = RunFolder::create(&paths).unwrap().path.clone();
-        for _ in 0..KEPT {
+        // The new folder comes after old ones are removed, and the oldest one stays.
+        for _ in 0..KEPT + 1 {
             drop(RunFolder::create(&paths).unwrap());
         }
         assert!(oldest.path.is_dir());
