@@ -1,4 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Developer and operator commands.
+//! Developer and operator commands, started as `cargo xtask`.
 
-fn main() {}
+mod bench;
+mod cargo_build;
+mod check;
+mod clean;
+mod cli;
+mod console;
+mod cpio;
+mod image;
+mod iso;
+mod kernel_file;
+mod lint;
+mod memory;
+mod paths;
+mod platform;
+mod process;
+mod progress;
+mod regress;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::parse().and_then(cli::Cli::execute) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.is::<cli::UsageError>();
+            ExitCode::from(if usage { cli::USAGE } else { run::outcome::FAILED })
+        }
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask bench`: measurements.
+
+mod boot;
+mod probe;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::paths::Paths;
+
+/// Measures Alcazar.
+#[derive(Clone, Debug, Args)]
+pub struct BenchOptions {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    Boot(boot::BootOptions),
+}
+
+/// Measures what was asked for and prints it.
+///
+/// # Errors
+/// When a measurement fails.
+pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
+    match &options.what {
+        What::Boot(options) => boot::run(paths, options).map(|()| 0),
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Building the bare-metal binaries of this workspace.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::paths::Paths;
+use crate::{process, setup};
+
+/// Target of everything that runs without an operating system.
+pub const BARE_METAL: &str = "x86_64-unknown-none";
+
+/// What is read of Cargo's messages (The Cargo Book, "External tools").
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// The Cargo that runs this program.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Builds the bootable image of the co-kernel with the VMM.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn cokernel(paths: &Paths) -> Result<PathBuf> {
+    let image = bare_metal(paths, "cokernel-glue", "alcazar", &[])?;
+    with_symbols(paths, &image)
+}
+
+/// Builds the co-kernel's self-test.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn selftest(paths: &Paths) -> Result<PathBuf> {
+    let image = bare_metal(paths, "cokernel", "cokernel-selftest", &["selftest"])?;
+    with_symbols(paths, &image)
+}
+
+/// Builds binary `name` of `package` for bare metal and gives its path. Shows the compiler's
+/// messages only when it fails.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn bare_metal(paths: &Paths, package: &str, name: &str, features: &[&str]) -> Result<PathBuf> {
+    setup::rust::ensure_target(BARE_METAL)?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--target", BARE_METAL]);
+    command.args(["--package", package, "--bin", name, "--features", &features.join(",")]);
+    find(build(paths, command, package)?, name)
+}
+
+/// Builds all binaries of `package` for bare metal and gives names and paths.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn bare_metal_binaries(paths: &Paths, package: &str) -> Result<Vec<(String, PathBuf)>> {
+    setup::rust::ensure_target(BARE_METAL)?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--target", BARE_METAL, "--package", package, "--bins"]);
+    build(paths, command, package)
+}
+
+/// The image with its symbol table built in, which gives the backtrace of a panic its names.
+/// Made anew when the image has changed.
+fn with_symbols(paths: &Paths, image: &Path) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--package", "cokernel", "--bin", "embed-symbols"]);
+    command.args(["--features", "embed-symbols"]);
+    let tool = find(build(paths, command, "embed-symbols")?, "embed-symbols")?;
+    let folder = paths.target.join("alcazar/images");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let name = image.file_name().context("an image has a name")?;
+    let result = folder.join(name);
+    // Another command may be booting the old one or making the new one: replace it whole.
+    let work = tempfile::tempdir_in(&folder)?;
+    let made = work.path().join(name);
+    process::succeed(Command::new(tool).arg(image).arg(&made), "embedding symbols")?;
+    std::fs::rename(&made, &result)
+        .with_context(|| format!("cannot write {}", result.display()))?;
+    Ok(result)
+}
+
+/// Runs Cargo and gives names and paths of the executables.
+fn build(paths: &Paths, mut command: Command, what: &str) -> Result<Vec<(String, PathBuf)>> {
+    command.current_dir(&paths.root).arg("--target-dir").arg(&paths.target);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    let output = process::capture(&mut command, &format!("building {what}"))?;
+    if !output.status.success() {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!("building {what} failed, see above");
+    }
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn find(binaries: Vec<(String, PathBuf)>, name: &str) -> Result<PathBuf> {
+    binaries
+        .into_iter()
+        .find(|(built, _)| built == name)
+        .map(|(_, path)| path)
+        .with_context(|| format!("Cargo made no binary '{name}'"))
+}
+
+fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.reason == "compiler-artifact")
+        .filter_map(|message| Some((message.target?.name, message.executable?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_executables_among_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"lib"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"tool"},"executable":"/t/tool"}
+not json
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executables(messages), [("tool".to_owned(), PathBuf::from("/t/tool"))]);
+    }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::bench::BenchOptions;
+use crate::check::CheckOptions;
+use crate::clean::CleanOptions;
+use crate::iso::IsoOptions;
+use crate::paths::Paths;
+use crate::regress::RegressOptions;
+use crate::run::options::RunOptions;
+use crate::test::TestOptions;
+use crate::{bench, check, clean, image, iso, lint, regress, run, setup, test};
+
+/// Exit status of usage errors.
+pub const USAGE: u8 = 2;
+
+/// Runs, tests and packages Alcazar.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<RunOptions>),
+    Check(CheckOptions),
+    Test(TestOptions),
+    Regress(RegressOptions),
+    Bench(BenchOptions),
+    Iso(IsoOptions),
+    Setup(SetupOptions),
+    /// Fetches the untouched kernel of a Debian package and prints its path, for --kernel
+    Image {
+        /// Kernel package, for example linux-image-amd64; a meta package is followed
+        package: String,
+    },
+    /// Checks rules of this repository: license lines, dependencies between its crates
+    Lint,
+    Clean(CleanOptions),
+}
+
+/// Installs what is missing: Debian packages and the Rust target. It says what it does; without
+/// root or sudo it prints the command to run instead.
+#[derive(Clone, Copy, Debug, Args)]
+struct SetupOptions {
+    /// Also what 'iso' needs
+    #[arg(long)]
+    iso: bool,
+}
+
+/// The command line cannot be understood.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Reads the command line. Prints help and version where asked for, and ends the program then.
+///
+/// # Errors
+/// A [`UsageError`] of one line.
+pub fn parse() -> Result<Cli> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => UsageError(one_line(&error.to_string())).into(),
+    })
+}
+
+/// The parser's message, without usage and hints, on one line.
+fn one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let first: Vec<&str> =
+        message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    format!("{} (see --help)", first.join(" "))
+}
+
+impl Cli {
+    /// Does what was asked for and gives the exit status.
+    ///
+    /// # Errors
+    /// One line for the user.
+    pub fn execute(self) -> Result<u8> {
+        let paths = Paths::find()?;
+        match self.command {
+            Command::Run(options) => run::run(&paths, &options),
+            Command::Check(options) => check::run(&paths, options),
+            Command::Test(options) => test::run(&paths, &options),
+            Command::Regress(options) => regress::run(&paths, &options),
+            Command::Bench(options) => bench::run(&paths, &options),
+            Command::Iso(options) => iso::run(&paths, &options),
+            Command::Setup(options) => setup::ensure_all(options.iso).map(|()| 0),
+            Command::Image { package } => {
+                println!("{}", image::kernel(&paths, &package)?.display());
+                Ok(0)
+            }
+            Command::Lint => lint::run(&paths),
+            Command::Clean(options) => clean::run(&paths, options),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let error = Cli::try_parse_from(["xtask", "run", "--paging", "flat"]).unwrap_err();
+        let line = one_line(&error.to_string());
+        assert!(line.contains("invalid value 'flat'") && line.contains("nested"), "{line}");
+        assert!(!line.contains('\n'));
+    }
+}

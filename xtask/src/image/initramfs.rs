@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The initial RAM disk of the default Linux guest.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::store::Store;
+use crate::cargo_build;
+use crate::cpio::Archive;
+use crate::paths::Paths;
+
+/// Folders of the guest's root.
+const FOLDERS: [&str; 14] = [
+    "alcazar", "bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin",
+    "usr/sbin", "var",
+];
+
+/// Builds `/init`, see `guest-images/init-stamp`.
+///
+/// # Errors
+/// When Cargo fails.
+pub fn build_stamp(paths: &Paths) -> Result<PathBuf> {
+    cargo_build::bare_metal(paths, "init-stamp", "init-stamp", &[])
+}
+
+/// The initial RAM disk made of these parts, built if these very parts were not used before.
+///
+/// # Errors
+/// When a part cannot be read or the result not be written.
+pub fn build(paths: &Paths, store: &Store, busybox: &Path, stamp: &Path) -> Result<PathBuf> {
+    let script = paths.root.join("guest-images/linux/rc");
+    let parts = [busybox, stamp, &script]
+        .map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
+    let [busybox, stamp, script] = parts;
+    let (busybox, stamp, script) = (busybox?, stamp?, script?);
+    let key = fingerprint(&[&busybox, &stamp, &script]);
+    let entry = store.entry(&format!("initramfs_{key:016x}"), |folder| {
+        write(&folder.join("initramfs.cpio"), &busybox, &stamp, &script)
+    })?;
+    Ok(entry.join("initramfs.cpio"))
+}
+
+/// Tells inputs apart; includes what this file itself adds.
+fn fingerprint(parts: &[&[u8]]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    include_str!("initramfs.rs").hash(&mut hasher);
+    parts.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn write(path: &Path, busybox: &[u8], stamp: &[u8], script: &[u8]) -> Result<()> {
+    let mut archive = Archive::create(path)?;
+    for folder in FOLDERS {
+        archive.directory(folder, 0o755)?;
+    }
+    // The kernel opens it before /dev is mounted.
+    archive.character_device("dev/console", 5, 1)?;
+    archive.file("bin/busybox", 0o755, busybox)?;
+    archive.symlink("bin/sh", "busybox")?;
+    archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n")?;
+    archive.file("etc/group", 0o644, b"root:x:0:\n")?;
+    archive.file("etc/rc", 0o755, script)?;
+    archive.file("init", 0o755, stamp)?;
+    archive.finish()?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest images, made from the distribution's own packages and cached by their inputs.
+
+mod debian;
+mod initramfs;
+mod store;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::paths::Paths;
+use store::Store;
+
+/// Package whose kernel is the default guest.
+pub const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
+
+/// The untouched kernel of a distribution's package.
+///
+/// `package` may be a meta package such as `linux-image-amd64`; its dependency is followed.
+/// Fetched but not installed; taken from the cache while the package lists name the same version,
+/// and when they cannot be read.
+///
+/// # Errors
+/// When the package cannot be had and no earlier version of it is cached.
+pub fn kernel(paths: &Paths, package: &str) -> Result<PathBuf> {
+    let store = Store::open(paths)?;
+    debian::fetch(&store, package, debian::Member::Kernel)
+}
+
+/// The initial RAM disk of the default guest: busybox and `guest-images/linux/rc`.
+///
+/// # Errors
+/// When busybox cannot be fetched or `init-stamp` cannot be built.
+pub fn initramfs(paths: &Paths) -> Result<PathBuf> {
+    let stamp = initramfs::build_stamp(paths)?;
+    let store = Store::open(paths)?;
+    let busybox = debian::fetch(&store, "busybox-static", debian::Member::Busybox)?;
+    initramfs::build(paths, &store, &busybox, &stamp)
+}
+
+/// What the cache holds, without changing or waiting for anything.
+pub fn cached(paths: &Paths) -> Vec<String> {
+    store::entries(&paths.images())
+}

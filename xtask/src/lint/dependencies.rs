@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Crates of the workspace depend on each other in one direction only.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::cargo_build::cargo;
+use crate::process;
+
+/// What each crate may depend on in this workspace. A crate that is not listed may not depend on
+/// any, nor may any depend on it.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("host-iface", &[]),
+    ("wire", &[]),
+    ("vmm-core", &["host-iface"]),
+    ("vmm-devices", &["host-iface", "vmm-core"]),
+    ("cokernel", &[]),
+    ("cokernel-glue", &["cokernel", "host-iface", "vmm-core", "vmm-devices", "wire"]),
+    ("bare-metal", &[]),
+    ("init-stamp", &[]),
+    ("xtask", &["wire"]),
+];
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+/// What is read of `cargo metadata`.
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// Present for crates of this workspace.
+    path: Option<String>,
+}
+
+/// Names the dependencies that are not allowed.
+///
+/// # Errors
+/// When Cargo does not describe the workspace.
+pub fn check(root: &Path) -> Result<Vec<String>> {
+    let mut command = cargo();
+    command.current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]);
+    let json = process::succeed(&mut command, "reading the workspace")?;
+    let metadata = serde_json::from_slice(&json).context("cargo metadata cannot be read")?;
+    Ok(breaches(&metadata))
+}
+
+fn breaches(metadata: &Metadata) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for package in &metadata.packages {
+        let rule = ALLOWED.iter().find(|(name, _)| *name == package.name);
+        let Some((_, allowed)) = rule else {
+            breaches.push(format!("{}: not in the list of crates of 'xtask lint'", package.name));
+            continue;
+        };
+        let inside = package.dependencies.iter().filter(|dependency| dependency.path.is_some());
+        for dependency in inside.filter(|inside| !allowed.contains(&inside.name.as_str())) {
+            breaches.push(format!("{} must not depend on {}", package.name, dependency.name));
+        }
+    }
+    breaches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(json: &str) -> Vec<String> {
+        breaches(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn arrows_point_down_only() {
+        let upward = r#"{"packages":[{"name":"vmm-core","dependencies":[
+            {"name":"host-iface","path":"/x"},{"name":"vmm-devices","path":"/x"},
+            {"name":"log","path":null}]}]}"#;
+        assert_eq!(of(upward), ["vmm-core must not depend on vmm-devices"]);
+        let cokernel = r#"{"packages":[{"name":"cokernel","dependencies":[
+            {"name":"vmm-core","path":"/x"}]}]}"#;
+        assert_eq!(of(cokernel).len(), 1);
+        assert_eq!(of(r#"{"packages":[{"name":"new","dependencies":[]}]}"#).len(), 1);
+    }
+}

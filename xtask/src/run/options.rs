@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Options of `run`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::platform::Platform;
+use crate::platform::accelerator::Choice;
+
+/// Most vCPUs: as many CPUs as a q35 machine has without interrupt remapping.
+pub const MOST_VCPUS: u32 = 255;
+
+/// What makes up a guest.
+#[derive(Clone, Debug, Args)]
+pub struct GuestOptions {
+    /// Kernel to boot: a Linux bzImage (vmlinuz) or an ELF file with a PVH entry
+    /// [default: Debian's linux-image-cloud-amd64, fetched without installing it]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk; may be repeated, the files are joined in order
+    /// [default: a busybox made by this tool]
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Vec<PathBuf>,
+    /// Added to the end of the kernel command line, which for a Linux kernel is:
+    /// console=ttyS0 quiet panic=-1 no_timer_check nowatchdog
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub mem: u64,
+    /// Number of virtual CPUs, each on a CPU of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub smp: u32,
+    /// How guest-physical addresses are translated
+    #[arg(long, value_enum, default_value_t = Paging::Nested)]
+    pub paging: Paging,
+}
+
+/// How guest-physical addresses are translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Paging {
+    /// By the CPU's nested page tables.
+    Nested,
+    /// By shadow page tables the VMM keeps (not supported yet).
+    Shadow,
+}
+
+/// What makes up the machine under the co-kernel.
+#[derive(Clone, Debug, Args)]
+pub struct MachineOptions {
+    /// Machine to run the co-kernel on
+    #[arg(long, value_enum, default_value_t = Platform::Qemu)]
+    pub platform: Platform,
+    /// How the machine's CPUs are made; 'auto' is nested KVM where it really works, else TCG
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    pub accel: Choice,
+    /// CPU model of the machine, as the platform names it [default: max with TCG, host with KVM]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
+    /// Deterministic time: one nanosecond for each instruction executed (TCG with one CPU)
+    #[arg(long)]
+    pub icount: bool,
+    /// Run the same guest on the same machine without Alcazar, for comparison
+    #[arg(long)]
+    pub bare: bool,
+    /// Command line of the co-kernel
+    #[arg(
+        long,
+        value_name = "STRING",
+        hide = true,
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub cokernel_append: String,
+}
+
+/// Runs a guest under Alcazar: by default a Debian Linux with a shell on this terminal.
+///
+/// Keys reach the guest; Ctrl-A X quits, Ctrl-A Ctrl-A sends Ctrl-A. Piped standard input is run
+/// by the guest's shell like a script, without prompt or echo; the guest powers off at its end.
+///
+/// Exit status: that of the guest's shell or of CMD; 124 when the time limit is reached; 125 when
+/// Alcazar or this tool failed; 2 for a usage error; 128 + N after signal N.
+#[derive(Clone, Debug, Args)]
+pub struct RunOptions {
+    /// Guest.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// Run CMD in the guest's shell with /dev/null as standard input, print its output (and
+    /// nothing else), power off and exit with its status
+    #[arg(long, value_name = "CMD", conflicts_with = "initrd", allow_hyphen_values = true)]
+    pub exec: Option<String>,
+    /// End the run after so many seconds, counted from the machine's start
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Write the co-kernel's log to FILE [default: a file below target/alcazar/runs]
+    #[arg(long, value_name = "FILE", conflicts_with = "bare")]
+    pub log: Option<PathBuf>,
+    /// Write the run report to FILE as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "bare")]
+    pub report: Option<PathBuf>,
+    /// Print the run report in short form on standard error
+    #[arg(long, conflicts_with = "bare")]
+    pub summary: bool,
+    /// With --exec: print one JSON object with output, status and report in place of the output
+    #[arg(long, requires = "exec")]
+    pub json: bool,
+}
+
+impl RunOptions {
+    /// Checks what the option parser cannot.
+    ///
+    /// # Errors
+    /// One line that names the option at fault.
+    pub fn check(&self) -> Result<()> {
+        self.machine.platform.check()?;
+        self.guest.check()?;
+        if self.machine.icount {
+            ensure!(
+                self.guest.smp == 1,
+                "--icount needs --smp 1: instructions are counted on one CPU only"
+            );
+            ensure!(
+                self.machine.accel != Choice::Kvm,
+                "--icount needs TCG: use --accel tcg or leave --accel out"
+            );
+        }
+        ensure!(self.timeout != Some(0), "--timeout 0 leaves no time: give at least 1");
+        if self.exec.as_ref().is_some_and(|command| command.contains('\0')) {
+            bail!("--exec: a command cannot contain NUL characters");
+        }
+        Ok(())
+    }
+}
+
+impl GuestOptions {
+    /// Checks what the option parser cannot.
+    ///
+    /// # Errors
+    /// One line that names the option at fault.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.smp != 0, "--smp 0: a guest needs at least one virtual CPU");
+        ensure!(
+            self.smp <= MOST_VCPUS,
+            "--smp {}: at most {MOST_VCPUS} virtual CPUs are supported",
+            self.smp
+        );
+        ensure!(self.mem != 0, "--mem 0: a guest needs memory; the default is 512");
+        Ok(())
+    }
+}
+
+impl From<Paging> for wire::Paging {
+    fn from(paging: Paging) -> Self {
+        match paging {
+            Paging::Nested => Self::Nested,
+            Paging::Shadow => Self::Shadow,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: RunOptions,
+    }
+
+    fn check(arguments: &[&str]) -> Result<(), String> {
+        let line = std::iter::once("run").chain(arguments.iter().copied());
+        let line = Line::try_parse_from(line).map_err(|error| error.to_string())?;
+        line.options.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["--exec", "-x", "--json", "--icount", "--mem", "3072"]), Ok(()));
+        assert_eq!(check(&["--append", "-x"]), Ok(()));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (arguments, complaint) in [
+            (&["--smp", "0"][..], "--smp 0"),
+            (&["--smp", "256"], "at most 255"),
+            (&["--mem", "0"], "--mem 0"),
+            (&["--mem", "-1"], "unexpected argument"),
+            (&["--mem", "lots"], "invalid value 'lots'"),
+            (&["--timeout", "0"], "--timeout 0"),
+            (&["--paging", "flat"], "invalid value 'flat'"),
+            (&["--platform", "bochs"], "not supported yet"),
+            (&["--platform", "vax"], "invalid value 'vax'"),
+            (&["--icount", "--smp", "2"], "--icount needs --smp 1"),
+            (&["--icount", "--accel", "kvm"], "--icount needs TCG"),
+            (&["--json"], "--exec"),
+            (&["--bare", "--report", "r"], "cannot be used with"),
+            (&["--exec", "a", "--initrd", "i"], "cannot be used with"),
+            (&["--surprise"], "unexpected argument"),
+        ] {
+            let error = check(arguments).unwrap_err();
+            assert!(error.contains(complaint), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From options to a machine that can be started: everything is checked, fetched and built here.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use wire::{GuestConsole, OnReset, VmDescription};
+
+use super::COMMAND_LINE;
+use super::bundle::{self, Member};
+use super::folder::RunFolder;
+use super::job::Job;
+use super::options::{GuestOptions, MachineOptions, RunOptions};
+use crate::console;
+use crate::kernel_file::{self, KernelFile};
+use crate::memory::{self, HostMemory};
+use crate::paths::Paths;
+use crate::platform::accelerator::{self, Accelerator, Choice};
+use crate::platform::{Boot, MachineConfig, qemu};
+use crate::{cargo_build, image, setup};
+
+/// Name of the one VM of a run.
+const VM_NAME: &str = "guest";
+
+/// Where guests that are not Linux end their VM; the same device as on the machine itself.
+const EXIT_PORT: u16 = wire::machine_exit::PORT;
+
+/// A run that is ready to start.
+#[derive(Debug)]
+pub struct Plan {
+    /// The machine.
+    pub machine: MachineConfig,
+    /// What the guest's user space was told to do; `None` for a guest that is not ours.
+    pub job: Option<Job>,
+    /// Secret of the markers, with `job`.
+    pub nonce: Option<String>,
+    /// Why the accelerator was chosen.
+    accelerator_reason: String,
+}
+
+/// A guest's files, found to be usable.
+#[derive(Debug)]
+pub struct Guest {
+    kernel: PathBuf,
+    format: KernelFile,
+    initrds: Vec<PathBuf>,
+    job: Option<Job>,
+    nonce: Option<String>,
+    command_line: String,
+    memory: u64,
+}
+
+impl Plan {
+    /// Checks, fetches, builds and writes everything.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to do.
+    pub fn make(paths: &Paths, options: &RunOptions, folder: &RunFolder) -> Result<Self> {
+        let job = match &options.exec {
+            Some(command) => Job::Command(command.clone()),
+            None => Job::for_standard_input(),
+        };
+        check_files(&options.guest)?;
+        setup::ensure_tools(&[setup::QEMU])?;
+        qemu::check_version()?;
+        let guest = Guest::find(paths, &options.guest, job, folder)?;
+        if options.machine.bare {
+            Self::bare(guest, options, folder)
+        } else {
+            Self::under_alcazar(paths, guest, options, folder)
+        }
+    }
+
+    fn bare(guest: Guest, options: &RunOptions, folder: &RunFolder) -> Result<Self> {
+        memory::check_host(guest.memory, HostMemory::read()?)?;
+        let initrd = if guest.initrds.is_empty() {
+            None
+        } else {
+            let joined = folder.file("initrd.cpio");
+            crate::cpio::concatenate(&guest.initrds, &joined)?;
+            Some(joined)
+        };
+        let (accelerator, reason) = match options.machine.accel {
+            Choice::Kvm => (Accelerator::Kvm, "as asked for".to_owned()),
+            Choice::Auto | Choice::Tcg => (Accelerator::Tcg, "without Alcazar".to_owned()),
+        };
+        let boot = Boot::Kernel { kernel: guest.kernel, initrd, command_line: guest.command_line };
+        let machine = MachineConfig {
+            memory_mib: guest.memory / memory::MIB,
+            log: None,
+            ..machine(options, accelerator, boot)
+        };
+        Ok(Self { machine, job: guest.job, nonce: guest.nonce, accelerator_reason: reason })
+    }
+
+    fn under_alcazar(
+        paths: &Paths,
+        guest: Guest,
+        options: &RunOptions,
+        folder: &RunFolder,
+    ) -> Result<Self> {
+        let image = cargo_build::cokernel(paths)?;
+        let bundle_path = folder.file("bundle.cpio");
+        let size = guest.write_bundle(&bundle_path, &options.guest, options.timeout)?;
+        let memory_mib = memory::machine_mib(guest.memory, size, HostMemory::read()?)?;
+        let (accelerator, reason) = choose_accelerator(&options.machine, &image, folder)?;
+        let boot = Boot::Kernel {
+            kernel: image,
+            initrd: Some(bundle_path),
+            command_line: options.machine.cokernel_append.clone(),
+        };
+        let log = options.log.clone().unwrap_or_else(|| folder.file("alcazar.log"));
+        let machine =
+            MachineConfig { memory_mib, log: Some(log), ..machine(options, accelerator, boot) };
+        Ok(Self { machine, job: guest.job, nonce: guest.nonce, accelerator_reason: reason })
+    }
+
+    /// Says on standard error what is about to be run.
+    pub fn announce(&self) {
+        eprintln!(
+            "{}: {} ({}), CPU model {}, {} CPU(s), {} MiB",
+            if self.machine.log.is_some() { "alcazar" } else { "bare machine" },
+            match self.machine.accelerator {
+                Accelerator::Kvm => "QEMU with nested KVM",
+                Accelerator::Tcg => "QEMU with TCG",
+            },
+            self.accelerator_reason,
+            self.machine.cpu,
+            self.machine.cpus,
+            self.machine.memory_mib,
+        );
+    }
+}
+
+/// What is common to all machines.
+fn machine(options: &RunOptions, accelerator: Accelerator, boot: Boot) -> MachineConfig {
+    let cpu = options.machine.cpu.clone().unwrap_or_else(|| default_cpu(accelerator).to_owned());
+    MachineConfig {
+        accelerator,
+        cpu,
+        cpus: options.guest.smp,
+        memory_mib: 0,
+        deterministic: options.machine.icount,
+        boot,
+        log: None,
+    }
+}
+
+const fn default_cpu(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => qemu::TCG_CPU,
+    }
+}
+
+/// Looks at the files the user named, before anything is fetched or built for them.
+///
+/// # Errors
+/// One line that names the file at fault.
+pub fn check_files(options: &GuestOptions) -> Result<()> {
+    if let Some(kernel) = &options.kernel {
+        kernel_file::inspect(kernel)?;
+    }
+    for initrd in &options.initrd {
+        let name = initrd.display();
+        let metadata = std::fs::metadata(initrd)
+            .with_context(|| format!("cannot read the initial RAM disk {name}"))?;
+        ensure!(metadata.is_file(), "the initial RAM disk {name} is not a file");
+        ensure!(metadata.len() > 0, "the initial RAM disk {name} is empty");
+    }
+    Ok(())
+}
+
+impl Guest {
+    /// Finds or makes the guest's files and checks that they fit.
+    ///
+    /// # Errors
+    /// When they do not, or cannot be had.
+    pub fn find(
+        paths: &Paths,
+        options: &GuestOptions,
+        job: Job,
+        folder: &RunFolder,
+    ) -> Result<Self> {
+        let kernel = match &options.kernel {
+            Some(kernel) => kernel.clone(),
+            None => {
+                setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
+                image::kernel(paths, image::DEFAULT_KERNEL)?
+            }
+        };
+        let format = kernel_file::inspect(&kernel)?;
+        let mut guest = Self {
+            kernel,
+            format,
+            initrds: options.initrd.clone(),
+            job: None,
+            nonce: None,
+            command_line: command_line(format, options.append.as_deref())?,
+            memory: 0,
+        };
+        match format {
+            KernelFile::Linux(_) if options.initrd.is_empty() => {
+                guest.take_job(paths, job, folder)?;
+            }
+            KernelFile::Pvh { .. } if matches!(job, Job::Command(_)) => {
+                bail!("--exec needs a Linux guest, but {} is none", guest.kernel.display());
+            }
+            _ => {}
+        }
+        guest.memory = memory::check_guest(options.mem, format, guest.initrd_size()?)?;
+        Ok(guest)
+    }
+
+    /// Uses our own user space.
+    fn take_job(&mut self, paths: &Paths, job: Job, folder: &RunFolder) -> Result<()> {
+        let nonce = console::new_nonce()?;
+        let path = folder.file("job.cpio");
+        job.write(&nonce, &path)?;
+        setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
+        self.initrds = vec![image::initramfs(paths)?, path];
+        self.job = Some(job);
+        self.nonce = Some(nonce);
+        Ok(())
+    }
+
+    fn initrd_size(&self) -> Result<u64> {
+        let mut total = 0;
+        for initrd in &self.initrds {
+            let metadata = std::fs::metadata(initrd)
+                .with_context(|| format!("cannot read {}", initrd.display()))?;
+            total += metadata.len();
+        }
+        Ok(total)
+    }
+
+    /// Writes the bundle that has the co-kernel run this guest, and gives its size.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn write_bundle(
+        &self,
+        path: &Path,
+        options: &GuestOptions,
+        timeout: Option<u64>,
+    ) -> Result<u64> {
+        let mut members = vec![Member { name: "kernel".into(), path: self.kernel.clone() }];
+        members.extend(self.initrds.iter().enumerate().map(|(index, initrd)| Member {
+            name: format!("initrd{index}"),
+            path: initrd.clone(),
+        }));
+        let names = members.iter().skip(1).map(|member| member.name.clone());
+        let vm = VmDescription {
+            name: VM_NAME.into(),
+            memory_mib: options.mem,
+            vcpus: options.smp,
+            paging: options.paging.into(),
+            kernel: "kernel".into(),
+            initrd: names.collect(),
+            command_line: self.command_line.clone(),
+            console: GuestConsole::Serial,
+            exit_port: matches!(self.format, KernelFile::Pvh { .. }).then_some(EXIT_PORT),
+            on_reset: OnReset::End,
+            time_limit_ms: timeout.map(|seconds| seconds.saturating_mul(1000)),
+        };
+        bundle::write(path, &bundle::single(vm), &members)
+    }
+}
+
+/// The guest's kernel command line.
+fn command_line(format: KernelFile, append: Option<&str>) -> Result<String> {
+    let (base, limit) = match format {
+        KernelFile::Linux(image) => (COMMAND_LINE, image.command_line_size),
+        KernelFile::Pvh { .. } => ("", u64::MAX),
+    };
+    let line = [base, append.unwrap_or_default()].join(" ").trim().to_owned();
+    ensure!(!line.contains('\0'), "--append: a command line cannot contain NUL characters");
+    ensure!(
+        line.len() as u64 <= limit,
+        "--append: the kernel takes command lines of at most {limit} bytes, this is one of {}",
+        line.len()
+    );
+    Ok(line)
+}
+
+/// Decides between nested KVM and TCG, and says why.
+fn choose_accelerator(
+    options: &MachineOptions,
+    image: &Path,
+    folder: &RunFolder,
+) -> Result<(Accelerator, String)> {
+    let works = || {
+        accelerator::nested_kvm()?;
+        super::start::cokernel_starts_with_kvm(image, options, folder)
+    };
+    match options.accel {
+        Choice::Tcg => Ok((Accelerator::Tcg, "as asked for".into())),
+        Choice::Auto if options.icount => Ok((Accelerator::Tcg, "--icount needs it".into())),
+        Choice::Auto => Ok(match works() {
+            Ok(()) => (Accelerator::Kvm, "nested virtualization works".into()),
+            Err(why) => (Accelerator::Tcg, format!("no nested KVM: {why}")),
+        }),
+        Choice::Kvm => match works() {
+            Ok(()) => Ok((Accelerator::Kvm, "as asked for".into())),
+            Err(why) => bail!("--accel kvm: {why}; use --accel tcg"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel_file::BzImage;
+
+    #[test]
+    fn what_is_appended_comes_last() {
+        let linux = KernelFile::Linux(BzImage {
+            preferred_address: 0,
+            init_size: 0,
+            command_line_size: 255,
+        });
+        let line = command_line(linux, Some("debug")).unwrap();
+        assert_eq!(line, format!("{COMMAND_LINE} debug"));
+        assert_eq!(command_line(linux, None).unwrap(), COMMAND_LINE);
+        assert!(command_line(linux, Some(&"x".repeat(250))).is_err());
+        let pvh = KernelFile::Pvh { load_end: 0 };
+        assert_eq!(command_line(pvh, Some("a b")).unwrap(), "a b");
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The run report: from the co-kernel's log to a file or a few lines.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tempfile::NamedTempFile;
+use wire::{FORMAT_VERSION, REPORT_PREFIX, RunReport};
+
+/// A report file that appears whole or not at all.
+#[derive(Debug)]
+pub struct Target {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl Target {
+    /// Checks that `path` can be written, before the run.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn prepare(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            bail!("--report: {} is a folder, give a file", path.display());
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            .prefix(".alcazar-report-")
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .with_context(|| {
+                format!("--report: cannot write {}, give another file", path.display())
+            })?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Puts the report there.
+    ///
+    /// # Errors
+    /// When writing fails; there is no file then, or the one that was there before.
+    pub fn write(mut self, report: &RunReport) -> Result<()> {
+        let context = || format!("cannot write the report {}", self.path.display());
+        let mut json = serde_json::to_vec_pretty(report)?;
+        json.push(b'\n');
+        self.file.write_all(&json).with_context(context)?;
+        // Temporary files are private; a report need not be.
+        let mode = rustix::fs::Mode::from_raw_mode(0o644);
+        rustix::fs::fchmod(self.file.as_file(), mode).with_context(context)?;
+        self.file.persist(&self.path).map_err(|error| error.error).with_context(context)?;
+        Ok(())
+    }
+}
+
+/// The report in the co-kernel's log, if there is one.
+///
+/// # Errors
+/// When the log cannot be read or the report is of another version.
+pub fn from_log(log: &Path) -> Result<Option<RunReport>> {
+    let text = match std::fs::read(log) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(format!("cannot read {}", log.display())),
+    };
+    parse(&String::from_utf8_lossy(&text)).with_context(|| format!("in {}", log.display()))
+}
+
+/// The last report in the text of a log.
+///
+/// # Errors
+/// When it cannot be read or is of another version.
+pub fn parse(log: &str) -> Result<Option<RunReport>> {
+    let Some(json) = log.lines().rev().find_map(|line| line.strip_prefix(REPORT_PREFIX)) else {
+        return Ok(None);
+    };
+    let report: RunReport =
+        serde_json::from_str(json.trim()).context("the run report cannot be read")?;
+    if report.version != FORMAT_VERSION {
+        bail!("the run report has version {}, not {FORMAT_VERSION}", report.version);
+    }
+    Ok(Some(report))
+}
+
+/// The report in a few lines.
+pub fn summary(report: &RunReport) -> String {
+    let mut text = String::new();
+    let machine = &report.machine;
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "machine: {}, {} CPU(s), {} MiB, {} ({})",
+        machine.cpu,
+        machine.cpus,
+        machine.memory_bytes >> 20,
+        machine.backend,
+        machine.capabilities.join(" ")
+    );
+    for vm in &report.vms {
+        let _ = writeln!(
+            text,
+            "VM {}: {} vCPU(s), {} MiB, ended: {}",
+            vm.name,
+            vm.size.vcpus,
+            vm.size.memory_bytes >> 20,
+            vm.end.detail
+        );
+        for milestone in &vm.milestones {
+            let seconds = std::time::Duration::from_micros(milestone.microseconds).as_secs_f64();
+            let _ = writeln!(text, "  {seconds:10.6} s  {}", milestone.name);
+        }
+        for vcpu in &vm.vcpus {
+            let mut exits: Vec<_> = vcpu.exits.iter().collect();
+            exits.sort_by_key(|exit| std::cmp::Reverse(exit.count));
+            let exits: Vec<String> =
+                exits.iter().map(|exit| format!("{} {}", exit.reason, exit.count)).collect();
+            let _ = writeln!(
+                text,
+                "  vCPU {} on CPU {}: {} entries; exits: {}",
+                vcpu.index,
+                vcpu.cpu,
+                vcpu.entries,
+                exits.join(", ")
+            );
+        }
+        let memory = &vm.memory;
+        let _ = writeln!(
+            text,
+            "  memory of the VMM: heap {} KiB, page tables {} KiB, control {} KiB",
+            memory.heap_bytes >> 10,
+            memory.page_table_bytes >> 10,
+            memory.control_bytes >> 10
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{HostMemory, Machine};
+
+    fn report() -> RunReport {
+        let memory = HostMemory { free_frames: 1, heap_bytes: 2 };
+        RunReport {
+            version: FORMAT_VERSION,
+            machine: Machine {
+                cpu: "cpu".into(),
+                cpus: 1,
+                memory_bytes: 1 << 30,
+                tsc_hz: 1,
+                backend: "svm".into(),
+                capabilities: vec!["npt".into()],
+                image_bytes: 0,
+                boot_tsc: 0,
+            },
+            vms: Vec::new(),
+            before: memory,
+            after: memory,
+        }
+    }
+
+    #[test]
+    fn the_last_report_in_the_log_counts() {
+        let json = serde_json::to_string(&report()).unwrap();
+        let log = format!("[0.1] boot\r\n@report {{}}\n[0.2] x\n@report {json}\r\n");
+        assert_eq!(parse(&log).unwrap(), Some(report()));
+        assert_eq!(parse("[0.1] boot\n").unwrap(), None);
+        assert!(parse("@report {\"version\":").is_err());
+        let other = json.replace("\"version\":1", "\"version\":2");
+        assert!(parse(&format!("@report {other}\n")).is_err());
+    }
+
+    #[test]
+    fn a_report_file_is_whole_or_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.json");
+        drop(Target::prepare(&path).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        Target::prepare(&path).unwrap().write(&report()).unwrap();
+        let json = std::fs::read(&path).unwrap();
+        assert_eq!(serde_json::from_slice::<RunReport>(&json).unwrap(), report());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(Target::prepare(&folder.path().join("no/r.json")).is_err());
+        assert!(Target::prepare(folder.path()).is_err());
+    }
+
+    #[test]
+    fn the_summary_names_the_backend() {
+        assert!(summary(&report()).contains("svm (npt)"));
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Rust targets.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// The compiler Cargo uses.
+fn rustc() -> Command {
+    Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+/// Whether the standard library for `target` is installed.
+///
+/// # Errors
+/// When the compiler does not say where its files are.
+pub fn has_target(target: &str) -> Result<bool> {
+    let output = rustc()
+        .args(["--print", "sysroot"])
+        .output()
+        .context("cannot start rustc; install Rust from https://rustup.rs")?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    Ok(sysroot.join("lib/rustlib").join(target).join("lib").is_dir())
+}
+
+/// Version line of the compiler.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn version() -> Result<String> {
+    let output = rustc().arg("--version").output().context("cannot start rustc")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Adds `target` through rustup if it is missing.
+///
+/// # Errors
+/// When there is no rustup, or it fails: says what to do by hand.
+pub fn ensure_target(target: &str) -> Result<()> {
+    if has_target(target)? {
+        return Ok(());
+    }
+    if !process::on_path("rustup") {
+        bail!(
+            "the Rust target {target} is missing and there is no rustup to add it; install it \
+               as your distribution provides it, or Rust from https://rustup.rs"
+        );
+    }
+    let what = format!("adding the Rust target {target}");
+    eprintln!("setup: {what}: rustup target add {target}");
+    process::succeed(Command::new("rustup").args(["target", "add", target]), &what)?;
+    Ok(())
+}

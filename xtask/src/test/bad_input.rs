@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What bad input gets: one line that names the cause, a failing status, nothing left behind.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
+use super::invoke::Invocation;
+use super::row::{Row, Tally};
+use crate::image;
+use crate::paths::Paths;
+
+/// Status of this tool's own failures.
+const FAILED: i32 = crate::run::outcome::FAILED as i32;
+/// Status of usage errors, from the option parser.
+const USAGE: i32 = 2;
+
+/// Rows that need nothing but options: name, options, status, part of the error line.
+const OPTIONS: &[(&str, &[&str], i32, &str)] = &[
+    ("smp-0", &["--smp", "0"], FAILED, "--smp 0"),
+    ("mem-0", &["--mem", "0"], FAILED, "--mem 0"),
+    ("mem-below-need", &["--mem", "32"], FAILED, "is not enough"),
+    ("mem-above-host", &["--bare", "--mem", "999999999"], FAILED, "MiB available"),
+    ("timeout-0", &["--timeout", "0"], FAILED, "--timeout 0"),
+    ("paging-unknown", &["--paging", "flat"], USAGE, "invalid value 'flat'"),
+    ("platform-unknown", &["--platform", "vax"], USAGE, "invalid value 'vax'"),
+    ("platform-later", &["--platform", "bochs"], FAILED, "not supported yet"),
+    ("option-unknown", &["--surprise"], USAGE, "unexpected argument"),
+    ("icount-smp", &["--icount", "--smp", "2"], FAILED, "--smp 1"),
+    ("cpu-unknown", &["--bare", "--cpu", "abacus"], FAILED, "abacus"),
+    ("kernel-missing", &["--kernel", "/nonexistent"], FAILED, "cannot read the kernel"),
+    ("kernel-folder", &["--kernel", "/"], FAILED, "the kernel /"),
+    ("kernel-program", &["--kernel", "/bin/sh"], FAILED, "without a PVH entry"),
+    ("kernel-text", &["--kernel", "/etc/passwd"], FAILED, "neither a Linux bzImage"),
+    ("initrd-missing", &["--initrd", "/nonexistent"], FAILED, "initial RAM disk"),
+    ("log-unwritable", &["--log", "/nonexistent/log"], FAILED, "--log: cannot write"),
+    ("log-folder", &["--log", "/"], FAILED, "--log: cannot write"),
+    ("report-unwritable", &["--report", "/nonexistent/r"], FAILED, "--report: cannot write"),
+    ("report-folder", &["--report", "/"], FAILED, "--report: / is a folder"),
+];
+
+/// All rows of this kind.
+pub fn rows(paths: &Paths) -> Vec<Row> {
+    let mut rows: Vec<Row> = OPTIONS
+        .iter()
+        .map(|&(name, options, status, text)| {
+            row(name, move |_| Ok(()), options.iter().map(ToString::to_string), status, text)
+        })
+        .collect();
+    rows.extend([truncated_kernel(paths), large_initrd(), log_in_use(), old_qemu(), no_qemu()]);
+    rows
+}
+
+/// A row that runs `run` with `options`, in which `{}` stands for a folder that `prepare` fills.
+fn row(
+    name: &str,
+    prepare: impl Fn(&Path) -> Result<()> + Send + 'static,
+    options: impl IntoIterator<Item = String>,
+    status: i32,
+    text: &'static str,
+) -> Row {
+    let options: Vec<String> = options.into_iter().collect();
+    Row::new(format!("bad-input/{name}"), move |log| {
+        let folder = tempfile::tempdir()?;
+        prepare(folder.path())?;
+        let before = listing(folder.path())?;
+        let place = folder.path().to_string_lossy();
+        let options = options.iter().map(|option| option.replace("{}", &place));
+        let answer = Invocation::xtask(["run".to_owned()].into_iter().chain(options))?.run(log)?;
+        answer.expect_status(status)?;
+        answer.expect_one_error(text)?;
+        ensure!(answer.stdout.is_empty(), "there is output on standard output");
+        ensure!(listing(folder.path())? == before, "files were left behind");
+        Ok(Tally::ONE)
+    })
+}
+
+fn listing(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn options<const N: usize>(options: [&str; N]) -> Vec<String> {
+    options.map(str::to_owned).to_vec()
+}
+
+fn truncated_kernel(paths: &Paths) -> Row {
+    let paths = paths.clone();
+    let prepare = move |folder: &Path| {
+        let whole = fs::read(image::kernel(&paths, image::DEFAULT_KERNEL)?)?;
+        let half = whole.get(..whole.len() / 2).unwrap_or_default();
+        Ok(fs::write(folder.join("vmlinuz"), half)?)
+    };
+    let given = options(["--kernel", "{}/vmlinuz"]);
+    row("kernel-truncated", prepare, given, FAILED, "truncated")
+}
+
+fn large_initrd() -> Row {
+    let prepare = |folder: &Path| {
+        // Sparse: takes no space.
+        Ok(File::create(folder.join("initrd"))?.set_len(600 << 20)?)
+    };
+    let given = options(["--mem", "512", "--initrd", "{}/initrd"]);
+    row("initrd-larger-than-memory", prepare, given, FAILED, "larger than the guest's memory")
+}
+
+fn log_in_use() -> Row {
+    Row::new("bad-input/log-in-use", |log| {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log");
+        let held = File::create(&path)?;
+        held.lock()?;
+        let answer = Invocation::xtask(["run", "--log", &path.to_string_lossy()])?.run(log)?;
+        answer.expect_status(FAILED)?;
+        answer.expect_one_error("is in use by another run")?;
+        Ok(Tally::ONE)
+    })
+}
+
+fn old_qemu() -> Row {
+    Row::new("bad-input/qemu-too-old", |log| {
+        let folder = tempfile::tempdir()?;
+        let fake = folder.path().join(crate::setup::QEMU.program);
+        fs::write(&fake, "#!/bin/sh\necho QEMU emulator version 6.2.0\n")?;
+        fs::set_permissions(&fake, fs::Permissions::from_mode(0o755))?;
+        let mut path = folder.path().as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let answer = Invocation::xtask(["run"])?.env("PATH", path).run(log)?;
+        answer.expect_status(FAILED)?;
+        answer.expect_one_error("QEMU 6.2 is too old, 7.0 or later is needed")?;
+        Ok(Tally::ONE)
+    })
+}
+
+fn no_qemu() -> Row {
+    Row::new("bad-input/qemu-missing", |log| {
+        // Without apt-get either, so that nothing gets installed for this test.
+        let answer = Invocation::xtask(["run"])?.env("PATH", "/nonexistent").run(log)?;
+        answer.expect_status(FAILED)?;
+        answer.expect_one_error("qemu-system-x86")?;
+        Ok(Tally::ONE)
+    })
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bare-metal guests, each on the bare machine, which says what is right, and under Alcazar.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use wire::{
+    EndKind, FORMAT_VERSION, GuestConsole, Manifest, OnReset, Paging, Stage, VmDescription,
+};
+
+use super::invoke::Invocation;
+use super::machine::TestMachine;
+use super::row::{Log, Row, Tally};
+use super::selftest::count;
+use crate::cargo_build::bare_metal_binaries;
+use crate::paths::Paths;
+use crate::run::bundle::Member;
+
+/// Package of the guests.
+const PACKAGE: &str = "bare-metal";
+
+/// Memory of these guests, in MiB.
+const MEMORY_MIB: u64 = 64;
+
+/// How a guest is run, where it differs from the rule.
+struct Special {
+    name: &'static str,
+    options: &'static str,
+    input: &'static str,
+    vcpus: u32,
+}
+
+const RULE: Special = Special { name: "", options: "", input: "", vcpus: 1 };
+
+const SPECIALS: &[Special] = &[
+    // Polling, interrupts, polling again, end.
+    Special { name: "console", input: "abicdpeq", ..RULE },
+    Special { name: "counter", options: "lines=5", ..RULE },
+    Special { name: "smp", vcpus: 4, ..RULE },
+];
+
+/// The guest that misbehaves; see [`hostile`].
+const HOSTILE: &str = "hostile";
+
+/// What it can be told to do, and how that has to end if it must end in one way.
+const ACTS: &[(&str, Option<EndKind>)] = &[
+    ("triple", Some(EndKind::TripleFault)),
+    ("spin", Some(EndKind::Stopped)),
+    ("hlt", Some(EndKind::Halted)),
+    ("svm", Some(EndKind::ExitPort)),
+    ("ports", None),
+    ("msrs", None),
+    ("devices", None),
+    ("pci", None),
+    ("jump", None),
+    ("pagetables", None),
+    ("interrupts", None),
+    ("strings", None),
+    ("registers", None),
+];
+
+/// A run of the co-kernel with a manifest of its own.
+type WholeRun = (&'static str, fn(&Paths, &mut Log) -> Result<()>);
+
+const WHOLE_RUNS: &[WholeRun] =
+    &[("hostile-guests", hostile), ("hundred-rounds", rounds), ("two-vms-at-once", two_vms)];
+
+/// All rows of this kind; a single one that fails if the guests cannot be built.
+pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
+    let guests = match bare_metal_binaries(paths, PACKAGE) {
+        Ok(guests) => guests,
+        Err(error) => return vec![Row::new("bare-metal/build", |_| Err(error))],
+    };
+    let mut rows = Vec::new();
+    for (name, path) in guests {
+        if name == HOSTILE {
+            continue;
+        }
+        let special = SPECIALS.iter().find(|special| special.name == name).unwrap_or(&RULE);
+        let path = path.to_string_lossy().into_owned();
+        for bare in [true, false] {
+            if bare && quick {
+                continue;
+            }
+            let path = path.clone();
+            let place = if bare { "bare-metal-oracle" } else { "bare-metal" };
+            rows.push(Row::new(format!("{place}/{name}"), move |log| {
+                run_guest(special, &path, bare, log)
+            }));
+        }
+    }
+    for &(name, run) in WHOLE_RUNS {
+        let paths = paths.clone();
+        rows.push(Row::new(format!("vm/{name}"), move |log| {
+            run(&paths, log)?;
+            Ok(Tally::ONE)
+        }));
+    }
+    rows
+}
+
+/// Runs one guest and counts its tests.
+fn run_guest(special: &Special, path: &str, bare: bool, log: &mut Log) -> Result<Tally> {
+    let (memory, vcpus) = (MEMORY_MIB.to_string(), special.vcpus.to_string());
+    let mut options = vec!["run", "--accel", "tcg", "--timeout", "60", "--kernel", path];
+    options.extend(["--mem", &memory, "--smp", &vcpus, "--append", special.options]);
+    options.extend(bare.then_some("--bare"));
+    let answer = Invocation::xtask(options)?.stdin(special.input).run(log)?;
+    match count(&answer.stdout) {
+        // Its exit value is the number of failures.
+        Ok(tally) if answer.status == i32::try_from(tally.failed)? => Ok(tally),
+        _ => answer.expect_status(0).map(|()| Tally::ONE),
+    }
+}
+
+/// A VM for a guest, without access to the serial port.
+fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
+    VmDescription {
+        name: name.into(),
+        memory_mib: MEMORY_MIB,
+        vcpus: 1,
+        paging: Paging::Nested,
+        kernel: guest.into(),
+        initrd: Vec::new(),
+        command_line,
+        console: GuestConsole::Log,
+        exit_port: Some(wire::machine_exit::PORT),
+        on_reset: OnReset::End,
+        time_limit_ms: Some(5000),
+    }
+}
+
+/// Finds guests by name, as members of a bundle.
+fn members(paths: &Paths, names: &[&str]) -> Result<Vec<Member>> {
+    let built = bare_metal_binaries(paths, PACKAGE)?;
+    names
+        .iter()
+        .map(|&name| {
+            let found = built.iter().find(|(built, _)| built == name);
+            let (name, path) = found.with_context(|| format!("there is no guest '{name}'"))?;
+            Ok(Member { name: name.clone(), path: path.clone() })
+        })
+        .collect()
+}
+
+/// Every misdeed in a VM of its own, one after the other; then a well-behaved guest, in the same
+/// run of the co-kernel.
+fn hostile(paths: &Paths, log: &mut Log) -> Result<()> {
+    let acts = ACTS.iter().map(|(act, _)| vm(act, HOSTILE, (*act).to_owned()));
+    let last = vm("after", "hello", String::new());
+    let stages = acts.chain([last]).map(|vm| Stage { vms: vec![vm], repeat: 1 }).collect();
+    let manifest = Manifest { version: FORMAT_VERSION, stages };
+    let machine =
+        TestMachine::with_bundle(paths, &manifest, &members(paths, &[HOSTILE, "hello"])?)?;
+    let report = machine.run(Duration::from_secs(180), log)?.report()?;
+    for (act, kind) in ACTS {
+        let vm = report.vms.iter().find(|vm| vm.name == *act);
+        let end = &vm.with_context(|| format!("no VM '{act}' in the report"))?.end;
+        ensure!(end.kind != EndKind::Error, "{act}: {}", end.detail);
+        ensure!(kind.is_none_or(|kind| kind == end.kind), "{act} ended by {:?}", end.kind);
+    }
+    let after = report.vms.iter().find(|vm| vm.name == "after");
+    let end = &after.context("no VM was run after the hostile ones")?.end;
+    ensure!(end.kind == EndKind::ExitPort && end.exit_code == Some(0), "after: {}", end.detail);
+    ensure!(report.before == report.after, "memory was left behind");
+    Ok(())
+}
+
+/// Creating and destroying VMs leaves nothing behind.
+fn rounds(paths: &Paths, log: &mut Log) -> Result<()> {
+    const ROUNDS: u32 = 100;
+    let stage = Stage { vms: vec![vm("hello", "hello", String::new())], repeat: ROUNDS };
+    let manifest = Manifest { version: FORMAT_VERSION, stages: vec![stage] };
+    let machine = TestMachine::with_bundle(paths, &manifest, &members(paths, &["hello"])?)?;
+    let report = machine.run(Duration::from_secs(180), log)?.report()?;
+    let [vm] = &report.vms[..] else { anyhow::bail!("{} VMs in the report", report.vms.len()) };
+    ensure!(vm.rounds == ROUNDS, "{} rounds, expected {ROUNDS}", vm.rounds);
+    ensure!(vm.end.exit_code == Some(0), "it ended: {}", vm.end.detail);
+    ensure!(
+        report.before == report.after,
+        "memory was left behind: {:?} before, {:?} after",
+        report.before,
+        report.after
+    );
+    Ok(())
+}
+
+/// Two VMs of one stage run at the same time, and the log keeps them apart.
+fn two_vms(paths: &Paths, log: &mut Log) -> Result<()> {
+    let vms = ["alpha", "beta"]
+        .map(|name| vm(name, "counter", format!("lines=20 name={name}-counts")))
+        .to_vec();
+    let manifest = Manifest { version: FORMAT_VERSION, stages: vec![Stage { vms, repeat: 1 }] };
+    let machine = TestMachine::with_bundle(paths, &manifest, &members(paths, &["counter"])?)?;
+    let answer = machine.with(2, "max", 512).run(Duration::from_secs(120), log)?;
+    let report = answer.report()?;
+    ensure!(report.vms.len() == 2, "{} VMs in the report", report.vms.len());
+    for vm in &report.vms {
+        ensure!(vm.end.exit_code == Some(0), "{}: {}", vm.name, vm.end.detail);
+    }
+    let lines_of = |name: &str| -> Vec<usize> {
+        let lines = answer.log.lines().enumerate();
+        lines.filter(|(_, line)| line.contains(name)).map(|(number, _)| number).collect()
+    };
+    let (alpha, beta) = (lines_of("alpha-counts"), lines_of("beta-counts"));
+    ensure!(alpha.len() == 20 && beta.len() == 20, "{} and {} lines", alpha.len(), beta.len());
+    ensure!(alpha.first() < beta.last() && beta.first() < alpha.last(), "not at the same time");
+    Ok(())
+}

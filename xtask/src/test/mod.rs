@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: every test there is, as a list of rows.
+
+mod bad_input;
+mod bare_metal;
+mod invoke;
+mod iso_row;
+mod machine;
+mod row;
+mod run_rows;
+mod runner;
+mod selftest;
+mod terminal_row;
+mod unit;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::paths::Paths;
+use crate::{cargo_build, image, regress, setup};
+
+pub use invoke::Invocation;
+pub use row::{Log, Row, Tally};
+pub use runner::run_rows;
+
+/// Runs all tests: those of the crates, the co-kernel's self-test, bare-metal guests, Linux
+/// guests and the behaviour of these commands. The last line is "N passed, N failed".
+#[derive(Clone, Debug, Args)]
+pub struct TestOptions {
+    /// Leave out what takes long: for the inner loop
+    #[arg(long)]
+    pub quick: bool,
+    /// Run only rows whose name contains this
+    #[arg(long, value_name = "STRING")]
+    pub filter: Option<String>,
+    /// List the rows instead of running them
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// Runs the tests and gives the exit status: 0 if some passed and none failed.
+///
+/// # Errors
+/// When what every test needs cannot be set up.
+pub fn run(paths: &Paths, options: &TestOptions) -> Result<u8> {
+    setup::ensure_all(false)?;
+    let mut rows = all_rows(paths, options.quick)?;
+    if let Some(filter) = &options.filter {
+        rows.retain(|row| row.name.contains(filter));
+    }
+    if options.list {
+        for row in &rows {
+            println!("{}", row.name);
+        }
+        return Ok(0);
+    }
+    let finished = run_rows(paths, rows)?;
+    let total = finished.iter().map(|row| row.tally).fold(Tally::default(), Tally::plus);
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(u8::from(total.failed > 0 || total.passed == 0))
+}
+
+/// The rows, cheap ones first.
+fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
+    // Built and fetched once, before rows that run at once would do it together.
+    image::kernel(paths, image::DEFAULT_KERNEL)?;
+    image::initramfs(paths)?;
+    let mut rows = unit::rows(paths);
+    rows.extend(bad_input::rows(paths));
+    rows.extend(selftest::rows(paths, quick));
+    rows.extend(bare_metal::rows(paths, quick));
+    rows.extend(run_rows::rows(paths, quick));
+    rows.extend(terminal_row::rows(paths));
+    rows.extend(regress::test_rows(paths, quick));
+    if !quick {
+        rows.push(iso_row::row());
+    }
+    // Rows that need it fail by themselves if it cannot be built.
+    if let Err(error) = cargo_build::cokernel(paths) {
+        eprintln!("note: {error:#}");
+    }
+    Ok(rows)
+}
