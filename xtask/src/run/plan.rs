@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use wire::{GuestConsole, OnReset, VmDescription};
+use wire::{GuestConsole, VmDescription};
 
 use super::COMMAND_LINE;
 use super::bundle::{self, Member};
@@ -260,7 +260,6 @@ impl Guest {
             command_line: self.command_line.clone(),
             console: GuestConsole::Serial,
             exit_port: matches!(self.format, KernelFile::Pvh { .. }).then_some(EXIT_PORT),
-            on_reset: OnReset::End,
             time_limit_ms: timeout.map(|seconds| seconds.saturating_mul(1000)),
         };
         bundle::write(path, &bundle::single(vm), &members)

@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use wire::{
-    EndKind, FORMAT_VERSION, GuestConsole, Manifest, OnReset, Paging, Stage, VmDescription,
-};
+use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
 
 use super::invoke::Invocation;
 use super::machine::TestMachine;
@@ -125,7 +123,6 @@ fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         command_line,
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),
-        on_reset: OnReset::End,
         time_limit_ms: Some(5000),
     }
 }
