@@ -61,6 +61,14 @@ impl Clock {
         self.microseconds(cpu::tsc().wrapping_sub(start))
     }
 
+    /// Waits, interrupts as they are, until something holds or patience ends.
+    fn until(self, condition: impl Fn() -> bool) {
+        let start = cpu::tsc();
+        while !condition() && cpu::tsc().wrapping_sub(start) < self.cycles(PATIENCE) {
+            core::hint::spin_loop();
+        }
+    }
+
     /// Lets a time pass with interrupts on.
     fn pass_open(self, microseconds: u64) {
         cpu::enable_interrupts();
