@@ -22,15 +22,21 @@ const MEMORY_MIB: u64 = 64;
 
 /// How a guest is run, where it differs from the rule.
 struct Special {
+    /// Name of the guest.
     name: &'static str,
+    /// What the row is called, if a guest has several.
+    variant: &'static str,
     options: &'static str,
     input: &'static str,
     vcpus: u32,
 }
 
-const RULE: Special = Special { name: "", options: "", input: "", vcpus: 1 };
+const RULE: Special = Special { name: "", variant: "", options: "", input: "", vcpus: 1 };
 
 const SPECIALS: &[Special] = &[
+    Special { name: "acpi", ..RULE },
+    Special { name: "acpi", variant: "-power-off", options: "poweroff", ..RULE },
+    Special { name: "acpi", variant: "-reset", options: "reset", ..RULE },
     // Polling, interrupts, polling again, end.
     Special { name: "console", input: "abicdpeq", ..RULE },
     Special { name: "counter", options: "lines=5", ..RULE },
@@ -74,17 +80,20 @@ pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
         if name == HOSTILE {
             continue;
         }
-        let special = SPECIALS.iter().find(|special| special.name == name).unwrap_or(&RULE);
         let path = path.to_string_lossy().into_owned();
-        for bare in [true, false] {
+        let mut specials: Vec<&Special> =
+            SPECIALS.iter().filter(|special| special.name == name).collect();
+        if specials.is_empty() {
+            specials.push(&RULE);
+        }
+        for (special, bare) in specials.into_iter().flat_map(|one| [(one, true), (one, false)]) {
             if bare && quick {
                 continue;
             }
             let path = path.clone();
             let place = if bare { "bare-metal-oracle" } else { "bare-metal" };
-            rows.push(Row::new(format!("{place}/{name}"), move |log| {
-                run_guest(special, &path, bare, log)
-            }));
+            let row = format!("{place}/{name}{}", special.variant);
+            rows.push(Row::new(row, move |log| run_guest(special, &path, bare, log)));
         }
     }
     for &(name, run) in WHOLE_RUNS {
