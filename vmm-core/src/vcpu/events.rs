@@ -69,7 +69,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     pub(super) fn prepare_events(&mut self) {
         let state = self.hardware.interruptibility();
         let mut free = true;
+        let raised = self.pending.exception.is_some();
         if let Some(event) = self.pending.take_due() {
+            if let (true, Event::Exception(exception)) = (raised, event) {
+                self.statistics.count_exception(exception.vector);
+            }
             self.deliver(event);
             free = false;
         }
@@ -94,7 +98,6 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn deliver(&mut self, event: Event) {
         match event {
             Event::Exception(exception) => {
-                self.statistics.count_exception(exception.vector);
                 // Real mode pushes no error codes (AMD APM vol. 2, 8.2).
                 let real_mode = self.hardware.control_registers().cr0 & cr0::PE == 0;
                 let error_code = exception.error_code.filter(|_| !real_mode);
