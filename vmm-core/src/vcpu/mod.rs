@@ -141,8 +141,12 @@ impl<V: VcpuBackend> Vcpu<V> {
     pub fn run(&mut self) {
         crate::emulate::prepare();
         self.hardware.load();
-        while self.core.control.ended().is_none() {
+        loop {
             self.take_up_work();
+            // Looked at after the attention was taken that the end of the VM asks for.
+            if self.core.control.ended().is_some() {
+                break;
+            }
             match self.activity {
                 Activity::Running => self.enter(),
                 Activity::Halted | Activity::WaitForStartup => self.wait(),
