@@ -101,10 +101,7 @@ pub fn instruction_length(
 ///
 /// # Errors
 /// The outcome to report if the instruction cannot be fetched or is not one.
-pub fn decode(
-    cpu: &mut impl EmulatorCpu,
-    bus: &mut impl GuestBus,
-) -> Result<Instruction, Outcome> {
+pub fn decode(cpu: &mut impl EmulatorCpu, bus: &mut impl GuestBus) -> Result<Instruction, Outcome> {
     let mut context = Context::new(cpu, bus);
     context.fetch_and_decode(None).map_err(|stop| context.outcome_of(stop))?;
     Ok(context.instruction)

@@ -12,6 +12,8 @@ mod instruction;
 mod memory;
 mod msr;
 mod port;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use alloc::sync::Arc;

@@ -40,6 +40,12 @@ impl<V: VcpuBackend> Vm<V> {
         &self.core.memory
     }
 
+    /// What the vCPUs share.
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<VmCore> {
+        &self.core
+    }
+
     /// Size of the nested page tables in bytes.
     pub fn page_table_bytes(&self) -> u64 {
         self.core.second_level.bytes()
