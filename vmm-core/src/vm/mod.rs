@@ -3,6 +3,9 @@
 
 mod builder;
 mod core;
+mod halt;
+#[cfg(test)]
+mod tests;
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 

@@ -97,6 +97,7 @@ fn xsetbv(configure: impl FnOnce(&mut Machine)) -> (Result<(), Exception>, u64) 
     machine.registers().control.cr4 = cr4::OSXSAVE;
     machine.registers().xcr0 = 0x77;
     machine.set_gpr(Gpr::Rax, XSTATE_X87);
+    machine.set_gpr(Gpr::Rdx, 0);
     configure(&mut machine);
     let result = machine.vcpu().handle(Exit::SetExtendedControl);
     (result, machine.registers().xcr0)

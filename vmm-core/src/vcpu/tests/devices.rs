@@ -3,12 +3,12 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
 use crate::{
-    AccessWidth, ExternalInterruptSource, HostEventClient, MmioDevice, PortDevice, TimerClient,
-    Vector, VmControl, VmInstant,
+    AccessWidth, ExternalInterruptSource, MmioDevice, PortDevice, TimerClient, Vector, VmControl,
+    VmInstant,
     cpuid::CpuidResult,
     hooks::{CpuidHook, HypercallHook, MsrHook},
     msr::GeneralProtection,
@@ -136,19 +136,5 @@ pub struct Alarm {
 impl TimerClient for Alarm {
     fn timer_expired(&self, now: VmInstant) {
         self.calls.lock().unwrap().push(now);
-    }
-}
-
-/// Ends the VM at the first host event after it was told to.
-pub struct Operator {
-    pub control: VmControl,
-    pub stops: AtomicBool,
-}
-
-impl HostEventClient for Operator {
-    fn host_event(&self) {
-        if self.stops.load(Ordering::SeqCst) {
-            self.control.end(crate::EndReason::Stopped("operator"));
-        }
     }
 }

@@ -134,7 +134,6 @@ impl Machine {
 /// IA32_TSC_DEADLINE.
 pub const TSC_DEADLINE: u32 = 0x6E0;
 /// Registers of the local APIC in x2APIC mode.
-pub const X2APIC_EOI: u32 = 0x80B;
 pub const X2APIC_ICR: u32 = 0x830;
 pub const X2APIC_LVT_TIMER: u32 = 0x832;
 pub const X2APIC_INITIAL_COUNT: u32 = 0x838;

@@ -4,10 +4,11 @@
 mod control;
 mod devices;
 mod events;
-mod hardware;
+pub mod hardware;
 mod instructions;
 mod machine;
 mod memory;
 mod msrs;
 mod ports;
+mod smp;
 mod timers;
