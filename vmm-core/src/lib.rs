@@ -29,6 +29,7 @@ pub mod pvclock;
 pub mod state;
 pub mod statistics;
 pub mod svm;
+mod sync;
 mod time;
 pub mod vcpu;
 pub mod vm;
