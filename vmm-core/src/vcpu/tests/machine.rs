@@ -93,8 +93,8 @@ impl Machine {
         const TABLES: u64 = 0x8000;
         const PRESENT: u64 = 1;
         const LARGE: u64 = 1 << 7;
-        self.poke(TABLES + 256 * 8, &(TABLES + 0x1000 | PRESENT).to_le_bytes());
-        self.poke(TABLES + 0x1000, &(TABLES + 0x2000 | PRESENT).to_le_bytes());
+        self.poke(TABLES + 256 * 8, &((TABLES + 0x1000) | PRESENT).to_le_bytes());
+        self.poke(TABLES + 0x1000, &((TABLES + 0x2000) | PRESENT).to_le_bytes());
         self.poke(TABLES + 0x2000, &(PRESENT | LARGE).to_le_bytes());
         let registers = self.registers();
         registers.control = ControlRegisters {
