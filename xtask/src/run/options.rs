@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::platform::Platform;
 use crate::platform::accelerator::Choice;
 
-/// Most vCPUs: as many CPUs as a q35 machine has without interrupt remapping.
+/// Most vCPUs of one VM: what the library allows.
 pub const MOST_VCPUS: u32 = 64;
 
 /// What makes up a guest.
