@@ -12,7 +12,7 @@ use wire::{Manifest, RunReport};
 use super::row::Log;
 use crate::paths::Paths;
 use crate::platform::accelerator::Accelerator;
-use crate::platform::{Boot, MachineConfig, Platform, qemu};
+use crate::platform::{Boot, Engine, MachineConfig, qemu};
 use crate::process::{self, OwnedChild};
 use crate::run::bundle::{self, Member};
 use crate::run::report;
@@ -43,7 +43,7 @@ impl TestMachine {
     pub fn new(image: PathBuf) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = MachineConfig {
-            accelerator: Accelerator::Tcg,
+            engine: Engine::Qemu(Accelerator::Tcg),
             cpu: qemu::TCG_CPU.into(),
             cpus: 1,
             memory_mib: 512,
@@ -88,6 +88,21 @@ impl TestMachine {
         Ok(machine)
     }
 
+    /// The same on Bochs: the co-kernel and its bundle are booted from an ISO image.
+    ///
+    /// # Errors
+    /// When the image cannot be made.
+    pub fn on_bochs(mut self, cpu: &str) -> Result<Self> {
+        if let Boot::Kernel { kernel, initrd: Some(bundle), command_line } = &self.config.boot {
+            let iso = self.folder.path().join("machine.iso");
+            crate::iso::make(&iso, kernel, bundle, command_line)?;
+            self.config.boot = Boot::Iso(iso);
+        }
+        self.config.engine = Engine::Bochs;
+        self.config.cpu = cpu.to_owned();
+        Ok(self)
+    }
+
     /// Runs it to its end and puts what it wrote into the row's log.
     ///
     /// # Errors
@@ -96,7 +111,7 @@ impl TestMachine {
         let console = self.folder.path().join("console");
         let output = File::create(&console)?;
         let errors = output.try_clone()?;
-        let mut command = Platform::Qemu.command(&self.config)?;
+        let mut command = self.config.command()?;
         row.line(format_args!("$ {}", process::command_line(&command)));
         command.stdin(std::process::Stdio::null()).stdout(output).stderr(errors);
         let mut child = OwnedChild::spawn(&mut command)?;
