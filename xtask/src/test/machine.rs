@@ -88,21 +88,6 @@ impl TestMachine {
         Ok(machine)
     }
 
-    /// The same on Bochs: the co-kernel and its bundle are booted from an ISO image.
-    ///
-    /// # Errors
-    /// When the image cannot be made.
-    pub fn on_bochs(mut self, cpu: &str) -> Result<Self> {
-        if let Boot::Kernel { kernel, initrd: Some(bundle), command_line } = &self.config.boot {
-            let iso = self.folder.path().join("machine.iso");
-            crate::iso::make(&iso, kernel, bundle, command_line)?;
-            self.config.boot = Boot::Iso(iso);
-        }
-        self.config.engine = Engine::Bochs;
-        self.config.cpu = cpu.to_owned();
-        Ok(self)
-    }
-
     /// Runs it to its end and puts what it wrote into the row's log.
     ///
     /// # Errors
