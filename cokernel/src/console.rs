@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use raw_cpuid::CpuId;
 
-use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, serial::Uart, smp};
+use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, logger, serial::Uart, smp};
 
 /// COM1.
 const CONSOLE_PORT: u16 = 0x3F8;
@@ -111,7 +111,8 @@ pub(crate) fn init(madt: &Madt) {
     // An emulator holds its input back until the receiver is empty, also before the machine has
     // started; switching the FIFOs would lose such a byte. On a wire there is no holding back,
     // and the FIFO gives 16 characters of time.
-    let on_wire = !CpuId::new().get_feature_info().is_some_and(|f| f.has_hypervisor());
+    let hypervisor = CpuId::new().get_feature_info().is_some_and(|f| f.has_hypervisor());
+    let on_wire = !hypervisor && !logger::has_debug_port();
     let Some(uart) = Uart::probe(CONSOLE_PORT, on_wire) else {
         log::warn!("no serial port at {CONSOLE_PORT:#x}: there is no console");
         return;

@@ -10,7 +10,7 @@ use core::{
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use x86::io::outb;
+use x86::io::{inb, outb};
 
 use crate::{boot::BootInfo, cpu::percpu::this_cpu_index, irq_lock::IrqLock, serial::Uart, time};
 
@@ -20,6 +20,13 @@ const LOG_PORT: u16 = 0x2F8;
 const DEBUG_PORT: u16 = 0xE9;
 /// Looks at the lock before a panicking CPU writes without it.
 const PANIC_LOCK_ATTEMPTS: u32 = 10_000_000;
+
+/// Whether there is an emulator's debug console: its port reads as its own number, and an absent
+/// port as ones. Bochs shows itself in no other way.
+pub(crate) fn has_debug_port() -> bool {
+    // SAFETY: reading the port changes nothing, whether it is there or not.
+    unsafe { inb(DEBUG_PORT) == DEBUG_PORT as u8 }
+}
 
 static OUTPUT: IrqLock<Output> = IrqLock::new(Output { uart: None, debug_port: false });
 static PANICKING: AtomicBool = AtomicBool::new(false);

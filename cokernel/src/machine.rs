@@ -32,9 +32,11 @@ pub(crate) fn panic_code() -> u8 {
 }
 
 /// Ends the machine with `code`, as an emulator's exit status where there is one: QEMU's is
-/// `code << 1 | 1`. A machine without such a device halts.
+/// `code << 1 | 1`. A machine without such a device halts. The log's last line is `@exit CODE`,
+/// in decimal, for programs that cannot see a status.
 pub fn exit(code: u8) -> ! {
     interrupt_flag::clear();
+    logger::write_raw(format_args!("@exit {code}"));
     console::flush();
     logger::flush();
     let port = DEBUG_EXIT_PORT.load(Ordering::Relaxed);

@@ -29,6 +29,9 @@ pub use report::{
 pub mod machine_exit {
     /// I/O port of QEMU's `isa-debug-exit` device as the tools configure it.
     pub const PORT: u16 = 0xF4;
+    /// Start of the log line with which the co-kernel says its exit code, in decimal: for machines
+    /// that have no such device.
+    pub const LOG_PREFIX: &str = "@exit ";
     /// Everything in the manifest was run; the report says how each VM ended.
     pub const DONE: u8 = 0x10;
     /// The bundle or manifest was refused; the log says why.

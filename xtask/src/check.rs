@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cargo_build::BARE_METAL;
 use crate::memory::{HostMemory, MIB};
 use crate::paths::Paths;
-use crate::platform::{accelerator, qemu};
+use crate::platform::{accelerator, bochs, qemu};
 use crate::setup::{self, Tool, apt, rust};
 use crate::{image, process};
 
@@ -80,7 +80,14 @@ fn look(paths: &Paths) -> Vec<Finding> {
     let mut findings = vec![rust_compiler(), rust_target(), qemu_program(), nested_kvm()];
     findings.extend(setup::PACKAGE_TOOLS.map(|tool| program(tool, Verdict::Missing)));
     findings.extend(setup::ISO_TOOLS.map(|tool| program(tool, Verdict::Optional)));
-    findings.extend([grub_modules(), lists(), images(paths), memory(), disk(&paths.target)]);
+    findings.extend([
+        bochs_program(),
+        grub_modules(),
+        lists(),
+        images(paths),
+        memory(),
+        disk(&paths.target),
+    ]);
     findings
 }
 
@@ -125,6 +132,13 @@ fn program(tool: Tool, otherwise: Verdict) -> Finding {
         finding(tool.program, Verdict::Ok, "found")
     } else {
         finding(tool.program, otherwise, format!("comes in package {}", tool.package))
+    }
+}
+
+fn bochs_program() -> Finding {
+    match bochs::check() {
+        Ok(()) => finding("Bochs", Verdict::Ok, "found, with its firmware"),
+        Err(error) => finding("Bochs", Verdict::Optional, format!("{error:#}")),
     }
 }
 

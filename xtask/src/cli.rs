@@ -12,6 +12,7 @@ use crate::check::CheckOptions;
 use crate::clean::CleanOptions;
 use crate::iso::IsoOptions;
 use crate::paths::Paths;
+use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
@@ -37,6 +38,9 @@ enum Command {
     Bench(BenchOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
+    /// Is a machine made by Bochs
+    #[command(name = bochs::COMMAND, hide = true)]
+    BochsMachine(BochsOptions),
     /// Fetches the untouched kernel of a Debian package and prints its path, for --kernel
     Image {
         /// Kernel package, for example linux-image-amd64; a meta package is followed
@@ -54,6 +58,9 @@ struct SetupOptions {
     /// Also what 'iso' needs
     #[arg(long)]
     iso: bool,
+    /// Also what '--platform bochs' needs
+    #[arg(long)]
+    bochs: bool,
 }
 
 /// The command line cannot be understood.
@@ -103,7 +110,14 @@ impl Cli {
             Command::Regress(options) => regress::run(&paths, &options),
             Command::Bench(options) => bench::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
-            Command::Setup(options) => setup::ensure_all(options.iso).map(|()| 0),
+            Command::Setup(options) => {
+                setup::ensure_all(options.iso)?;
+                if options.bochs {
+                    setup::ensure_bochs()?;
+                }
+                Ok(0)
+            }
+            Command::BochsMachine(options) => bochs::drive(&options),
             Command::Image { package } => {
                 println!("{}", image::kernel(&paths, &package)?.display());
                 Ok(0)

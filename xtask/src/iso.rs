@@ -2,13 +2,15 @@
 //! `cargo xtask iso`: an ISO image that GRUB boots, for machines without QEMU's `-kernel`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::paths::Paths;
+use crate::platform::Platform;
+use crate::platform::bochs::models;
 use crate::run::folder::RunFolder;
 use crate::run::job::Job;
 use crate::run::options::GuestOptions;
@@ -27,6 +29,12 @@ pub struct IsoOptions {
     /// Run CMD in the guest's shell and power off, in place of a shell on the serial port
     #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
     pub exec: Option<String>,
+    /// Machine it is for: on a slow one a Linux kernel is told to save time
+    #[arg(long, value_enum)]
+    pub platform: Option<Platform>,
+    /// CPU model of that machine, which is checked: an image fits all of them
+    #[arg(long, value_name = "MODEL", requires = "platform")]
+    pub cpu: Option<String>,
     /// Command line of the co-kernel
     #[arg(long, value_name = "STRING", default_value = "", allow_hyphen_values = true)]
     pub cokernel_append: String,
@@ -42,6 +50,9 @@ pub fn run(paths: &Paths, options: &IsoOptions) -> Result<u8> {
         bail!("--cokernel-append: GRUB would misread quotes, backslashes, $ and line ends");
     }
     plan::check_files(&options.guest)?;
+    if options.platform == Some(Platform::Bochs) {
+        models::find(options.cpu.as_deref().unwrap_or(models::DEFAULT))?;
+    }
     setup::ensure_iso_tools()?;
     let output = options.output.clone().unwrap_or_else(|| paths.target.join("alcazar/alcazar.iso"));
     let folder = RunFolder::create(paths)?;
@@ -49,28 +60,38 @@ pub fn run(paths: &Paths, options: &IsoOptions) -> Result<u8> {
         Some(command) => Job::Command(command.clone()),
         None => Job::Shell { size: None, term: "vt100".into() },
     };
-    let guest = Guest::find(paths, &options.guest, job, &folder)?;
+    let platform = options.platform.unwrap_or(Platform::Qemu);
+    let guest = Guest::find(paths, &options.guest, platform, job, &folder)?;
+    let bundle = folder.file("bundle.cpio");
+    guest.write_bundle(&bundle, &options.guest, None)?;
+    make(&output, &cargo_build::cokernel(paths)?, &bundle, &options.cokernel_append)
+        .context("--output")?;
+    println!("{}", output.display());
+    Ok(0)
+}
 
+/// Makes an image that boots `cokernel` with `bundle`, whole or not at all.
+///
+/// # Errors
+/// When a part cannot be read or the image not be written.
+pub fn make(output: &Path, cokernel: &Path, bundle: &Path, command_line: &str) -> Result<()> {
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(std::path::Path::new("."));
     let work = tempfile::Builder::new()
         .prefix(".alcazar-iso-")
         .tempdir_in(parent)
-        .with_context(|| format!("--output: cannot write {}", output.display()))?;
+        .with_context(|| format!("cannot write {}", output.display()))?;
     let boot = work.path().join("root/boot");
     fs::create_dir_all(boot.join("grub"))?;
-    fs::copy(cargo_build::cokernel(paths)?, boot.join("alcazar"))?;
-    guest.write_bundle(&boot.join("bundle.cpio"), &options.guest, None)?;
-    fs::write(boot.join("grub/grub.cfg"), grub_configuration(&options.cokernel_append))?;
+    fs::copy(cokernel, boot.join("alcazar"))?;
+    fs::copy(bundle, boot.join("bundle.cpio"))?;
+    fs::write(boot.join("grub/grub.cfg"), grub_configuration(command_line))?;
 
     let made = work.path().join("alcazar.iso");
     let mut command = Command::new("grub-mkrescue");
     command.arg("-o").arg(&made).arg("-d").arg(grub_modules()?).arg(work.path().join("root"));
     process::succeed(&mut command, "making the ISO image")?;
-    fs::rename(&made, &output)
-        .with_context(|| format!("--output: cannot write {}", output.display()))?;
-    println!("{}", output.display());
-    Ok(0)
+    fs::rename(&made, output).with_context(|| format!("cannot write {}", output.display()))
 }
 
 /// Folder of GRUB's modules for BIOS: the only kind of machine whose firmware the co-kernel is

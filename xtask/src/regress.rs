@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -12,7 +12,7 @@ use wire::RunReport;
 
 use crate::paths::Paths;
 use crate::platform::Platform;
-use crate::test::{Invocation, Log, Row, Tally, run_rows};
+use crate::test::{Invocation, Log, Row, Tally, count, run_rows};
 use crate::{cargo_build, image, setup};
 
 /// Boots guests on the matrix of platform, CPU, paging and guest, and prints a table.
@@ -24,6 +24,12 @@ pub struct RegressOptions {
     /// Only rows whose name contains this
     #[arg(long, value_name = "STRING")]
     pub filter: Option<String>,
+    /// Only rows on this platform
+    #[arg(long, value_enum)]
+    pub platform: Option<Platform>,
+    /// Only rows on this CPU model
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
     /// All combinations, not only those that differ in one thing from the default
     #[arg(long)]
     pub full: bool,
@@ -61,6 +67,18 @@ const GUESTS: &[Guest] = &[
     Guest { name: "full", package: "linux-image-amd64", memory_mib: "512", vcpus: "1" },
 ];
 
+/// CPU models of Bochs that have what the VMM needs. The first is the default.
+const BOCHS_CPUS: &[Cpu] = &[
+    Cpu { platform: Platform::Bochs, model: "ryzen", paging: "nested" },
+    Cpu { platform: Platform::Bochs, model: "zambezi", paging: "nested" },
+    Cpu { platform: Platform::Bochs, model: "phenom_8650_toliman", paging: "nested" },
+];
+
+/// Bare-metal guests on Bochs, and whether `test` runs them. The others end Bochs 2.7 itself by a
+/// panic.
+const BOCHS_GUESTS: &[(&str, bool)] =
+    &[("hello", true), ("nmi", true), ("timers", true), ("denied", false)];
+
 /// A row of the table.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 struct Entry {
@@ -86,11 +104,22 @@ pub fn run(paths: &Paths, options: &RegressOptions) -> Result<u8> {
     cargo_build::cokernel(paths)?;
     let mut target = options.json.as_deref().map(JsonFile::prepare).transpose()?;
     let table = Table::default();
+    if options.platform == Some(Platform::Bochs) || options.full {
+        setup::ensure_bochs()?;
+    }
     let mut rows = matrix_rows(paths, options.full, &table);
+    if let Some(platform) = options.platform {
+        let part = format!("/{}/", platform.name());
+        rows.retain(|row| row.name.contains(&part));
+    }
+    if let Some(cpu) = &options.cpu {
+        let part = format!("/{cpu}/");
+        rows.retain(|row| row.name.contains(&part));
+    }
     if let Some(filter) = &options.filter {
         rows.retain(|row| row.name.contains(filter));
     }
-    ensure!(!rows.is_empty(), "--filter: no row has that in its name");
+    ensure!(!rows.is_empty(), "no row is left: give another --filter, --platform or --cpu");
     let finished = run_rows(paths, rows)?;
     let failed = finished.iter().filter(|row| row.tally.failed > 0).count();
     let mut entries = table.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -118,32 +147,104 @@ fn matrix_rows(paths: &Paths, full: bool, table: &Table) -> Vec<Row> {
             if !full && cpu_index > 0 && guest_index > 0 {
                 continue;
             }
+            rows.push(boot_row(paths, cpu, guest, table));
+        }
+    }
+    rows.extend(bochs_rows(paths, full, table));
+    rows
+}
+
+/// A row that boots Linux.
+fn boot_row(paths: &Paths, cpu: Cpu, guest: Guest, table: &Table) -> Row {
+    let (paths, table) = (paths.clone(), Arc::clone(table));
+    let name = format!("boot/{}/{}/{}/{}", cpu.platform.name(), cpu.model, cpu.paging, guest.name);
+    Row::new(name, move |log| boot(&paths, cpu, guest, &table, log))
+}
+
+/// Guests on Bochs: bare-metal ones, and Linux if all rows are wanted.
+fn bochs_rows(paths: &Paths, full: bool, table: &Table) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (cpu_index, &cpu) in BOCHS_CPUS.iter().enumerate() {
+        if let Some(&guest) = GUESTS.first().filter(|_| full) {
+            rows.push(boot_row(paths, cpu, guest, table));
+        }
+        for &(guest, always) in BOCHS_GUESTS {
+            if !full && (cpu_index > 0 || !always) {
+                continue;
+            }
             let (paths, table) = (paths.clone(), Arc::clone(table));
             let name =
-                format!("boot/{}/{}/{}/{}", cpu.platform.name(), cpu.model, cpu.paging, guest.name);
-            rows.push(Row::new(name, move |log| boot(&paths, cpu, guest, &table, log)));
+                format!("bare-metal/{}/{}/{}/{guest}", cpu.platform.name(), cpu.model, cpu.paging);
+            rows.push(Row::new(name, move |log| {
+                let mut entry = entry(cpu, guest);
+                let result = run_bare_metal(&paths, cpu, &mut entry, log);
+                enter(entry, &result, &table);
+                result
+            }));
         }
     }
     rows
 }
 
-/// Boots a guest, looks around in it, and enters what happened into the table.
-fn boot(paths: &Paths, cpu: Cpu, guest: Guest, table: &Table, log: &mut Log) -> Result<Tally> {
-    let mut entry = Entry {
+/// Runs a bare-metal guest, counts its tests and notes what the report says.
+fn run_bare_metal(paths: &Paths, cpu: Cpu, entry: &mut Entry, log: &mut Log) -> Result<Tally> {
+    setup::ensure_bochs()?;
+    let guests = cargo_build::bare_metal_binaries(paths, "bare-metal")?;
+    let kernel = guests.iter().find(|(name, _)| name == entry.guest);
+    let kernel = &kernel.with_context(|| format!("there is no guest '{}'", entry.guest))?.1;
+    let folder = tempfile::tempdir()?;
+    let report = folder.path().join("report.json");
+    let (kernel, place) = (kernel.to_string_lossy(), report.to_string_lossy());
+    let options = ["run", "--timeout", "240", "--mem", "64", "--platform", entry.platform];
+    let more = ["--cpu", cpu.model, "--kernel", &kernel, "--report", &place];
+    let begin = Instant::now();
+    let answer =
+        Invocation::xtask(options.iter().chain(&more))?.limit(Duration::from_secs(300)).run(log)?;
+    entry.seconds = begin.elapsed().as_secs_f64();
+    if let Ok(bytes) = std::fs::read(&report) {
+        let report: RunReport = serde_json::from_slice(&bytes)?;
+        entry.exits = exits(&report);
+        entry.backend = report.machine.backend;
+    }
+    match count(&answer.stdout) {
+        // Its exit value is the number of failures.
+        Ok(tally) if answer.status == i32::try_from(tally.failed)? => {
+            if tally.failed > 0 {
+                entry.result = format!("{} of its tests failed", tally.failed);
+            }
+            Ok(tally)
+        }
+        _ => answer.expect_status(0).map(|()| Tally::ONE),
+    }
+}
+
+/// An entry for a run that has not begun.
+fn entry(cpu: Cpu, guest: &'static str) -> Entry {
+    Entry {
         platform: cpu.platform.name(),
         cpu: cpu.model,
         backend: String::new(),
         paging: cpu.paging,
-        guest: guest.name,
+        guest,
         seconds: 0.0,
         exits: 0,
         result: "ok".into(),
-    };
-    let result = try_boot(paths, cpu, guest, &mut entry, log);
-    if let Err(error) = &result {
+    }
+}
+
+/// Puts a finished entry into the table.
+fn enter<T>(mut entry: Entry, result: &Result<T>, table: &Table) {
+    if let Err(error) = result {
         entry.result = format!("{error:#}");
     }
     table.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+}
+
+/// Boots a guest, looks around in it, and enters what happened into the table.
+fn boot(paths: &Paths, cpu: Cpu, guest: Guest, table: &Table, log: &mut Log) -> Result<Tally> {
+    let mut entry = entry(cpu, guest.name);
+    let result = try_boot(paths, cpu, guest, &mut entry, log);
+    enter(entry, &result, table);
     result.map(|()| Tally::ONE)
 }
 
@@ -151,11 +252,13 @@ fn try_boot(paths: &Paths, cpu: Cpu, guest: Guest, entry: &mut Entry, log: &mut 
     let kernel = image::kernel(paths, guest.package)?;
     let kernel = kernel.to_string_lossy();
     let command = "nproc; dmesg | grep -E 'BUG|Oops|Call Trace|rcu:.*stall'; true";
-    let answer = Invocation::xtask([
+    let accelerator: &[&str] = match cpu.platform {
+        Platform::Qemu => &["--accel", "tcg"],
+        Platform::Bochs => &[],
+    };
+    let options = [
         "run",
         "--json",
-        "--accel",
-        "tcg",
         "--timeout",
         "180",
         "--platform",
@@ -172,9 +275,10 @@ fn try_boot(paths: &Paths, cpu: Cpu, guest: Guest, entry: &mut Entry, log: &mut 
         guest.vcpus,
         "--exec",
         command,
-    ])?
-    .limit(Duration::from_secs(240))
-    .run(log)?;
+    ];
+    let answer = Invocation::xtask(options.iter().chain(accelerator))?
+        .limit(Duration::from_secs(240))
+        .run(log)?;
     let json: serde_json::Value =
         serde_json::from_str(&answer.stdout).context("the run gave no result")?;
     entry.seconds = json["seconds"].as_f64().unwrap_or_default();
@@ -196,12 +300,12 @@ fn exits(report: &RunReport) -> u64 {
 
 fn text(entries: &[Entry]) -> String {
     let mut text = format!(
-        "{:<9} {:<12} {:<8} {:<7} {:<11} {:>8} {:>9}  {}\n",
+        "{:<9} {:<20} {:<8} {:<7} {:<11} {:>8} {:>9}  {}\n",
         "platform", "CPU", "backend", "paging", "guest", "seconds", "exits", "result"
     );
     for entry in entries {
         text.push_str(&format!(
-            "{:<9} {:<12} {:<8} {:<7} {:<11} {:>8.1} {:>9}  {}\n",
+            "{:<9} {:<20} {:<8} {:<7} {:<11} {:>8.1} {:>9}  {}\n",
             entry.platform,
             entry.cpu,
             entry.backend,
@@ -248,8 +352,10 @@ mod tests {
         let folder = Path::new("/nonexistent");
         let paths = Paths { root: folder.into(), target: folder.into() };
         let count = |full| matrix_rows(&paths, full, &Table::default()).len();
-        assert_eq!(count(false), CPUS.len() + GUESTS.len() - 1);
-        assert_eq!(count(true), CPUS.len() * GUESTS.len());
+        let always = BOCHS_GUESTS.iter().filter(|guest| guest.1).count();
+        assert_eq!(count(false), CPUS.len() + GUESTS.len() - 1 + always);
+        let all = CPUS.len() * GUESTS.len() + BOCHS_CPUS.len() * (1 + BOCHS_GUESTS.len());
+        assert_eq!(count(true), all);
     }
 
     #[test]

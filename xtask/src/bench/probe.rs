@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::platform::{Boot, MachineConfig, Platform};
+use crate::platform::{Boot, MachineConfig};
 use crate::process::OwnedChild;
 use crate::run::plan::Plan;
 
@@ -71,7 +71,7 @@ pub fn kernel_entry(plan: &Plan) -> Result<u64> {
     let boot = Boot::Kernel { kernel, initrd: None, command_line: String::new() };
     let machine = MachineConfig { boot, ..plan.machine.clone() };
     let console = folder.path().join("console");
-    let mut command = Platform::Qemu.command(&machine)?;
+    let mut command = machine.command()?;
     command.stdin(Stdio::null()).stdout(File::create(&console)?).stderr(Stdio::null());
     let mut child = OwnedChild::spawn(&mut command)?;
     let status = child.wait_until(Instant::now() + Duration::from_secs(60))?;

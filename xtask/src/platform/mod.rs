@@ -2,20 +2,23 @@
 //! The machines the co-kernel runs on.
 
 pub mod accelerator;
+pub mod bochs;
 pub mod qemu;
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
+
+use accelerator::Accelerator;
 
 /// A kind of machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Platform {
     /// QEMU's q35 machine, with KVM where nested virtualization works and TCG elsewhere.
     Qemu,
-    /// The Bochs emulator (not supported yet).
+    /// The Bochs emulator, whose CPU models have Intel VT-x or AMD SVM of several generations.
     Bochs,
 }
 
@@ -27,30 +30,32 @@ impl Platform {
             Self::Bochs => "bochs",
         }
     }
+}
 
-    /// Checks that this version of the tools can drive it.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub fn check(self) -> Result<()> {
+/// The program that is the machine, and what executes guest code in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// QEMU.
+    Qemu(Accelerator),
+    /// Bochs, which interprets.
+    Bochs,
+}
+
+impl Engine {
+    /// Name in messages.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Qemu => Ok(()),
-            Self::Bochs => bail!("--platform bochs is not supported yet: use --platform qemu"),
+            Self::Qemu(_) => "QEMU",
+            Self::Bochs => "Bochs",
         }
-    }
-
-    /// The command that starts `machine`. Its standard streams are the first serial port.
-    pub fn command(self, machine: &MachineConfig) -> Result<Command> {
-        self.check()?;
-        Ok(qemu::command(machine))
     }
 }
 
 /// A machine to be started.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// How its CPUs are made.
-    pub accelerator: accelerator::Accelerator,
+    /// What it is made by.
+    pub engine: Engine,
     /// CPU model in the platform's own terms.
     pub cpu: String,
     /// Number of CPUs.
@@ -63,6 +68,21 @@ pub struct MachineConfig {
     pub boot: Boot,
     /// Where the second serial port, the co-kernel's log, is written.
     pub log: Option<PathBuf>,
+}
+
+impl MachineConfig {
+    /// The command that is the machine. Its standard streams are the first serial port; its exit
+    /// status is QEMU's: `code << 1 | 1` for the co-kernel's exit code, 0 for a reset, 1 for a
+    /// failure of the emulator with a line on standard error that says why.
+    ///
+    /// # Errors
+    /// When the machine cannot be had like this.
+    pub fn command(&self) -> Result<Command> {
+        match self.engine {
+            Engine::Qemu(accelerator) => Ok(qemu::command(self, accelerator)),
+            Engine::Bochs => bochs::command(self),
+        }
+    }
 }
 
 /// What a machine boots.

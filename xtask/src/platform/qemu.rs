@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::accelerator::Accelerator;
 use super::{Boot, MachineConfig};
 use crate::setup::QEMU;
 
@@ -65,9 +66,9 @@ fn parse_version(text: &str) -> Option<Version> {
 }
 
 /// The command that starts `machine`, its first serial port on the standard streams.
-pub fn command(machine: &MachineConfig) -> Command {
+pub fn command(machine: &MachineConfig, accelerator: Accelerator) -> Command {
     let mut command = Command::new(QEMU.program);
-    command.args(["-machine", "q35", "-accel", machine.accelerator.name()]);
+    command.args(["-machine", "q35", "-accel", accelerator.name()]);
     command.args(["-cpu", &machine.cpu]);
     command.args(["-smp", &machine.cpus.to_string()]);
     command.args(["-m", &machine.memory_mib.to_string()]);

@@ -52,7 +52,11 @@ impl RunFolder {
 impl Drop for RunFolder {
     fn drop(&mut self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "cpio") {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "cpio" || extension == "iso")
+            {
                 // A leftover goes with the folder later.
                 let _ = fs::remove_file(entry.path());
             }

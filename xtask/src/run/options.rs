@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::platform::Platform;
 use crate::platform::accelerator::Choice;
+use crate::platform::bochs::models;
 
 /// Most vCPUs of one VM: what the library allows.
 pub const MOST_VCPUS: u32 = 64;
@@ -56,7 +57,8 @@ pub struct MachineOptions {
     /// How the machine's CPUs are made; 'auto' is nested KVM where it really works, else TCG
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     pub accel: Choice,
-    /// CPU model of the machine, as the platform names it [default: max with TCG, host with KVM]
+    /// CPU model of the machine, as the platform names it
+    /// [default: max with TCG, host with KVM, ryzen with Bochs]
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
     /// Deterministic time: one nanosecond for each instruction executed (TCG with one CPU)
@@ -118,8 +120,8 @@ impl RunOptions {
     /// # Errors
     /// One line that names the option at fault.
     pub fn check(&self) -> Result<()> {
-        self.machine.platform.check()?;
         self.guest.check()?;
+        self.machine.check()?;
         if self.machine.icount {
             ensure!(
                 self.guest.smp == 1,
@@ -134,6 +136,29 @@ impl RunOptions {
         if self.exec.as_ref().is_some_and(|command| command.contains('\0')) {
             bail!("--exec: a command cannot contain NUL characters");
         }
+        Ok(())
+    }
+}
+
+impl MachineOptions {
+    /// Checks what the option parser cannot.
+    ///
+    /// # Errors
+    /// One line that names the option at fault.
+    pub fn check(&self) -> Result<()> {
+        if self.platform != Platform::Bochs {
+            return Ok(());
+        }
+        ensure!(
+            !self.bare,
+            "--bare needs --platform qemu: Bochs boots guests only through GRUB and the co-kernel"
+        );
+        ensure!(!self.icount, "--icount needs --platform qemu: time on Bochs is always like this");
+        ensure!(
+            self.accel == Choice::Auto,
+            "--accel is for --platform qemu: Bochs always interprets, leave --accel out"
+        );
+        models::find(self.cpu.as_deref().unwrap_or(models::DEFAULT))?;
         Ok(())
     }
 }
@@ -198,7 +223,11 @@ mod tests {
             (&["--mem", "lots"], "invalid value 'lots'"),
             (&["--timeout", "0"], "--timeout 0"),
             (&["--paging", "flat"], "invalid value 'flat'"),
-            (&["--platform", "bochs"], "not supported yet"),
+            (&["--platform", "bochs", "--bare"], "--bare needs --platform qemu"),
+            (&["--platform", "bochs", "--icount"], "--icount needs --platform qemu"),
+            (&["--platform", "bochs", "--accel", "tcg"], "leave --accel out"),
+            (&["--platform", "bochs", "--cpu", "abacus"], "use one of"),
+            (&["--platform", "bochs", "--cpu", "pentium"], "no 64-bit hardware virtualization"),
             (&["--platform", "vax"], "invalid value 'vax'"),
             (&["--icount", "--smp", "2"], "--icount needs --smp 1"),
             (&["--icount", "--accel", "kvm"], "--icount needs TCG"),

@@ -126,7 +126,7 @@ pub fn judge(
     if plan.machine.log.is_none() {
         return judge_bare(plan, console, end);
     }
-    if let Some(failure) = machine_failure(end) {
+    if let Some(failure) = machine_failure(plan.machine.engine.name(), end) {
         return Status::Failed(failure);
     }
     let Some(vm) = report.and_then(|report| report.vms.last()) else {
@@ -136,7 +136,7 @@ pub fn judge(
 }
 
 /// What is wrong if the co-kernel did not get its work done.
-fn machine_failure(end: &MachineEnd) -> Option<String> {
+fn machine_failure(engine: &str, end: &MachineEnd) -> Option<String> {
     let is = |code: u8| end.code == Some(exit_status(code));
     if is(machine_exit::DONE) {
         None
@@ -148,10 +148,10 @@ fn machine_failure(end: &MachineEnd) -> Option<String> {
         Some("the machine lacks what the co-kernel needs; choose another --cpu or --accel".into())
     } else {
         Some(match end.code {
-            Some(1) => format!("QEMU failed: {}", end.message),
+            Some(1) => format!("{engine} failed: {}", end.message),
             Some(0) => "the co-kernel was reset (a triple fault of its own?)".into(),
-            Some(code) => format!("QEMU ended with unknown status {code}: {}", end.message),
-            None => format!("QEMU was killed or hangs: {}", end.message),
+            Some(code) => format!("{engine} ended with unknown status {code}: {}", end.message),
+            None => format!("{engine} was killed or hangs: {}", end.message),
         })
     }
 }
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_machines_exit_status_is_understood() {
-        let failure = |code| machine_failure(&MachineEnd { code, message: "why".into() });
+        let failure = |code| machine_failure("QEMU", &MachineEnd { code, message: "why".into() });
         assert_eq!(failure(Some(33)), None);
         assert!(failure(Some(35)).unwrap().contains("bundle"));
         assert!(failure(Some(37)).unwrap().contains("panicked"));

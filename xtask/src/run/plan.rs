@@ -16,8 +16,9 @@ use crate::kernel_file::{self, KernelFile};
 use crate::memory::{self, HostMemory};
 use crate::paths::Paths;
 use crate::platform::accelerator::{self, Accelerator, Choice};
-use crate::platform::{Boot, MachineConfig, qemu};
-use crate::{cargo_build, image, setup};
+use crate::platform::bochs::{self, models};
+use crate::platform::{Boot, Engine, MachineConfig, Platform, qemu};
+use crate::{cargo_build, image, iso, setup};
 
 /// Name of the one VM of a run.
 const VM_NAME: &str = "guest";
@@ -34,8 +35,8 @@ pub struct Plan {
     pub job: Option<Job>,
     /// Secret of the markers, with `job`.
     pub nonce: Option<String>,
-    /// Why the accelerator was chosen.
-    accelerator_reason: String,
+    /// Why the engine was chosen, or what is special about it.
+    engine_note: String,
 }
 
 /// A guest's files, found to be usable.
@@ -61,13 +62,19 @@ impl Plan {
             None => Job::for_standard_input(),
         };
         check_files(&options.guest)?;
-        setup::ensure_tools(&[setup::QEMU])?;
-        qemu::check_version()?;
-        let guest = Guest::find(paths, &options.guest, job, folder)?;
-        if options.machine.bare {
-            Self::bare(guest, options, folder)
-        } else {
-            Self::under_alcazar(paths, guest, options, folder)
+        match options.machine.platform {
+            Platform::Qemu => {
+                setup::ensure_tools(&[setup::QEMU])?;
+                qemu::check_version()?;
+            }
+            Platform::Bochs => setup::ensure_bochs()?,
+        }
+        let platform = options.machine.platform;
+        let guest = Guest::find(paths, &options.guest, platform, job, folder)?;
+        match platform {
+            Platform::Bochs => Self::on_bochs(paths, guest, options, folder),
+            Platform::Qemu if options.machine.bare => Self::bare(guest, options, folder),
+            Platform::Qemu => Self::under_alcazar(paths, guest, options, folder),
         }
     }
 
@@ -88,9 +95,9 @@ impl Plan {
         let machine = MachineConfig {
             memory_mib: guest.memory / memory::MIB,
             log: None,
-            ..machine(options, accelerator, boot)
+            ..machine(options, Engine::Qemu(accelerator), boot)
         };
-        Ok(Self { machine, job: guest.job, nonce: guest.nonce, accelerator_reason: reason })
+        Ok(Self { machine, job: guest.job, nonce: guest.nonce, engine_note: reason })
     }
 
     fn under_alcazar(
@@ -110,9 +117,36 @@ impl Plan {
             command_line: options.machine.cokernel_append.clone(),
         };
         let log = options.log.clone().unwrap_or_else(|| folder.file("alcazar.log"));
-        let machine =
-            MachineConfig { memory_mib, log: Some(log), ..machine(options, accelerator, boot) };
-        Ok(Self { machine, job: guest.job, nonce: guest.nonce, accelerator_reason: reason })
+        let machine = MachineConfig {
+            memory_mib,
+            log: Some(log),
+            ..machine(options, Engine::Qemu(accelerator), boot)
+        };
+        Ok(Self { machine, job: guest.job, nonce: guest.nonce, engine_note: reason })
+    }
+
+    fn on_bochs(
+        paths: &Paths,
+        guest: Guest,
+        options: &RunOptions,
+        folder: &RunFolder,
+    ) -> Result<Self> {
+        let bundle = folder.file("bundle.cpio");
+        // No time limit inside: the machine's time is not the user's.
+        let size = guest.write_bundle(&bundle, &options.guest, None)?;
+        let memory_mib = memory::machine_mib(guest.memory, size, HostMemory::read()?)?;
+        let image = folder.file("machine.iso");
+        let cokernel = cargo_build::cokernel(paths)?;
+        iso::make(&image, &cokernel, &bundle, &options.machine.cokernel_append)?;
+        let log = options.log.clone().unwrap_or_else(|| folder.file("alcazar.log"));
+        let common = machine(options, Engine::Bochs, Boot::Iso(std::path::absolute(image)?));
+        let log = std::path::absolute(log)?;
+        let machine = MachineConfig { memory_mib, log: Some(log), ..common };
+        let mut note = models::find(&machine.cpu)?.offers.to_owned();
+        if matches!(guest.format, KernelFile::Linux(_)) {
+            note = format!("{note}; slow, so the kernel gets: {}", bochs::SLOW_MACHINE);
+        }
+        Ok(Self { machine, job: guest.job, nonce: guest.nonce, engine_note: note })
     }
 
     /// Says on standard error what is about to be run.
@@ -120,11 +154,12 @@ impl Plan {
         eprintln!(
             "{}: {} ({}), CPU model {}, {} CPU(s), {} MiB",
             if self.machine.log.is_some() { "alcazar" } else { "bare machine" },
-            match self.machine.accelerator {
-                Accelerator::Kvm => "QEMU with nested KVM",
-                Accelerator::Tcg => "QEMU with TCG",
+            match self.machine.engine {
+                Engine::Qemu(Accelerator::Kvm) => "QEMU with nested KVM",
+                Engine::Qemu(Accelerator::Tcg) => "QEMU with TCG",
+                Engine::Bochs => "Bochs",
             },
-            self.accelerator_reason,
+            self.engine_note,
             self.machine.cpu,
             self.machine.cpus,
             self.machine.memory_mib,
@@ -133,10 +168,10 @@ impl Plan {
 }
 
 /// What is common to all machines.
-fn machine(options: &RunOptions, accelerator: Accelerator, boot: Boot) -> MachineConfig {
-    let cpu = options.machine.cpu.clone().unwrap_or_else(|| default_cpu(accelerator).to_owned());
+fn machine(options: &RunOptions, engine: Engine, boot: Boot) -> MachineConfig {
+    let cpu = options.machine.cpu.clone().unwrap_or_else(|| default_cpu(engine).to_owned());
     MachineConfig {
-        accelerator,
+        engine,
         cpu,
         cpus: options.guest.smp,
         memory_mib: 0,
@@ -146,10 +181,11 @@ fn machine(options: &RunOptions, accelerator: Accelerator, boot: Boot) -> Machin
     }
 }
 
-const fn default_cpu(accelerator: Accelerator) -> &'static str {
-    match accelerator {
-        Accelerator::Kvm => "host",
-        Accelerator::Tcg => qemu::TCG_CPU,
+const fn default_cpu(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Qemu(Accelerator::Kvm) => "host",
+        Engine::Qemu(Accelerator::Tcg) => qemu::TCG_CPU,
+        Engine::Bochs => models::DEFAULT,
     }
 }
 
@@ -179,6 +215,7 @@ impl Guest {
     pub fn find(
         paths: &Paths,
         options: &GuestOptions,
+        platform: Platform,
         job: Job,
         folder: &RunFolder,
     ) -> Result<Self> {
@@ -196,7 +233,7 @@ impl Guest {
             initrds: options.initrd.clone(),
             job: None,
             nonce: None,
-            command_line: command_line(format, options.append.as_deref())?,
+            command_line: command_line(format, platform, options.append.as_deref())?,
             memory: 0,
         };
         match format {
@@ -267,12 +304,17 @@ impl Guest {
 }
 
 /// The guest's kernel command line.
-fn command_line(format: KernelFile, append: Option<&str>) -> Result<String> {
-    let (base, limit) = match format {
-        KernelFile::Linux(image) => (COMMAND_LINE, image.command_line_size),
-        KernelFile::Pvh { .. } => ("", u64::MAX),
+fn command_line(format: KernelFile, platform: Platform, append: Option<&str>) -> Result<String> {
+    let (base, limit) = match (format, platform) {
+        (KernelFile::Linux(image), Platform::Qemu) => {
+            (COMMAND_LINE.to_owned(), image.command_line_size)
+        }
+        (KernelFile::Linux(image), Platform::Bochs) => {
+            (format!("{COMMAND_LINE} {}", bochs::SLOW_MACHINE), image.command_line_size)
+        }
+        (KernelFile::Pvh { .. }, _) => (String::new(), u64::MAX),
     };
-    let line = [base, append.unwrap_or_default()].join(" ").trim().to_owned();
+    let line = [&base, append.unwrap_or_default()].join(" ").trim().to_owned();
     ensure!(!line.contains('\0'), "--append: a command line cannot contain NUL characters");
     ensure!(
         line.len() as u64 <= limit,
@@ -318,11 +360,11 @@ mod tests {
             init_size: 0,
             command_line_size: 255,
         });
-        let line = command_line(linux, Some("debug")).unwrap();
+        let line = command_line(linux, Platform::Qemu, Some("debug")).unwrap();
         assert_eq!(line, format!("{COMMAND_LINE} debug"));
-        assert_eq!(command_line(linux, None).unwrap(), COMMAND_LINE);
-        assert!(command_line(linux, Some(&"x".repeat(250))).is_err());
+        assert_eq!(command_line(linux, Platform::Qemu, None).unwrap(), COMMAND_LINE);
+        assert!(command_line(linux, Platform::Bochs, Some(&"x".repeat(250))).is_err());
         let pvh = KernelFile::Pvh { load_end: 0 };
-        assert_eq!(command_line(pvh, Some("a b")).unwrap(), "a b");
+        assert_eq!(command_line(pvh, Platform::Bochs, Some("a b")).unwrap(), "a b");
     }
 }

@@ -19,7 +19,7 @@ use super::report;
 use crate::console::pump::{self, Settings, Show, Sink, Source, Stop};
 use crate::console::terminal::{self, RawMode};
 use crate::platform::accelerator::Accelerator;
-use crate::platform::{Boot, MachineConfig, Platform};
+use crate::platform::{Boot, Engine, MachineConfig};
 use crate::process::{OwnedChild, last_line};
 
 /// A machine that has closed its console has this long to exit.
@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn start(plan: &Plan, options: &RunOptions, folder: &RunFolder) -> Result<Finished> {
     let begin = Instant::now();
     let errors = folder.file("machine.stderr");
-    let mut machine = launch(options.machine.platform, &plan.machine, &errors)?;
+    let mut machine = launch(&plan.machine, &errors)?;
     let input = machine.inner().stdin.take().context("the machine has no console input")?;
     let output = machine.inner().stdout.take().context("the machine has no console output")?;
     let settings = console_settings(plan, options, folder, begin);
@@ -64,10 +64,10 @@ pub fn start(plan: &Plan, options: &RunOptions, folder: &RunFolder) -> Result<Fi
 }
 
 /// Starts the machine with its console on pipes.
-fn launch(platform: Platform, machine: &MachineConfig, errors: &Path) -> Result<OwnedChild> {
+fn launch(machine: &MachineConfig, errors: &Path) -> Result<OwnedChild> {
     let stderr =
         File::create(errors).with_context(|| format!("cannot write {}", errors.display()))?;
-    let mut command = platform.command(machine)?;
+    let mut command = machine.command()?;
     OwnedChild::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr))
 }
 
@@ -84,7 +84,9 @@ fn console_settings(
         None if terminal::is_terminal(rustix::stdio::stdin()) => Source::Keys,
         None => Source::Raw,
     };
-    let grace = if plan.machine.log.is_some() { GRACE } else { Duration::ZERO };
+    // Bochs has no limit inside the VM.
+    let limited = plan.machine.log.is_some() && plan.machine.engine != Engine::Bochs;
+    let grace = if limited { GRACE } else { Duration::ZERO };
     let limit = options.timeout.map(Duration::from_secs);
     Settings {
         source,
@@ -110,7 +112,7 @@ pub fn cokernel_starts_with_kvm(
         let path = folder.file("attempt.cpio");
         bundle::write(&path, &Manifest { version: FORMAT_VERSION, stages: Vec::new() }, &[])?;
         let machine = MachineConfig {
-            accelerator: Accelerator::Kvm,
+            engine: Engine::Qemu(Accelerator::Kvm),
             cpu: options.cpu.clone().unwrap_or_else(|| "host".into()),
             cpus: 1,
             memory_mib: 256,
@@ -122,7 +124,7 @@ pub fn cokernel_starts_with_kvm(
             },
             log: Some(folder.file("attempt.log")),
         };
-        let mut child = launch(options.platform, &machine, &folder.file("attempt.stderr"))?;
+        let mut child = launch(&machine, &folder.file("attempt.stderr"))?;
         let status = child.wait_until(Instant::now() + Duration::from_secs(10))?;
         Ok(status.and_then(|status| status.code()))
     };

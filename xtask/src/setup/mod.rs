@@ -7,6 +7,7 @@ pub mod rust;
 use anyhow::Result;
 
 use crate::cargo_build::BARE_METAL;
+use crate::platform::bochs::config;
 use crate::process;
 
 /// A program and the Debian package it comes in.
@@ -20,6 +21,36 @@ pub struct Tool {
 
 /// Runs guests.
 pub const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+
+/// Runs guests on CPU models that QEMU does not have.
+pub const BOCHS: Tool = Tool { program: "bochs", package: "bochs" };
+
+/// A file and the Debian package it comes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Where it is.
+    pub path: &'static str,
+    /// Debian package.
+    pub package: &'static str,
+}
+
+impl Part {
+    /// Whether it is there.
+    pub fn present(self) -> bool {
+        std::path::Path::new(self.path).exists()
+    }
+}
+
+/// All that Bochs needs.
+pub const BOCHS_PARTS: [Part; 4] = [
+    Part { path: "/usr/bin/bochs", package: BOCHS.package },
+    Part {
+        path: "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so",
+        package: "bochs-term",
+    },
+    Part { path: config::BIOS, package: "bochsbios" },
+    Part { path: config::VGA_BIOS, package: "vgabios" },
+];
 
 /// Make guest images; part of every Debian system, but perhaps not of another one.
 pub const PACKAGE_TOOLS: [Tool; 4] = [
@@ -71,6 +102,19 @@ pub fn ensure_all(iso: bool) -> Result<()> {
         ensure_iso_tools()?;
     }
     rust::ensure_target(BARE_METAL)
+}
+
+/// Everything that runs on Bochs need.
+///
+/// # Errors
+/// As [`ensure_tools`].
+pub fn ensure_bochs() -> Result<()> {
+    let missing: Vec<&str> =
+        BOCHS_PARTS.iter().filter(|part| !part.present()).map(|part| part.package).collect();
+    if !missing.is_empty() {
+        apt::install(&missing)?;
+    }
+    ensure_iso_tools()
 }
 
 /// Everything `iso` needs.

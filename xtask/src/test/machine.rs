@@ -12,7 +12,7 @@ use wire::{Manifest, RunReport};
 use super::row::Log;
 use crate::paths::Paths;
 use crate::platform::accelerator::Accelerator;
-use crate::platform::{Boot, MachineConfig, Platform, qemu};
+use crate::platform::{Boot, Engine, MachineConfig, qemu};
 use crate::process::{self, OwnedChild};
 use crate::run::bundle::{self, Member};
 use crate::run::report;
@@ -43,7 +43,7 @@ impl TestMachine {
     pub fn new(image: PathBuf) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = MachineConfig {
-            accelerator: Accelerator::Tcg,
+            engine: Engine::Qemu(Accelerator::Tcg),
             cpu: qemu::TCG_CPU.into(),
             cpus: 1,
             memory_mib: 512,
@@ -96,7 +96,7 @@ impl TestMachine {
         let console = self.folder.path().join("console");
         let output = File::create(&console)?;
         let errors = output.try_clone()?;
-        let mut command = Platform::Qemu.command(&self.config)?;
+        let mut command = self.config.command()?;
         row.line(format_args!("$ {}", process::command_line(&command)));
         command.stdin(std::process::Stdio::null()).stdout(output).stderr(errors);
         let mut child = OwnedChild::spawn(&mut command)?;
