@@ -21,6 +21,7 @@ pub mod emulate;
 mod exit;
 mod fpu;
 pub mod hooks;
+mod host_registers;
 mod interrupt;
 pub mod memory;
 pub mod msr;
@@ -32,6 +33,7 @@ pub mod svm;
 mod time;
 pub mod vcpu;
 pub mod vm;
+pub mod vmx;
 
 pub use access::AccessWidth;
 pub use address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE};

@@ -23,6 +23,7 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
+    host_registers,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -58,6 +59,8 @@ pub struct Vcpu<V: VcpuBackend> {
     now: Tsc,
     statistics: VcpuStatistics,
     last_exit: Option<ExitReason>,
+    /// Accesses to the control block up to the last entry.
+    accesses: u64,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -83,6 +86,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
+            accesses: 0,
             core,
             index,
         };
@@ -210,6 +214,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             return;
         };
         self.close_exit(entered_at);
+        self.accesses = self.hardware.control_accesses();
         self.now = self.core.host.tsc();
         self.statistics.count_exit(reason);
         self.statistics.first_entry.get_or_insert(entered_at.0);
@@ -226,6 +231,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Accounts for the time since the last exit, which ends at `until`.
     fn close_exit(&mut self, until: Tsc) {
         if let Some(reason) = self.last_exit.take() {
+            let accesses = self.hardware.control_accesses() - self.accesses;
+            self.statistics.note_accesses(reason, accesses);
             self.statistics.note_duration(reason, until.0.saturating_sub(self.now.0));
         }
     }
@@ -239,7 +246,8 @@ impl<V: VcpuBackend> Vcpu<V> {
         match effect {
             MsrEffect::None => {}
             MsrEffect::TscOffset(offset) => self.hardware.set_tsc_offset(offset),
-            MsrEffect::PredictionBarrier => self.hardware.prediction_barrier(),
+            // SAFETY: the register is shown to guests only where the CPU has it.
+            MsrEffect::PredictionBarrier => unsafe { host_registers::prediction_barrier() },
         }
     }
 
