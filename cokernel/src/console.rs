@@ -4,6 +4,8 @@
 //! Received bytes stay in the UART until they are read: when its FIFO is full, the peer is
 //! held back by the line (or by the emulator), so that none is lost.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use raw_cpuid::CpuId;
 
 use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, serial::Uart, smp};
@@ -22,9 +24,14 @@ struct State {
 /// The stream.
 pub struct Console {
     state: IrqLock<State>,
+    /// False while the receive interrupt is awaited, so that there is nothing to look for.
+    may_have_input: AtomicBool,
 }
 
-static CONSOLE: Console = Console { state: IrqLock::new(State { uart: None, notify: None }) };
+static CONSOLE: Console = Console {
+    state: IrqLock::new(State { uart: None, notify: None }),
+    may_have_input: AtomicBool::new(true),
+};
 
 /// The console, if the machine has a first serial port.
 pub fn console() -> Option<&'static Console> {
@@ -45,6 +52,9 @@ impl Console {
     /// Takes up to `buffer.len()` bytes that have arrived, without waiting; returns how many.
     /// Fewer than asked for means that nothing is left; the next byte notifies again.
     pub fn read(&self, buffer: &mut [u8]) -> usize {
+        if !self.may_have_input.load(Ordering::Relaxed) {
+            return 0;
+        }
         let mut state = self.state.lock();
         let notify = state.notify.is_some();
         let Some(uart) = &mut state.uart else { return 0 };
@@ -52,6 +62,7 @@ impl Console {
             let Some(byte) = uart.read_byte() else {
                 // A byte that arrives between the two lines interrupts, too: the condition is
                 // a level inside the UART.
+                self.may_have_input.store(!notify, Ordering::Relaxed);
                 uart.set_receive_interrupt(notify);
                 return count;
             };
@@ -65,6 +76,7 @@ impl Console {
     pub fn notify(&self, cpu: Option<u32>) {
         let mut state = self.state.lock();
         state.notify = cpu;
+        self.may_have_input.store(true, Ordering::Relaxed);
         if let Some(uart) = &mut state.uart {
             uart.set_receive_interrupt(cpu.is_some());
         }
@@ -73,6 +85,7 @@ impl Console {
     /// Masks the interrupt, which would come again until the FIFO is empty, and kicks.
     fn received(&self) {
         let mut state = self.state.lock();
+        self.may_have_input.store(true, Ordering::Relaxed);
         if let Some(uart) = &mut state.uart {
             uart.set_receive_interrupt(false);
         }

@@ -6,7 +6,7 @@
 //! first vCPU, which folds the earliest into the one-shot timer of its CPU.
 
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use host_iface::{Host, Tsc};
 use spin::Once;
@@ -85,6 +85,8 @@ struct Slot {
     deadline: AtomicU64,
     /// Weak, because the client holds its timer and with it the bank.
     client: Once<Weak<dyn TimerClient>>,
+    /// Serves the host: the guest never hears of it.
+    is_hosts: AtomicBool,
 }
 
 /// The device timers of one VM.
@@ -99,6 +101,7 @@ impl TimerBank {
         let slots = core::array::from_fn(|_| Slot {
             deadline: AtomicU64::new(DISARMED),
             client: Once::new(),
+            is_hosts: AtomicBool::new(false),
         });
         Arc::new(Self { slots, doorbell })
     }
@@ -107,6 +110,14 @@ impl TimerBank {
     pub fn earliest(&self) -> Option<VmInstant> {
         let earliest = self.slots.iter().map(|s| s.deadline.load(Ordering::Acquire)).min();
         earliest.filter(|&at| at != DISARMED).map(VmInstant)
+    }
+
+    /// True if a timer is armed that may make a device interrupt the guest.
+    pub fn may_interrupt_guest(&self) -> bool {
+        self.slots.iter().any(|slot| {
+            slot.deadline.load(Ordering::Acquire) != DISARMED
+                && !slot.is_hosts.load(Ordering::Relaxed)
+        })
     }
 
     /// Calls the clients of all timers whose moment has come.
@@ -148,6 +159,11 @@ impl Timer {
     /// Names the device to call; the first call wins. It does not keep the device alive.
     pub fn connect(&self, client: Arc<dyn TimerClient>) {
         self.slot().client.call_once(|| Arc::downgrade(&client));
+    }
+
+    /// Marks the timer as one that serves the host and never interrupts the guest.
+    pub fn mark_as_hosts(&self) {
+        self.slot().is_hosts.store(true, Ordering::Relaxed);
     }
 
     /// Arms the timer, replacing an earlier deadline.

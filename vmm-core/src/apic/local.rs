@@ -213,6 +213,11 @@ impl LocalApic {
         (self.base.mode() == ApicMode::XApic).then_some(DEFAULT_APIC_BASE)
     }
 
+    /// True unless the guest switched the local APIC off in IA32_APIC_BASE.
+    pub fn is_enabled(&self) -> bool {
+        self.base.enabled()
+    }
+
     /// APIC ID as the current mode shows it.
     pub fn id(&self) -> u32 {
         self.config.id

@@ -37,7 +37,7 @@ impl VectorSet {
     #[inline]
     pub fn highest(&self) -> Option<Vector> {
         let word = self.0.iter().rposition(|&w| w != 0)?;
-        let bit = WORD_BITS as u32 - 1 - self.0[word].leading_zeros();
+        let bit = u32::from(WORD_BITS) - 1 - self.0[word].leading_zeros();
         Some(Vector((word as u8) * WORD_BITS + bit as u8))
     }
 

@@ -40,6 +40,8 @@ pub struct DynamicCpuid {
     pub xcr0: u64,
     /// The vCPU's APIC ID, which is its core number, too.
     pub apic_id: u32,
+    /// The local APIC is switched on in IA32_APIC_BASE.
+    pub apic_enabled: bool,
 }
 
 /// Subleaves of one leaf.
@@ -203,6 +205,9 @@ impl CpuidTable {
         match leaf {
             1 => {
                 result.ebx |= vcpu.apic_id << 24;
+                if !vcpu.apic_enabled {
+                    result.edx &= !leaf1_edx::APIC;
+                }
                 if vcpu.cr4 & cr4::OSXSAVE != 0 {
                     result.ecx |= leaf1_ecx::OSXSAVE;
                 }

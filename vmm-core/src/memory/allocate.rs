@@ -10,11 +10,12 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const LARGE_PAGE: u64 = 2 * MIB;
 
-/// Memory below the frame buffers and option ROMs of a PC.
+/// Memory below the frame buffers of a PC.
 const CONVENTIONAL: (u64, u64) = (0, 0xA_0000);
-/// From the firmware area to where large pages can begin; the firmware area is memory that
-/// holds tables for the guest.
-const FIRMWARE_AND_REST: (u64, u64) = (0xE_0000, LARGE_PAGE);
+/// From the option ROMs to where large pages can begin. The ROMs are shadow memory without
+/// content, because guests search them, and what is not memory costs an exit for each look;
+/// the firmware area behind them holds tables for the guest.
+const ROMS_AND_REST: (u64, u64) = (0xC_0000, LARGE_PAGE);
 
 /// Smallest memory of a VM: the pieces below the first large page.
 pub const MIN_MEMORY: u64 = LARGE_PAGE;
@@ -25,7 +26,7 @@ pub const MIN_MEMORY: u64 = LARGE_PAGE;
 /// What the host answers; everything goes back then.
 pub fn allocate(host: &'static dyn Host, layout: MemoryLayout) -> Result<GuestMemory, HostError> {
     let mut memory = GuestMemory::new();
-    for (start, end) in [CONVENTIONAL, FIRMWARE_AND_REST] {
+    for (start, end) in [CONVENTIONAL, ROMS_AND_REST] {
         add(host, &mut memory, start, end - start, PAGE_SIZE)?;
     }
     // Up to the first gigabyte nothing is aligned for 1 GiB pages anyway.
@@ -84,12 +85,12 @@ mod tests {
     #[test]
     fn leaves_the_legacy_hole_and_nothing_else() {
         let memory = allocate(MockHost::leak(1), MemoryLayout::of(16 * MIB)).unwrap();
-        assert_eq!(memory.bytes(), 16 * MIB - 0x4_0000);
+        assert_eq!(memory.bytes(), 16 * MIB - 0x2_0000);
         for (address, is_memory) in [
             (0x9_FFFF, true),
             (0xA_0000, false),
-            (0xD_FFFF, false),
-            (0xE_0000, true),
+            (0xB_FFFF, false),
+            (0xC_0000, true),
             (0x1F_FFFF, true),
             (0x20_0000, true),
             (16 * MIB - 1, true),
@@ -104,7 +105,7 @@ mod tests {
         let host = MockHost::leak(1);
         host.fail_allocation_in(2);
         let memory = allocate(host, MemoryLayout::of(16 * MIB)).unwrap();
-        assert_eq!(memory.bytes(), 16 * MIB - 0x4_0000);
+        assert_eq!(memory.bytes(), 16 * MIB - 0x2_0000);
         assert_eq!(memory.regions().len(), 4);
         drop(memory);
         assert_eq!(host.live_runs(), 0);

@@ -67,7 +67,7 @@ impl Mtrrs {
             index::MTRR_PHYS_BASE0..=index::MTRR_PHYS_MASK7 => {
                 let offset = msr - index::MTRR_PHYS_BASE0;
                 let range = self.variable.get((offset / 2) as usize)?;
-                Some(if offset % 2 == 0 { range.base } else { range.mask })
+                Some(if offset.is_multiple_of(2) { range.base } else { range.mask })
             }
             _ => fixed_slot(msr).and_then(|slot| self.fixed.get(slot).copied()),
         }
@@ -91,7 +91,7 @@ impl Mtrrs {
             index::MTRR_PHYS_BASE0..=index::MTRR_PHYS_MASK7 => {
                 let offset = msr - index::MTRR_PHYS_BASE0;
                 let range = self.variable.get_mut((offset / 2) as usize)?;
-                if offset % 2 == 0 {
+                if offset.is_multiple_of(2) {
                     let legal = value & !(addresses | TYPE) == 0 && legal_type(value as u8);
                     Some(store(&mut range.base, value, legal))
                 } else {

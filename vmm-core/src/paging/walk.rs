@@ -287,7 +287,8 @@ impl<'a, M: PhysicalMemory + ?Sized> Walk<'a, M> {
         }
         let mut reserved = self.space.beyond_physical();
         if self.is_pae_pointer(level) {
-            return reserved | 0xFFF0_0000_0000_01E6;
+            // Bit 5 is let through: QEMU 7.2 marks these entries as accessed.
+            return reserved | 0xFFF0_0000_0000_01C6;
         }
         if self.mode == Mode::Pae {
             reserved |= 0x7FF0_0000_0000_0000;

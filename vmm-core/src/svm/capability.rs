@@ -37,6 +37,9 @@ pub struct Capabilities {
     pub huge_pages: bool,
     /// RDTSCP, and with it the TSC_AUX MSR.
     pub tsc_aux: bool,
+    /// The CPU forgets an interrupt shadow at VMRUN, although the control block holds it: the
+    /// emulator TCG of QEMU does (seen with 7.2).
+    pub loses_interrupt_shadow: bool,
 }
 
 /// Leaves of CPUID that matter here, so that the logic runs without the CPU.
@@ -52,12 +55,16 @@ pub struct CpuidLeaves {
     pub svm_ebx: u32,
     /// EDX of Fn8000_000A.
     pub svm_edx: u32,
+    /// Signature of a hypervisor or emulator, if it says that it is one.
+    pub hypervisor: [u8; 12],
 }
 
 const SVM_LEAF: u32 = 0x8000_000A;
 const SVM: u32 = 1 << 2;
 const PAGE_1GB: u32 = 1 << 26;
 const RDTSCP: u32 = 1 << 27;
+/// CPUID leaf 1 ECX: reserved for hypervisors.
+const HYPERVISOR: u32 = 1 << 31;
 
 impl CpuidLeaves {
     /// Reads the leaves of the calling CPU.
@@ -74,6 +81,13 @@ impl CpuidLeaves {
             let svm = leaf(SVM_LEAF);
             leaves.svm_ebx = svm.ebx;
             leaves.svm_edx = svm.edx;
+        }
+        if leaf(1).ecx & HYPERVISOR != 0 {
+            let signature = leaf(0x4000_0000);
+            let registers = [signature.ebx, signature.ecx, signature.edx];
+            for (bytes, register) in leaves.hypervisor.chunks_exact_mut(4).zip(registers) {
+                bytes.copy_from_slice(&register.to_le_bytes());
+            }
         }
         leaves
     }
@@ -96,6 +110,7 @@ impl Capabilities {
             asids: leaves.svm_ebx,
             huge_pages: leaves.extended_edx & PAGE_1GB != 0,
             tsc_aux: leaves.extended_edx & RDTSCP != 0,
+            loses_interrupt_shadow: leaves.hypervisor == *b"TCGTCGTCGTCG",
         })
     }
 
@@ -126,6 +141,7 @@ mod tests {
         extended_edx: PAGE_1GB,
         svm_ebx: 16,
         svm_edx: 1,
+        hypervisor: *b"TCGTCGTCGTCG",
     };
 
     #[test]
@@ -133,10 +149,11 @@ mod tests {
         let found = Capabilities::from_cpuid(&QEMU).unwrap();
         assert!(found.has(SvmFeatures::NP) && !found.has(SvmFeatures::NRIPS));
         assert_eq!(found.names(), ["np", "page1gb", "asids=16"]);
-        let ryzen = CpuidLeaves { svm_edx: 0x44F, ..QEMU };
+        assert!(found.loses_interrupt_shadow);
+        let ryzen = CpuidLeaves { svm_edx: 0x44F, hypervisor: [0; 12], ..QEMU };
         let found = Capabilities::from_cpuid(&ryzen).unwrap();
         assert!(found.has(SvmFeatures::NRIPS | SvmFeatures::FLUSH_BY_ASID));
-        assert!(!found.has(SvmFeatures::DECODE_ASSISTS));
+        assert!(!found.has(SvmFeatures::DECODE_ASSISTS) && !found.loses_interrupt_shadow);
     }
 
     #[test]

@@ -17,11 +17,6 @@ pub enum NmiBlocking {
         /// Address of the IRET.
         rip: u64,
     },
-    /// The IRET is executed with the trap flag set.
-    Stepping {
-        /// The guest itself had the trap flag set.
-        guest_traced: bool,
-    },
 }
 
 impl NmiBlocking {
@@ -34,6 +29,14 @@ impl NmiBlocking {
     pub fn iret_begins(self, rip: u64) -> Self {
         match self {
             Self::Blocked => Self::Returning { rip },
+            other => other,
+        }
+    }
+
+    /// The state after the instruction at which the guest was is known to be executed.
+    pub fn stepped(self) -> Self {
+        match self {
+            Self::Returning { .. } => Self::Unblocked,
             other => other,
         }
     }
@@ -62,5 +65,7 @@ mod tests {
         state.guest_moved_to(0x2000);
         assert!(!state.is_blocked());
         assert_eq!(NmiBlocking::Unblocked.iret_begins(0), NmiBlocking::Unblocked);
+        assert_eq!(NmiBlocking::Blocked.stepped(), NmiBlocking::Blocked);
+        assert_eq!(NmiBlocking::Returning { rip: 1 }.stepped(), NmiBlocking::Unblocked);
     }
 }

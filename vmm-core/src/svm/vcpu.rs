@@ -36,6 +36,16 @@ const MACHINE_CHECK_VECTOR: u32 = 18;
 /// PAT after reset (AMD APM vol. 2, 7.8.1).
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
+/// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
+const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+/// One instruction is executed with the trap flag set, to get control back behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Step {
+    /// The guest itself had the flag set.
+    guest_traced: bool,
+}
+
 /// Hardware state of one vCPU.
 pub struct SvmVcpu {
     host: &'static dyn Host,
@@ -54,6 +64,9 @@ pub struct SvmVcpu {
     asid_cpu: Option<CpuId>,
     flush_wanted: bool,
     nmi: NmiBlocking,
+    step: Option<Step>,
+    /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
+    shadow_at: Option<u64>,
     injected: Option<Event>,
     interrupted: Option<Event>,
 }
@@ -87,6 +100,8 @@ impl SvmVcpu {
             asid_cpu: None,
             flush_wanted: false,
             nmi: NmiBlocking::Unblocked,
+            step: None,
+            shadow_at: None,
             injected: None,
             interrupted: None,
             _maps: maps.clone(),
@@ -208,18 +223,20 @@ impl SvmVcpu {
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
         control.tlb_control = tlb_control::KEEP;
-        if code != ExitCode::IRET {
-            self.nmi.guest_moved_to(rip);
-        }
+        self.restore_lost_shadow(rip);
+        let step = self.end_step();
         if code == ExitCode::IRET {
             self.nmi = self.nmi.iret_begins(rip);
             self.intercept_iret(false);
-        } else if code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR)
-            && let NmiBlocking::Stepping { guest_traced } = self.nmi
-        {
-            return self.finish_step(guest_traced);
+        } else {
+            self.nmi.guest_moved_to(rip);
         }
-        decode::exit(&self.vmcb().control)
+        match step {
+            Some(step) if code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR) => {
+                self.finish_step(step)
+            }
+            _ => decode::exit(&self.vmcb().control),
+        }
     }
 
     fn intercept_iret(&mut self, wanted: bool) {
@@ -227,16 +244,44 @@ impl SvmVcpu {
         control.intercepts1.set_iret(wanted);
     }
 
-    /// The single step over IRET is done: NMIs are open, and the trap is the guest's only if
-    /// it traces itself.
-    fn finish_step(&mut self, guest_traced: bool) -> Exit {
-        self.nmi = NmiBlocking::Unblocked;
-        if guest_traced {
+    /// Has the next instruction trap when it is done.
+    fn begin_step(&mut self) {
+        let save = &mut self.vmcb_mut().save;
+        let guest_traced = save.rflags & rflags::TF != 0;
+        save.rflags |= rflags::TF;
+        self.step = Some(Step { guest_traced });
+    }
+
+    /// Takes back the trap flag of a step, whether it came to its end or not.
+    fn end_step(&mut self) -> Option<Step> {
+        let step = self.step.take()?;
+        if !step.guest_traced {
+            self.vmcb_mut().save.rflags &= !rflags::TF;
+        }
+        Some(step)
+    }
+
+    /// The stepped instruction is done; the trap is the guest's only if it traces itself.
+    fn finish_step(&mut self, step: Step) -> Exit {
+        self.nmi = self.nmi.stepped();
+        self.vmcb_mut().control.interrupt_shadow &= !1;
+        if step.guest_traced {
             return decode::exit(&self.vmcb().control);
         }
-        const SINGLE_STEP: u64 = 1 << 14;
-        self.vmcb_mut().save.dr6 &= !SINGLE_STEP;
-        Exit::NmiWindow
+        self.vmcb_mut().save.dr6 &= !DR6_SINGLE_STEP;
+        Exit::InterruptWindow
+    }
+
+    /// QEMU 7.2 ends an interrupt shadow when it enters the guest. If nothing was executed
+    /// since, the guest is still in it.
+    fn restore_lost_shadow(&mut self, rip: u64) {
+        if self.shadow_at.take() == Some(rip) {
+            self.vmcb_mut().control.interrupt_shadow |= 1;
+        }
+    }
+
+    fn in_shadow(&self) -> bool {
+        self.vmcb().control.interrupt_shadow & 1 != 0
     }
 
     fn segment_slot(&mut self, register: SegmentRegister) -> &mut VmcbSegment {
@@ -276,9 +321,14 @@ impl VcpuBackend for SvmVcpu {
 
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
         self.prepare_tlb();
+        if self.capabilities.loses_interrupt_shadow && self.in_shadow() {
+            self.shadow_at = Some(self.vmcb().save.rip);
+        }
         cpu_interrupts::disable();
         if !gate.opens() {
             cpu_interrupts::enable();
+            self.shadow_at = None;
+            self.end_step();
             self.interrupted = self.injected.take();
             self.vmcb_mut().control.event_injection = EventInfo::new();
             return Exit::NotEntered;
@@ -316,11 +366,7 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn rflags(&self) -> u64 {
-        let flags = self.vmcb().save.rflags;
-        match self.nmi {
-            NmiBlocking::Stepping { guest_traced: false } => flags & !rflags::TF,
-            _ => flags,
-        }
+        self.vmcb().save.rflags
     }
 
     fn set_rflags(&mut self, value: u64) {
@@ -468,11 +514,9 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn interruptibility(&self) -> Interruptibility {
-        let stepping = matches!(self.nmi, NmiBlocking::Stepping { .. });
         Interruptibility {
-            // An interrupt would push the trap flag of the step.
-            interrupts_enabled: self.vmcb().save.rflags & rflags::IF != 0 && !stepping,
-            in_shadow: self.vmcb().control.interrupt_shadow & 1 != 0,
+            interrupts_enabled: self.vmcb().save.rflags & rflags::IF != 0,
+            in_shadow: self.in_shadow(),
             nmi_blocked: self.nmi.is_blocked(),
         }
     }
@@ -508,6 +552,12 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {
+        // A CPU that loses the shadow would take the virtual interrupt within it.
+        let step = wanted && self.capabilities.loses_interrupt_shadow && self.in_shadow();
+        if step && self.step.is_none() {
+            self.begin_step();
+        }
+        let wanted = wanted && !step;
         // A virtual interrupt that ignores the task priority; its own exit comes before it
         // would be delivered (AMD APM vol. 2, 15.21.4).
         let control = &mut self.vmcb_mut().control;
@@ -517,11 +567,9 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
-        if let (true, NmiBlocking::Returning { .. }) = (wanted, self.nmi) {
-            let save = &mut self.vmcb_mut().save;
-            let guest_traced = save.rflags & rflags::TF != 0;
-            save.rflags |= rflags::TF;
-            self.nmi = NmiBlocking::Stepping { guest_traced };
+        let returning = matches!(self.nmi, NmiBlocking::Returning { .. });
+        if wanted && returning && self.injected.is_none() && self.step.is_none() {
+            self.begin_step();
         }
     }
 

@@ -16,7 +16,8 @@ pub(super) enum Activity {
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
-    /// Waits until somebody rings or a timer is due.
+    /// Waits until somebody rings, a timer is due, or the host was interrupted for another
+    /// reason, of which a device may have to know.
     pub(super) fn wait(&mut self) {
         if self.activity == Activity::Halted && self.is_woken() {
             self.activity = Activity::Running;
@@ -32,8 +33,13 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.core.enter_unwakeable();
         }
         let (link, deadline) = (&self.link, self.armed);
+        let mut interrupted = false;
         host.idle_while(&mut || {
-            !link.needs_attention() && deadline.is_none_or(|deadline| host.tsc() < deadline)
+            let idle = !interrupted
+                && !link.needs_attention()
+                && deadline.is_none_or(|deadline| host.tsc() < deadline);
+            interrupted = true;
+            idle
         });
         if unwakeable {
             self.core.leave_unwakeable();

@@ -84,6 +84,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             cr4: self.hardware.cr4(),
             xcr0: self.hardware.xcr0(),
             apic_id: self.apic.id(),
+            apic_enabled: self.apic.is_enabled(),
         };
         let mut result = self.core.cpuid.query(leaf, subleaf, &dynamic);
         if let Some(hook) = self.core.hooks.cpuid(leaf) {

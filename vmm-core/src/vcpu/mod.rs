@@ -145,8 +145,13 @@ impl<V: VcpuBackend> Vcpu<V> {
     pub fn run(&mut self) {
         crate::emulate::prepare();
         self.hardware.load();
-        while self.core.control.ended().is_none() {
+        loop {
+            // Looked at after the attention flag was taken: who ends the VM sets that flag
+            // last, so either it closes the gate or the end is seen here.
             self.take_up_work();
+            if self.core.control.ended().is_some() {
+                break;
+            }
             match self.activity {
                 Activity::Running => self.enter(),
                 Activity::Halted | Activity::WaitForStartup => self.wait(),

@@ -182,7 +182,8 @@ impl VmBuilder {
         Ok(timer)
     }
 
-    /// Has `client`, which the VM then owns, called once at the moment `at`.
+    /// Has `client`, which the VM then owns, called once at the moment `at`. It serves the host
+    /// and must not interrupt the guest.
     ///
     /// # Errors
     /// [`BuildError::TooManyTimers`].
@@ -193,6 +194,7 @@ impl VmBuilder {
     ) -> Result<(), BuildError> {
         let timer = self.timer()?;
         timer.connect(client.clone());
+        timer.mark_as_hosts();
         timer.arm(at);
         self.timer_clients.push(client);
         Ok(())

@@ -58,7 +58,7 @@ impl VmCore {
     pub(crate) fn enter_unwakeable(&self) {
         let waiting = self.unwakeable.fetch_add(1, Ordering::SeqCst) + 1;
         let mail = || (0..self.links.len()).any(|i| self.has_mail(i));
-        if waiting as usize == self.links.len() && self.timers.earliest().is_none() && !mail() {
+        if waiting as usize == self.links.len() && !self.timers.may_interrupt_guest() && !mail() {
             self.control.end(EndReason::Halted);
         }
     }

@@ -11,7 +11,7 @@ use vmm_core::{
 };
 
 use super::{dsdt, fadt, madt};
-use crate::pci::ECAM_BASE;
+use crate::pci::{ECAM_BASE, LAST_BUS};
 
 /// Where the tables start: the BIOS area, in which guests look for the RSDP by themselves if
 /// their loader did not tell them (ACPI 6.5, 5.2.5.1).
@@ -160,7 +160,7 @@ pub fn build(config: &PlatformConfig) -> Result<AcpiTables, AcpiError> {
 /// Where configuration space is mapped (PCI Firmware Specification 3.3, 4.1.2).
 fn mcfg() -> MCFG {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM_BASE.as_u64(), 0, 0, 0xFF);
+    mcfg.add_ecam(ECAM_BASE.as_u64(), 0, 0, LAST_BUS);
     mcfg
 }
 

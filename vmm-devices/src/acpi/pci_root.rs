@@ -14,7 +14,7 @@ use acpi_tables::{
 use vmm_core::memory::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
 
 use super::{PlatformConfig, build::bytes_of};
-use crate::pci::{CONFIG_PORTS, CONFIG_PORTS_BASE, ECAM_BASE};
+use crate::pci::{CONFIG_PORTS, CONFIG_PORTS_BASE, ECAM_BASE, LAST_BUS};
 
 const GIB: u64 = 1 << 30;
 
@@ -49,7 +49,7 @@ struct Windows<'a>(&'a PlatformConfig);
 
 impl Aml for Windows<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
-        let buses = AddressSpace::new_bus_number(0u16, 0xFF);
+        let buses = AddressSpace::new_bus_number(0u16, u16::from(LAST_BUS));
         let config_ports = IO::new(CONFIG_PORTS_BASE, CONFIG_PORTS_BASE, 1, CONFIG_PORTS as u8);
         let below = AddressSpace::new_io(0u16, CONFIG_PORTS_BASE - 1, None);
         let above = AddressSpace::new_io(CONFIG_PORTS_BASE + CONFIG_PORTS, u16::MAX, None);

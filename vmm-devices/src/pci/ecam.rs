@@ -10,8 +10,12 @@ use super::{FunctionAddress, PciBus};
 /// Where the window lies.
 pub const ECAM_BASE: GuestPhysAddr = GuestPhysAddr::new(0xE000_0000);
 
-/// Its length in bytes: 4 KiB for each of the 65,536 functions of 256 buses.
-pub const ECAM_BYTES: u64 = 256 << 20;
+/// Last bus of the window. Linux looks at every device of every bus that the window has, each
+/// look an exit, so there are as many as bridges may need and not 256.
+pub const LAST_BUS: u8 = 15;
+
+/// Its length in bytes: 4 KiB for each of the 256 functions of each bus.
+pub const ECAM_BYTES: u64 = (LAST_BUS as u64 + 1) << 20;
 
 /// The memory-mapped window to the configuration space of all functions of a bus.
 pub struct Ecam {
@@ -28,7 +32,7 @@ impl Ecam {
 /// Function, and offset in its space. An access across the end of the space of one function
 /// would belong to two and gets no answer.
 fn decode(offset: u64, width: AccessWidth) -> Option<(FunctionAddress, u16)> {
-    let function = u16::try_from(offset >> 12).ok()?;
+    let function = u16::try_from(offset >> 12).ok().filter(|_| offset < ECAM_BYTES)?;
     let register = (offset & 0xFFF) as u16;
     let fits = usize::from(register) + width.bytes() <= 0x1000;
     fits.then_some((FunctionAddress::from_bits(function), register))

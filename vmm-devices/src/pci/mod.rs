@@ -10,7 +10,7 @@ mod ports;
 
 pub use bus::{PciBus, PciError};
 pub use config_space::{ConfigSpace, ConfigSpaceState};
-pub use ecam::{ECAM_BASE, ECAM_BYTES, Ecam};
+pub use ecam::{ECAM_BASE, ECAM_BYTES, Ecam, LAST_BUS};
 pub use function::{ConfigRegister, FunctionAddress, PciFunction};
 pub use host_bridge::HostBridge;
 pub use ports::{CONFIG_PORTS, CONFIG_PORTS_BASE, ConfigPorts, ConfigPortsState};

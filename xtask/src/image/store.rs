@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -69,6 +70,12 @@ impl Store {
         Some(self.folder.join(entry.trim())).filter(|entry| entry.is_dir())
     }
 
+    /// The entry that `name` stands for, if that was noted after `time`.
+    pub fn alias_newer_than(&self, name: &str, time: Option<SystemTime>) -> Option<PathBuf> {
+        let noted = fs::metadata(self.alias_path(name)).ok()?.modified().ok()?;
+        self.alias(name).filter(|_| time.is_some_and(|time| noted > time))
+    }
+
     fn alias_path(&self, name: &str) -> PathBuf {
         self.folder.join(format!(".{name}.current"))
     }
@@ -126,6 +133,11 @@ mod tests {
         store.set_alias("kernel", "kernel_1").unwrap();
         assert_eq!(store.alias("kernel"), None);
         let entry = store.entry("kernel_1", |_| Ok(())).unwrap();
-        assert_eq!(store.alias("kernel"), Some(entry));
+        assert_eq!(store.alias("kernel"), Some(entry.clone()));
+        let now = SystemTime::now() + std::time::Duration::from_secs(1);
+        assert_eq!(store.alias_newer_than("kernel", Some(now)), None);
+        assert_eq!(store.alias_newer_than("kernel", None), None);
+        let before = Some(SystemTime::UNIX_EPOCH);
+        assert_eq!(store.alias_newer_than("kernel", before), Some(entry));
     }
 }

@@ -2,6 +2,7 @@
 //! Debian packages.
 
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
@@ -36,6 +37,11 @@ pub fn has_lists() -> bool {
     std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|folder| {
         folder.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
     })
+}
+
+/// When the package lists last changed, if there are any.
+pub fn lists_changed() -> Option<SystemTime> {
+    std::fs::metadata("/var/lib/apt/lists").ok()?.modified().ok()
 }
 
 /// Fetches the package lists.

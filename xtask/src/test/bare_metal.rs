@@ -22,19 +22,32 @@ const MEMORY_MIB: u64 = 64;
 
 /// How a guest is run, where it differs from the rule.
 struct Special {
+    /// Name of the guest.
     name: &'static str,
+    /// What the row is called, if a guest has several.
+    variant: &'static str,
     options: &'static str,
     input: &'static str,
     vcpus: u32,
+    /// Run with time that passes by instructions, so that a busy machine spoils no measurement.
+    icount: bool,
 }
 
-const RULE: Special = Special { name: "", options: "", input: "", vcpus: 1 };
+const RULE: Special =
+    Special { name: "", variant: "", options: "", input: "", vcpus: 1, icount: false };
+
+/// Tells a guest that the CPU is QEMU's TCG, also where it cannot see that.
+const ON_TCG: &str = "tcg";
 
 const SPECIALS: &[Special] = &[
+    Special { name: "acpi", ..RULE },
+    Special { name: "acpi", variant: "-power-off", options: "poweroff", ..RULE },
+    Special { name: "acpi", variant: "-reset", options: "reset", ..RULE },
     // Polling, interrupts, polling again, end.
     Special { name: "console", input: "abicdpeq", ..RULE },
     Special { name: "counter", options: "lines=5", ..RULE },
     Special { name: "smp", vcpus: 4, ..RULE },
+    Special { name: "timers", icount: true, ..RULE },
 ];
 
 /// The guest that misbehaves; see [`hostile`].
@@ -74,17 +87,20 @@ pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
         if name == HOSTILE {
             continue;
         }
-        let special = SPECIALS.iter().find(|special| special.name == name).unwrap_or(&RULE);
         let path = path.to_string_lossy().into_owned();
-        for bare in [true, false] {
+        let mut specials: Vec<&Special> =
+            SPECIALS.iter().filter(|special| special.name == name).collect();
+        if specials.is_empty() {
+            specials.push(&RULE);
+        }
+        for (special, bare) in specials.into_iter().flat_map(|one| [(one, true), (one, false)]) {
             if bare && quick {
                 continue;
             }
             let path = path.clone();
             let place = if bare { "bare-metal-oracle" } else { "bare-metal" };
-            rows.push(Row::new(format!("{place}/{name}"), move |log| {
-                run_guest(special, &path, bare, log)
-            }));
+            let row = format!("{place}/{name}{}", special.variant);
+            rows.push(Row::new(row, move |log| run_guest(special, &path, bare, log)));
         }
     }
     for &(name, run) in WHOLE_RUNS {
@@ -101,7 +117,9 @@ pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
 fn run_guest(special: &Special, path: &str, bare: bool, log: &mut Log) -> Result<Tally> {
     let (memory, vcpus) = (MEMORY_MIB.to_string(), special.vcpus.to_string());
     let mut options = vec!["run", "--accel", "tcg", "--timeout", "60", "--kernel", path];
-    options.extend(["--mem", &memory, "--smp", &vcpus, "--append", special.options]);
+    let words = format!("{ON_TCG} {}", special.options);
+    options.extend(["--mem", &memory, "--smp", &vcpus, "--append", words.trim_end()]);
+    options.extend(special.icount.then_some("--icount"));
     options.extend(bare.then_some("--bare"));
     let answer = Invocation::xtask(options)?.stdin(special.input).run(log)?;
     match count(&answer.stdout) {
@@ -143,7 +161,7 @@ fn members(paths: &Paths, names: &[&str]) -> Result<Vec<Member>> {
 /// Every misdeed in a VM of its own, one after the other; then a well-behaved guest, in the same
 /// run of the co-kernel.
 fn hostile(paths: &Paths, log: &mut Log) -> Result<()> {
-    let acts = ACTS.iter().map(|(act, _)| vm(act, HOSTILE, (*act).to_owned()));
+    let acts = ACTS.iter().map(|(act, _)| vm(act, HOSTILE, format!("{ON_TCG} {act}")));
     let last = vm("after", "hello", String::new());
     let stages = acts.chain([last]).map(|vm| Stage { vms: vec![vm], repeat: 1 }).collect();
     let manifest = Manifest { version: FORMAT_VERSION, stages };

@@ -95,8 +95,17 @@ fn tail(text: &[u8]) -> String {
     lines
         .iter()
         .skip(lines.len().saturating_sub(SHOWN_LINES))
-        .map(|line| format!("\n      | {line}"))
+        .map(|line| format!("\n      | {}", beginning(line)))
         .collect()
+}
+
+/// As much of a line as is good to read; a report is a single one.
+fn beginning(line: &str) -> String {
+    const SHOWN_CHARACTERS: usize = 200;
+    match line.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +137,7 @@ mod tests {
     fn the_tail_is_short() {
         let many = "x\n".repeat(100);
         assert_eq!(tail(many.as_bytes()).lines().count(), SHOWN_LINES + 1);
+        assert!(tail("é".repeat(10_000).as_bytes()).chars().count() < 300);
         assert_eq!(tail(b""), "");
     }
 }

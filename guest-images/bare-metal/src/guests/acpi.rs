@@ -6,7 +6,7 @@
 
 use crate::rt::acpi::{self, Table};
 use crate::rt::report::Report;
-use crate::rt::{apic, cpu, start_info};
+use crate::rt::{apic, cpu, pit, start_info};
 
 /// Runs the tests and then the act that the command line names.
 pub fn run() -> u32 {
@@ -19,6 +19,10 @@ pub fn run() -> u32 {
     for (word, act) in [("poweroff", power_off as fn()), ("reset", reset)] {
         if failed == 0 && start_info::has_word(word) {
             act();
+            // The machine may take a moment to stop.
+            for _ in 0..100 {
+                pit::wait_10_ms();
+            }
             println!("not ok {word}: the machine goes on");
             return 1;
         }

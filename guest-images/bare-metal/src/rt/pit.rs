@@ -62,11 +62,11 @@ pub fn count_channel2() -> u16 {
 
 /// Measures the time-stamp counter against channel 2, in Hz.
 ///
-/// Takes the smallest of three measurements of 10 ms: what delays the loop only lengthens one.
+/// Takes the smallest of 16 measurements of 2 ms: what delays the loop only lengthens one.
 pub fn tsc_frequency() -> u64 {
-    const COUNT: u16 = (FREQUENCY / 100) as u16;
+    const COUNT: u16 = (FREQUENCY / 500) as u16;
     let mut best = u64::MAX;
-    for _ in 0..3 {
+    for _ in 0..16 {
         set_gate2(false);
         start_channel2(COUNT);
         set_gate2(true);
@@ -74,7 +74,7 @@ pub fn tsc_frequency() -> u64 {
         while !output2() && cpu::tsc().wrapping_sub(start) < 1 << 34 {}
         best = best.min(cpu::tsc().wrapping_sub(start));
     }
-    best.saturating_mul(100)
+    best.saturating_mul(500)
 }
 
 /// Waits 10 ms, polling channel 2.

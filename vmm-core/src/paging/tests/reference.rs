@@ -96,6 +96,7 @@ fn entries(memory: &Sparse, setup: &Setup, cr3: u64, address: u64) -> Vec<Entry>
 
 /// True if a bit that must be zero is set (AMD APM vol. 2, figures 5-4 to 5-27; Intel SDM
 /// vol. 3, 4.3 to 4.5).
+// Bit 5 of the top entries of PAE paging is left out, as the walker says.
 fn violates_reserved(setup: &Setup, entry: &Entry) -> bool {
     let v = entry.value;
     if setup.legacy {
@@ -104,7 +105,7 @@ fn violates_reserved(setup: &Setup, entry: &Entry) -> bool {
     }
     let too_wide = setup.width < 52 && bits(v, 51, setup.width) != 0;
     if !entry.has_rights {
-        return too_wide || bits(v, 63, 52) != 0 || bits(v, 2, 1) != 0 || bits(v, 8, 5) != 0;
+        return too_wide || bits(v, 63, 52) != 0 || bits(v, 2, 1) != 0 || bits(v, 8, 6) != 0;
     }
     let top = (bit(v, 63) && !setup.nx) || (setup.pae && bits(v, 62, 52) != 0);
     let size = match entry.covers {

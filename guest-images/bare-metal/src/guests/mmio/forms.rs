@@ -418,7 +418,7 @@ fn addressing(report: &mut Report) {
             "movabs eax, dword ptr [0x40100100]",
             "movabs qword ptr [0x40100100], rax",
             "bts rdi, 40; mov eax, [edi]; btr rdi, 40",
-            "bts rdi, 40; add [edi], dx; btr rdi, 40",
+            "mov r14, rdi; bts rdi, 40; add [edi], dx; mov rdi, r14",
             "mov r14, rdi; mov r15, [r14]; mov rax, r15",
             "mov r14, rdi; mov r15, rdx; xchg r15b, [r14]; mov rax, r15",
             "mov r14, rdi; mov sil, [r14]",

@@ -41,7 +41,6 @@ pub fn run(report: &mut Report) {
             "cmovc eax, dword ptr [rdi]",
             "cmovnc rax, qword ptr [rdi]",
             "movnti dword ptr [rdi], eax",
-            "xor eax, eax; xor edx, edx; lock cmpxchg8b qword ptr [rdi]",
         ]
     );
     each!(
@@ -50,6 +49,10 @@ pub fn run(report: &mut Report) {
         WITHIN,
         ZERO,
         Place::KERNEL,
-        ["lock cmpxchg8b qword ptr [rdi]", "bsf eax, dword ptr [rdi]",]
+        [
+            "lock cmpxchg8b qword ptr [rdi]",
+            "xor eax, eax; xor edx, edx; lock cmpxchg8b qword ptr [rdi]",
+            "bsf eax, dword ptr [rdi]",
+        ]
     );
 }

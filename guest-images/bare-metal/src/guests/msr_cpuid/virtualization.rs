@@ -26,10 +26,12 @@ fn svm(report: &mut Report) {
     undefined("STGI", run!(Place::KERNEL, [".byte 0x0F, 0x01, 0xDC"]));
     undefined("CLGI", run!(Place::KERNEL, [".byte 0x0F, 0x01, 0xDD"]));
     undefined("INVLPGA", run!(Place::KERNEL, [".byte 0x0F, 0x01, 0xDF"], in("rax") rax));
-    undefined("VMRUN in user mode", run!(Place::USER, [".byte 0x0F, 0x01, 0xD8"], in("rax") rax));
     undefined("VMCALL of VT-x", run!(Place::KERNEL, [".byte 0x0F, 0x01, 0xC1"], in("rax") 0));
     undefined("VMXON", run!(Place::KERNEL, [".byte 0xF3, 0x0F, 0xC7, 0x37"], in("rdi") rax));
     undefined("RSM", run!(Place::KERNEL, [".byte 0x0F, 0xAA"]));
+    // Under SVM the hardware's own check of the privilege level comes before any intercept.
+    let trap = run!(Place::USER, [".byte 0x0F, 0x01, 0xD8"], in("rax") rax);
+    report.holds("VMRUN in user mode", matches!(trap.cause(), (UD, 0) | (GP, 0)), trap.cause());
     // A hypercall of a number that nobody has may be refused in either way.
     let trap = run!(Place::KERNEL, [".byte 0x0F, 0x01, 0xD9"], in("rax") 0xFFFF_FFF0_u64,
         out("rcx") _, out("rdx") _);

@@ -20,8 +20,7 @@ pub fn run(report: &mut Report, clock: Clock) {
     apic::route(IOAPIC_INPUT, LEVEL | VECTOR as u32);
     report.equal("remote IRR is clear", remote_irr(), false);
     pit::start_channel0(0, 1000);
-    clock.pass_open(5000);
-    let first = (interrupts::seen(VECTOR), remote_irr());
+    let first = (clock.expect(VECTOR, 1), remote_irr());
     report.equal("level comes once until its end", first, (1, true));
     apic::end_of_interrupt();
     cpu::open_interrupt_window();

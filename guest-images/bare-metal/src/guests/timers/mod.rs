@@ -2,7 +2,7 @@
 //! Timers, and the interrupt controllers that bring their interrupts.
 //!
 //! Times are compared with the time-stamp counter, in bounds wide enough for an emulated machine
-//! that shares its processor: never early, and late at most by what another task may take.
+//! that shares its processor: never early, and late by no more than other tasks may cause.
 
 mod deadline;
 mod interrupt;
@@ -12,7 +12,10 @@ mod pit;
 mod rtc;
 
 use crate::rt::report::Report;
-use crate::rt::{apic, cpu, pic};
+use crate::rt::{apic, cpu, interrupts, pic};
+
+/// How late an interrupt may be, in microseconds.
+const PATIENCE: u64 = 500_000;
 
 /// What the tests measure with.
 #[derive(Clone, Copy)]
@@ -41,6 +44,27 @@ impl Clock {
     fn pass(self, microseconds: u64) {
         let start = cpu::tsc();
         while cpu::tsc().wrapping_sub(start) < self.cycles(microseconds) {
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Waits until the vector has come so often, then looks whether more come than that.
+    fn expect(self, vector: u64, count: u32) -> u32 {
+        interrupts::wait(vector, count, self.cycles(PATIENCE));
+        self.pass_open(3000);
+        interrupts::seen(vector)
+    }
+
+    /// The time in microseconds from `start` until the vector has come so often.
+    fn time_of(self, vector: u64, count: u32, start: u64) -> u64 {
+        interrupts::wait(vector, count, self.cycles(PATIENCE));
+        self.microseconds(cpu::tsc().wrapping_sub(start))
+    }
+
+    /// Waits, interrupts as they are, until something holds or patience ends.
+    fn until(self, condition: impl Fn() -> bool) {
+        let start = cpu::tsc();
+        while !condition() && cpu::tsc().wrapping_sub(start) < self.cycles(PATIENCE) {
             core::hint::spin_loop();
         }
     }
