@@ -86,6 +86,8 @@ pub mod event_kind {
     pub const NMI: u8 = 2;
     pub const EXCEPTION: u8 = 3;
     pub const SOFTWARE_INTERRUPT: u8 = 4;
+    /// INT1.
+    pub const PRIVILEGED_SOFTWARE_EXCEPTION: u8 = 5;
 }
 
 /// Exit qualification of an I/O instruction (Intel SDM vol. 3, table 27-5).

@@ -95,6 +95,12 @@ impl VmxVcpu {
     fn note_debug_exception(&mut self) {
         use crate::backend::VcpuBackend;
 
+        if self.event().kind() == event_kind::PRIVILEGED_SOFTWARE_EXCEPTION
+            && let Some(next) = self.next_rip()
+        {
+            // INT1 is a trap: its handler returns behind it.
+            self.set_rip(next);
+        }
         let causes = self.qualification() & DEBUG_CAUSES;
         let (dr6, dr7) = self.debug_status_control();
         self.set_debug_status_control(dr6 & !BREAKPOINTS_HIT | causes, dr7 & !GENERAL_DETECT);
