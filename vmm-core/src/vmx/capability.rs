@@ -300,7 +300,8 @@ impl Capabilities {
             (self.uses(SecondaryControls::WBINVD_EXITING), "wbinvd_exiting"),
         ]
         .into_iter()
-        .filter_map(|(used, name)| used.then(|| name.into()))
+        .filter(|(used, _)| *used)
+        .map(|(_, name)| name.into())
         .collect()
     }
 }
