@@ -8,9 +8,10 @@
 //! sent, and a kick that arrives while interrupts are held makes the entry end at once.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use host_iface::{CpuId, Host};
+
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// Where a vCPU is: the low values of [`VcpuLink::place`]; otherwise `CPU + INSIDE_BASE`.
 const OUTSIDE: u32 = 0;

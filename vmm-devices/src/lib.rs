@@ -1,5 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The PC platform and its devices for vmm-core.
+//!
+//! [`PcPlatform`] makes all of them, connects them to each other and claims their ports and
+//! addresses from a [`VmBuilder`](vmm_core::vm::VmBuilder). Each device can also be made alone.
+//!
+//! Devices run on the vCPUs' CPUs, several at once, and have a lock each. Locks are taken in the
+//! order device, interrupt controller; that of the 8259A pair is innermost, and the I/O APIC
+//! holds none while it delivers. Nothing counts in the background: registers are computed from
+//! the VM's clock when they are read, and a timer is armed only while an interrupt is due.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

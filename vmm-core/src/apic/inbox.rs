@@ -102,7 +102,9 @@ impl ApicInbox {
     /// True if anything was posted that the owner has not yet collected or taken.
     #[inline]
     pub fn has_mail(&self) -> bool {
-        self.summary.load(Ordering::SeqCst) != 0 || self.events.load(Ordering::SeqCst) != 0
+        // The vector of a start-up that was taken stays behind.
+        let events = self.events().with_startup_vector(0);
+        self.summary.load(Ordering::SeqCst) != 0 || events != Events::new()
     }
 
     /// Moves posted requests to `irr` and their trigger modes to `tmr`.

@@ -74,8 +74,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             CodeSize::Bits64 => 64,
         };
         let bytes = self.bytes;
-        let decoder =
-            Decoder::try_with_ip(bitness, bytes.as_slice(), self.cpu.rip(), DecoderOptions::NONE);
+        // Guests see an AMD CPU: LOCK before a move to or from CR0 makes it CR8.
+        let options = DecoderOptions::AMD;
+        let decoder = Decoder::try_with_ip(bitness, bytes.as_slice(), self.cpu.rip(), options);
         let Ok(mut decoder) = decoder else { return Err(Stop::Unsupported) };
         decoder.decode_out(&mut self.instruction);
         match decoder.last_error() {

@@ -51,6 +51,7 @@ pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;
 
 use context::Context;
+use iced_x86::Instruction;
 use outcome::{Step, Stop};
 
 use crate::state::rflags;
@@ -96,17 +97,14 @@ pub fn instruction_length(
     context.instruction_length(bytes).map_err(|stop| context.outcome_of(stop))
 }
 
-/// Fetches the bytes at CS:RIP, from one page only: the instruction may end beyond them.
+/// Fetches and decodes the instruction at CS:RIP.
 ///
 /// # Errors
-/// The outcome to report if nothing can be fetched.
-pub fn fetch(
-    cpu: &mut impl EmulatorCpu,
-    bus: &mut impl GuestBus,
-) -> Result<InstructionBytes, Outcome> {
+/// The outcome to report if the instruction cannot be fetched or is not one.
+pub fn decode(cpu: &mut impl EmulatorCpu, bus: &mut impl GuestBus) -> Result<Instruction, Outcome> {
     let mut context = Context::new(cpu, bus);
-    context.fetch_page().map_err(|stop| context.outcome_of(stop))?;
-    Ok(context.bytes)
+    context.fetch_and_decode(None).map_err(|stop| context.outcome_of(stop))?;
+    Ok(context.instruction)
 }
 
 /// Builds the decoder's tables, which takes a moment and some heap on first use. Call it once

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, sync::Arc};
 
 use host_iface::{CpuId, Host, HostError, PageRequest};
-use x86::msr::{IA32_TSC_AUX, wrmsr};
+use x86::msr::{IA32_TSC_AUX, rdmsr, wrmsr};
 
 use super::{
     asid::{Asid, AsidUse},
@@ -58,6 +58,7 @@ pub struct SvmVcpu {
     fpu: FpuState,
     breakpoints: BreakpointAddresses,
     tsc_aux: u32,
+    host_tsc_aux: u64,
     /// Where the vCPU is loaded, and so which CPU's pool its identifier is from.
     cpu: Option<CpuId>,
     asid: Asid,
@@ -95,6 +96,7 @@ impl SvmVcpu {
             fpu: FpuState::new(host, fpu)?,
             breakpoints: BreakpointAddresses::default(),
             tsc_aux: 0,
+            host_tsc_aux: 0,
             cpu: None,
             asid: Asid::default(),
             asid_cpu: None,
@@ -280,6 +282,14 @@ impl SvmVcpu {
         }
     }
 
+    fn load_tsc_aux(&self, value: u64) {
+        if self.capabilities.tsc_aux {
+            // SAFETY: the MSR exists with RDTSCP, and the host has its own value back before
+            // it runs anything but this vCPU.
+            unsafe { wrmsr(IA32_TSC_AUX, value) }
+        }
+    }
+
     fn in_shadow(&self) -> bool {
         self.vmcb().control.interrupt_shadow & 1 != 0
     }
@@ -310,12 +320,17 @@ impl VcpuBackend for SvmVcpu {
         }
         self.fpu.load();
         self.breakpoints.load();
-        self.set_tsc_aux(self.tsc_aux);
+        if self.capabilities.tsc_aux {
+            // SAFETY: the MSR exists with RDTSCP.
+            self.host_tsc_aux = unsafe { rdmsr(IA32_TSC_AUX) };
+        }
+        self.load_tsc_aux(self.tsc_aux.into());
     }
 
     fn put(&mut self) {
         self.fpu.put();
         self.breakpoints.put();
+        self.load_tsc_aux(self.host_tsc_aux);
         self.cpu = None;
     }
 
@@ -491,9 +506,8 @@ impl VcpuBackend for SvmVcpu {
 
     fn set_tsc_aux(&mut self, value: u32) {
         self.tsc_aux = value;
-        if self.cpu.is_some() && self.capabilities.tsc_aux {
-            // SAFETY: the MSR exists with RDTSCP, and the host does not use it.
-            unsafe { wrmsr(IA32_TSC_AUX, value.into()) }
+        if self.cpu.is_some() {
+            self.load_tsc_aux(value.into());
         }
     }
 
@@ -568,7 +582,8 @@ impl VcpuBackend for SvmVcpu {
 
     fn request_nmi_window(&mut self, wanted: bool) {
         let returning = matches!(self.nmi, NmiBlocking::Returning { .. });
-        if wanted && returning && self.injected.is_none() && self.step.is_none() {
+        let in_the_way = returning || self.in_shadow() && !self.nmi.is_blocked();
+        if wanted && in_the_way && self.injected.is_none() && self.step.is_none() {
             self.begin_step();
         }
     }

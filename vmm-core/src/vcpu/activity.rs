@@ -2,7 +2,11 @@
 //! What a vCPU does between exits: run, wait for an event, or wait to be started.
 
 use super::Vcpu;
-use crate::{Vector, backend::VcpuBackend, boot::InitialState};
+use crate::{Vector, backend::VcpuBackend, boot::InitialState, cpuid::DynamicCpuid};
+
+/// DR6 and DR7 after reset and INIT (AMD APM vol. 2, table 14-1).
+const DR6_RESET: u64 = 0xFFFF_0FF0;
+const DR7_RESET: u64 = 0x400;
 
 /// Activity of a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,15 +71,17 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.apic.take_init() {
             self.reset_by_init();
         }
-        if self.activity == Activity::WaitForStartup
-            && let Some(page) = self.apic.take_startup()
-        {
-            self.set_initial_state(&InitialState::startup(Vector(page)));
+        // One that was not awaited is dropped, and must not stay behind as mail.
+        if let Some(page) = self.apic.take_startup() {
+            self.set_reset_state(&InitialState::startup(Vector(page)));
             self.activity = Activity::Running;
         }
         if self.serves_devices() {
             self.look_at_external_source();
             self.notify_host_event_clients();
+        } else {
+            // The 8259A pair is wired to the first vCPU alone.
+            self.apic.take_external();
         }
     }
 
@@ -83,9 +89,17 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// the bootstrap processor begins at the reset vector instead (Intel SDM vol. 3, 9.1).
     fn reset_by_init(&mut self) {
         self.pending = Default::default();
-        self.set_initial_state(&InitialState::reset());
+        self.hardware.clear_interrupt_shadow();
+        self.hardware.set_debug_status_control(DR6_RESET, DR7_RESET);
+        self.set_reset_state(&InitialState::reset());
         self.activity =
             if self.apic.awaiting_startup() { Activity::WaitForStartup } else { Activity::Running };
+    }
+
+    /// Sets a state that the CPU brings itself into, which leaves its signature in RDX.
+    pub(super) fn set_reset_state(&mut self, state: &InitialState) {
+        let signature = self.core.cpuid.query(1, 0, &DynamicCpuid::default()).eax;
+        self.set_initial_state(&state.with_signature(signature));
     }
 
     /// Lets devices look for what has arrived at the host.

@@ -13,6 +13,9 @@ use crate::{
 /// sees: −1000, "no such call".
 const NO_SUCH_HYPERCALL: u64 = (-1000_i64) as u64;
 
+/// What a hypercall from user mode returns, by the same convention: −1, "not permitted".
+const HYPERCALL_NOT_PERMITTED: u64 = (-1_i64) as u64;
+
 impl<V: VcpuBackend> Vcpu<V> {
     /// Deals with one exit. An error is an exception for the guest.
     pub(super) fn handle(&mut self, exit: Exit) -> Result<(), Exception> {
@@ -108,10 +111,12 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// The number is in EAX, arguments in RBX, RCX, RDX and RSI, the result goes to RAX.
+    /// The hardware lets user mode call, too; hooks serve the guest's kernel alone.
     fn hypercall(&mut self) -> Result<(), Exception> {
         let gpr = |register| self.hardware.gpr(register);
         let arguments = [gpr(Gpr::Rbx), gpr(Gpr::Rcx), gpr(Gpr::Rdx), gpr(Gpr::Rsi)];
         let result = match self.core.hooks.hypercall(gpr(Gpr::Rax) as u32) {
+            _ if self.hardware.cpl() != 0 => HYPERCALL_NOT_PERMITTED,
             Some(hook) => hook.hypercall(self.index, arguments),
             None => {
                 self.statistics.count_unclaimed(Unclaimed::Hypercall);

@@ -3,7 +3,7 @@
 
 use super::Vcpu;
 use crate::{
-    Event,
+    EndReason, Event,
     backend::VcpuBackend,
     state::{Exception, Vector, cr0},
 };
@@ -33,16 +33,15 @@ impl PendingEvents {
     }
 
     /// The event that has to be delivered before any other.
-    fn take_due(&mut self) -> Option<Event> {
+    fn take_due(&mut self) -> Due {
         let exception = self.exception.take();
         match (self.interrupted.take(), exception) {
-            (Some(Event::Exception(first)), Some(second)) => {
-                Some(Event::Exception(combine(first, second)))
-            }
+            (Some(Event::Exception(first)), Some(second)) => combine(first, second),
             // An exception during the delivery of anything else takes its place: the
             // hardware has lost that event, too (AMD APM vol. 2, 8.2.9 and 8.5).
-            (_, Some(second)) => Some(Event::Exception(second)),
-            (interrupted, None) => interrupted,
+            (_, Some(second)) => Due::Event(Event::Exception(second)),
+            (Some(interrupted), None) => Due::Event(interrupted),
+            (None, None) => Due::Nothing,
         }
     }
 }
@@ -50,17 +49,27 @@ impl PendingEvents {
 const DOUBLE_FAULT: u8 = 8;
 const PAGE_FAULT: u8 = 14;
 
-/// The exception that results from `second` during the delivery of `first` (AMD APM vol. 2,
-/// table 8-4). A fault during #DF is left as it is: delivering it makes the CPU shut down.
-fn combine(first: Exception, second: Exception) -> Exception {
+/// What comes before any other event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Due {
+    Nothing,
+    Event(Event),
+    /// A fault during the delivery of a double fault.
+    Shutdown,
+}
+
+/// What results from `second` during the delivery of `first` (AMD APM vol. 2, table 8-4).
+fn combine(first: Exception, second: Exception) -> Due {
     let contributory = |e: Exception| matches!(e.vector.0, 0 | 10..=13);
     let page_fault = |e: Exception| e.vector.0 == PAGE_FAULT;
-    let double = contributory(first) && contributory(second)
-        || page_fault(first) && (contributory(second) || page_fault(second));
-    if !double {
-        return second;
+    let serious = contributory(second) || page_fault(second);
+    if first.vector.0 == DOUBLE_FAULT && serious {
+        return Due::Shutdown;
     }
-    Exception { vector: Vector(DOUBLE_FAULT), error_code: Some(0), fault_address: None }
+    let double = contributory(first) && contributory(second) || page_fault(first) && serious;
+    let vector = Vector(DOUBLE_FAULT);
+    let double_fault = Exception { vector, error_code: Some(0), fault_address: None };
+    Due::Event(Event::Exception(if double { double_fault } else { second }))
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -68,9 +77,21 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// needs.
     pub(super) fn prepare_events(&mut self) {
         let mut free = true;
-        if let Some(event) = self.pending.take_due() {
-            self.deliver(event);
-            free = false;
+        let raised = self.pending.exception.is_some();
+        match self.pending.take_due() {
+            Due::Nothing => {}
+            Due::Event(event) => {
+                if let (true, Event::Exception(exception)) = (raised, event) {
+                    self.statistics.count_exception(exception.vector);
+                }
+                self.deliver(event);
+                free = false;
+            }
+            // The gate stays closed now.
+            Due::Shutdown => {
+                let rip = self.hardware.rip();
+                return self.end(EndReason::TripleFault { vcpu: self.index, rip });
+            }
         }
         if free && (self.pending.nmi || self.interrupt_waits()) {
             self.deliver_from_outside();
@@ -106,7 +127,6 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn deliver(&mut self, event: Event) {
         match event {
             Event::Exception(exception) => {
-                self.statistics.count_exception(exception.vector);
                 // Real mode pushes no error codes (AMD APM vol. 2, 8.2).
                 let real_mode = self.hardware.control_registers().cr0 & cr0::PE == 0;
                 let error_code = exception.error_code.filter(|_| !real_mode);
@@ -159,7 +179,8 @@ mod tests {
     #[test]
     fn an_interrupted_event_is_delivered_again() {
         let interrupt = Event::Interrupt(Vector(0x30));
-        assert_eq!(pending(Some(interrupt), None).take_due(), Some(interrupt));
+        assert_eq!(pending(Some(interrupt), None).take_due(), Due::Event(interrupt));
+        assert_eq!(pending(None, None).take_due(), Due::Nothing);
     }
 
     #[test]
@@ -167,13 +188,17 @@ mod tests {
         let gp = Exception::GENERAL_PROTECTION;
         let pf = Exception::page_fault(0x1000, 0);
         let ud = Exception::INVALID_OPCODE;
-        let double = |first, second| {
-            let due = pending(Some(Event::Exception(first)), Some(second)).take_due();
-            matches!(due, Some(Event::Exception(e)) if e.vector.0 == DOUBLE_FAULT)
+        let due = |first, second| pending(Some(Event::Exception(first)), Some(second)).take_due();
+        let double = |first, second| match due(first, second) {
+            Due::Event(Event::Exception(e)) => e.vector.0 == DOUBLE_FAULT,
+            _ => false,
         };
         assert!(double(gp, gp) && double(pf, gp) && double(pf, pf));
         assert!(!double(gp, pf) && !double(ud, gp) && !double(pf, ud));
         let interrupt = Some(Event::Interrupt(Vector(0x30)));
-        assert_eq!(pending(interrupt, Some(pf)).take_due(), Some(Event::Exception(pf)));
+        let page_fault = Due::Event(Event::Exception(pf));
+        assert_eq!(pending(interrupt, Some(pf)).take_due(), page_fault);
+        let df = Exception { vector: Vector(DOUBLE_FAULT), ..gp };
+        assert_eq!((due(df, gp), due(df, pf)), (Due::Shutdown, Due::Shutdown));
     }
 }

@@ -3,7 +3,7 @@
 
 use alloc::format;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::Instruction;
 
 use super::{
     Vcpu,
@@ -13,7 +13,7 @@ use crate::{
     EndReason,
     backend::VcpuBackend,
     emulate::{self, Outcome},
-    state::{Exception, SegmentRegister, cr0, efer, rflags},
+    state::{Exception, SegmentRegister, efer, rflags},
 };
 
 /// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
@@ -95,28 +95,12 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// Decodes the instruction that exited; for exits whose operands the hardware does not
-    /// tell.
+    /// tell. `None` if that has ended the VM.
     pub(super) fn decode(&mut self) -> Result<Option<Instruction>, Exception> {
-        let bitness = self.code_bitness();
         let (mut cpu, mut bus) = self.views();
-        match emulate::fetch(&mut cpu, &mut bus) {
-            Ok(bytes) => {
-                let options = DecoderOptions::NONE;
-                let decoder = Decoder::try_new(bitness, bytes.as_slice(), options);
-                Ok(decoder.ok().map(|mut d| d.decode()).filter(|i| !i.is_invalid()))
-            }
+        match emulate::decode(&mut cpu, &mut bus) {
+            Ok(instruction) => Ok(Some(instruction)),
             Err(outcome) => self.conclude(outcome).map(|()| None),
-        }
-    }
-
-    fn code_bitness(&self) -> u32 {
-        let protected = self.hardware.control_registers().cr0 & cr0::PE != 0;
-        let virtual_8086 = protected && self.hardware.rflags() & rflags::VM != 0;
-        let big = self.hardware.segment(SegmentRegister::Cs).attributes.default_big();
-        match (self.is_64_bit_code(), big && !virtual_8086) {
-            (true, _) => 64,
-            (false, true) => 32,
-            (false, false) => 16,
         }
     }
 

@@ -12,6 +12,8 @@ mod instruction;
 mod memory;
 mod msr;
 mod port;
+#[cfg(test)]
+pub(crate) mod tests;
 mod view;
 
 use alloc::sync::Arc;
@@ -91,7 +93,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             index,
         };
         vcpu.hardware.set_tsc_offset(vcpu.msrs.tsc_offset());
-        vcpu.set_initial_state(&InitialState::reset());
+        vcpu.set_reset_state(&InitialState::reset());
         vcpu
     }
 

@@ -2,11 +2,11 @@
 //! Putting a VM together.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::{fmt, num::NonZeroU32, ops::RangeInclusive, sync::atomic::AtomicU32};
+use core::{fmt, num::NonZeroU32, ops::RangeInclusive};
 
 use host_iface::{Host, HostError};
 
-use super::{Vm, core::VmCore};
+use super::{Vm, core::VmCore, halt::HaltDetector};
 use crate::{
     ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
     MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
@@ -299,7 +299,7 @@ impl VmBuilder {
             host_event_clients: self.host_event_clients,
             _timer_clients: self.timer_clients,
             links: self.links,
-            unwakeable: AtomicU32::new(0),
+            halt: HaltDetector::default(),
         });
         let eoi_observers: Arc<[_]> = self.eoi_observers.into();
         let vcpu = |index: u32| -> Result<_, BuildError> {

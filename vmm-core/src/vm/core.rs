@@ -2,10 +2,10 @@
 //! What the vCPUs of one VM share.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use host_iface::Host;
 
+use super::halt::HaltDetector;
 use crate::{
     EndReason, ExternalInterruptSource, HostEventClient, TimerBank, TimerClient, VcpuLink, VmClock,
     VmControl,
@@ -48,7 +48,7 @@ pub struct VmCore {
     /// Keeps the clients of timers that nobody else does.
     pub(crate) _timer_clients: Vec<Arc<dyn TimerClient>>,
     pub(crate) links: Vec<Arc<VcpuLink>>,
-    pub(crate) unwakeable: AtomicU32,
+    pub(crate) halt: HaltDetector,
 }
 
 impl VmCore {
@@ -56,16 +56,16 @@ impl VmCore {
     /// reach it. When all do, and no device has a timer running that might send one, the VM
     /// has come to its end.
     pub(crate) fn enter_unwakeable(&self) {
-        let waiting = self.unwakeable.fetch_add(1, Ordering::SeqCst) + 1;
         let mail = || (0..self.links.len()).any(|i| self.has_mail(i));
-        if waiting as usize == self.links.len() && !self.timers.may_interrupt_guest() && !mail() {
+        let may_be_woken = || self.timers.may_interrupt_guest() || mail();
+        if self.halt.begin_wait(self.links.len(), may_be_woken) {
             self.control.end(EndReason::Halted);
         }
     }
 
     /// Takes the note back; called before the vCPU takes what woke it.
     pub(crate) fn leave_unwakeable(&self) {
-        self.unwakeable.fetch_sub(1, Ordering::SeqCst);
+        self.halt.end_wait();
     }
 
     fn has_mail(&self, vcpu: usize) -> bool {

@@ -3,6 +3,9 @@
 
 mod builder;
 mod core;
+mod halt;
+#[cfg(test)]
+mod tests;
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
@@ -38,6 +41,12 @@ impl<V: VcpuBackend> Vm<V> {
     /// Guest memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.core.memory
+    }
+
+    /// What the vCPUs share.
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<VmCore> {
+        &self.core
     }
 
     /// Size of the nested page tables in bytes.

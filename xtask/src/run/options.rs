@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use crate::platform::Platform;
 use crate::platform::accelerator::Choice;
 
-/// Most vCPUs: as many CPUs as a q35 machine has without interrupt remapping.
-pub const MOST_VCPUS: u32 = 255;
+/// Most vCPUs of one VM: what the library allows.
+pub const MOST_VCPUS: u32 = 64;
 
 /// What makes up a guest.
 #[derive(Clone, Debug, Args)]

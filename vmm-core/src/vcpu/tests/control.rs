@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Moves to control registers, and XSETBV.
+
+use super::machine::{CODE, HIGH, Machine, machine};
+use crate::{
+    ControlRegisterAccess, Exit,
+    cpuid::{XSTATE_AVX, XSTATE_X87},
+    state::{Exception, Gpr, cr4},
+};
+
+fn mov(register: u8, is_write: bool) -> Exit {
+    Exit::ControlRegister(ControlRegisterAccess { register, is_write })
+}
+
+/// `mov cr4, ecx`.
+const TO_CR4: &[u8] = &[0x0F, 0x22, 0xE1];
+/// `mov cr8, rcx` and `mov rcx, cr8`, in 64-bit code, and the same as `lock mov cr0`, which
+/// serves all modes (AMD APM vol. 3, MOV CRn).
+const TO_CR8: [&[u8]; 2] = [&[0x44, 0x0F, 0x22, 0xC1], &[0xF0, 0x0F, 0x22, 0xC1]];
+const FROM_CR8: [&[u8]; 2] = [&[0x44, 0x0F, 0x20, 0xC1], &[0xF0, 0x0F, 0x20, 0xC1]];
+
+fn execute(machine: &mut Machine, code: &[u8], exit: Exit) -> Result<(), Exception> {
+    let rip = machine.registers().rip;
+    machine.poke(rip & !HIGH, code);
+    machine.vcpu().handle(exit)
+}
+
+#[test]
+fn cr4_takes_what_the_model_has() {
+    let mut machine = machine();
+    machine.set_gpr(Gpr::Rcx, 0xFFFF_FFFF << 32 | cr4::PAE | cr4::PGE);
+    execute(&mut machine, TO_CR4, mov(4, true)).unwrap();
+    assert_eq!(machine.registers().control.cr4, cr4::PAE | cr4::PGE);
+    assert_eq!(machine.registers().rip, CODE + 3);
+}
+
+#[test]
+fn cr4_refuses_what_the_model_lacks() {
+    for illegal in [1 << 31, cr4::VMXE, cr4::LA57, cr4::PKE] {
+        let mut machine = machine();
+        machine.set_gpr(Gpr::Rcx, illegal | cr4::PAE);
+        let result = execute(&mut machine, TO_CR4, mov(4, true));
+        assert_eq!(result, Err(Exception::GENERAL_PROTECTION), "{illegal:#x}");
+        assert_eq!((machine.registers().control.cr4, machine.registers().rip), (0, CODE));
+    }
+}
+
+#[test]
+fn the_move_may_lie_across_two_pages() {
+    for offset in 1..TO_CR4.len() as u64 {
+        let mut machine = machine();
+        machine.registers().rip = CODE + 0x1000 - offset;
+        machine.set_gpr(Gpr::Rcx, cr4::PAE);
+        execute(&mut machine, TO_CR4, mov(4, true)).unwrap();
+        assert_eq!(machine.registers().control.cr4, cr4::PAE);
+        assert_eq!(machine.registers().rip, CODE + 0x1000 - offset + 3);
+    }
+}
+
+#[test]
+fn cr8_is_the_task_priority() {
+    for (to, from) in TO_CR8.into_iter().zip(FROM_CR8) {
+        let mut machine = machine();
+        machine.enter_long_mode();
+        machine.set_gpr(Gpr::Rcx, 9);
+        execute(&mut machine, to, mov(8, true)).unwrap();
+        assert_eq!(machine.vcpu().apic.tpr(), 0x90);
+        assert_eq!(machine.registers().rip, HIGH + CODE + 4);
+        machine.set_gpr(Gpr::Rcx, 1 << 32);
+        let result = execute(&mut machine, to, mov(8, true));
+        assert_eq!(result, Err(Exception::GENERAL_PROTECTION));
+        execute(&mut machine, from, mov(8, false)).unwrap();
+        assert_eq!(machine.gpr(Gpr::Rcx), 9);
+    }
+}
+
+#[test]
+fn cr8_is_reached_outside_64_bit_code_with_a_prefix() {
+    let mut machine = machine();
+    machine.set_gpr(Gpr::Rcx, 3);
+    execute(&mut machine, TO_CR8[1], mov(8, true)).unwrap();
+    assert_eq!((machine.vcpu().apic.cr8(), machine.registers().rip), (3, CODE + 4));
+}
+
+#[test]
+fn code_that_is_no_move_any_more_faults() {
+    for code in [&[0x90][..], &[0x0F, 0x0B], &[0x0F, 0xFF, 0xC0]] {
+        let mut machine = machine();
+        let result = execute(&mut machine, code, mov(4, true));
+        assert_eq!(result, Err(Exception::INVALID_OPCODE), "{code:02x?}");
+    }
+}
+
+fn xsetbv(configure: impl FnOnce(&mut Machine)) -> (Result<(), Exception>, u64) {
+    let mut machine = machine();
+    machine.registers().next_rip = Some(CODE + 3);
+    machine.registers().control.cr4 = cr4::OSXSAVE;
+    machine.registers().xcr0 = 0x77;
+    machine.set_gpr(Gpr::Rax, XSTATE_X87);
+    machine.set_gpr(Gpr::Rdx, 0);
+    configure(&mut machine);
+    let result = machine.vcpu().handle(Exit::SetExtendedControl);
+    (result, machine.registers().xcr0)
+}
+
+#[test]
+fn xsetbv_is_checked() {
+    const GP: Result<(), Exception> = Err(Exception::GENERAL_PROTECTION);
+    let ud = Err(Exception::INVALID_OPCODE);
+    // What the model offers depends on this machine; x87 alone is always legal where there
+    // is XSAVE at all.
+    let supported = machine().vcpu().core.cpuid.supported_xcr0();
+    let plain = if supported & XSTATE_X87 != 0 { (Ok(()), XSTATE_X87) } else { (GP, 0x77) };
+    assert_eq!(xsetbv(|_| {}), plain);
+    assert_eq!(xsetbv(|m| m.registers().control.cr4 = 0), (ud, 0x77));
+    assert_eq!(xsetbv(|m| m.registers().cpl = 3), (GP, 0x77));
+    assert_eq!(xsetbv(|m| m.set_gpr(Gpr::Rcx, 1)), (GP, 0x77));
+    assert_eq!(xsetbv(|m| m.set_gpr(Gpr::Rax, 0)), (GP, 0x77), "x87 is always on");
+    assert_eq!(xsetbv(|m| m.set_gpr(Gpr::Rdx, 1 << 31)), (GP, 0x77));
+    let avx_alone = XSTATE_X87 | XSTATE_AVX;
+    assert_eq!(xsetbv(|m| m.set_gpr(Gpr::Rax, avx_alone)), (GP, 0x77));
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A backend whose hardware is plain fields and whose guest is a closure.
+
+use std::collections::{HashMap, VecDeque};
+
+use host_iface::{Host, HostError, PageRequest};
+
+use crate::{
+    Event, Exit,
+    backend::{
+        Backend, EntryGate, HardwareMsr, Interruptibility, Unsupported, VcpuBackend, VcpuSetup,
+    },
+    cpuid::Vendor,
+    memory::OwnedPages,
+    paging::LongModeEntries,
+    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, rflags},
+};
+
+/// What the guest does between an entry and the exit that ends it. It sees the event that
+/// the entry delivers.
+pub type Guest = Box<dyn FnMut(&mut Registers, Option<Event>) -> Exit + Send>;
+
+/// What the VMM asked of the hardware for one entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Requests {
+    pub interrupt_window: bool,
+    pub nmi_window: bool,
+    pub cr8_writes: bool,
+}
+
+/// The state of one vCPU.
+#[derive(Clone, Default)]
+pub struct Registers {
+    pub gprs: [u64; 16],
+    pub rip: u64,
+    pub rflags: u64,
+    pub segments: [Segment; 8],
+    pub gdtr: DescriptorTable,
+    pub idtr: DescriptorTable,
+    pub control: ControlRegisters,
+    pub cpl: u8,
+    pub dr6: u64,
+    pub dr7: u64,
+    pub msrs: HashMap<u8, u64>,
+    pub xcr0: u64,
+    pub tsc_aux: u32,
+    pub tsc_offset: u64,
+    pub cr8: u8,
+    pub in_shadow: bool,
+    pub nmi_blocked: bool,
+    /// What the exit cut short.
+    pub interrupted: Option<Event>,
+    pub requests: Requests,
+    pub next_rip: Option<u64>,
+    pub instruction_bytes: Option<Vec<u8>>,
+    /// Events as the guest got them, in order.
+    pub delivered: Vec<Event>,
+    pub barriers: u32,
+    pub flushes: u32,
+}
+
+impl Registers {
+    pub fn gpr(&self, register: Gpr) -> u64 {
+        self.gprs[register as usize]
+    }
+
+    pub fn set_gpr(&mut self, register: Gpr, value: u64) {
+        self.gprs[register as usize] = value;
+    }
+
+    pub fn segment_mut(&mut self, register: SegmentRegister) -> &mut Segment {
+        &mut self.segments[register as usize]
+    }
+}
+
+/// A guest that goes through `exits` and then shuts down.
+pub fn script(exits: impl IntoIterator<Item = Exit>) -> Guest {
+    let mut exits: VecDeque<Exit> = exits.into_iter().collect();
+    Box::new(move |_, _| exits.pop_front().unwrap_or(Exit::Shutdown))
+}
+
+pub struct MockVcpu {
+    pub registers: Registers,
+    pub guest: Guest,
+    pub injected: Option<Event>,
+    pub loaded: bool,
+    /// What an OS reads of the vCPU's memory use.
+    control_block: OwnedPages,
+}
+
+impl VcpuBackend for MockVcpu {
+    fn load(&mut self) {
+        assert!(!self.loaded);
+        self.loaded = true;
+    }
+
+    fn put(&mut self) {
+        assert!(self.loaded);
+        self.loaded = false;
+    }
+
+    fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        assert!(self.loaded, "a vCPU is loaded before it runs");
+        let event = self.injected.take();
+        if !gate.opens() {
+            self.registers.interrupted = event;
+            return Exit::NotEntered;
+        }
+        self.registers.delivered.extend(event);
+        (self.guest)(&mut self.registers, event)
+    }
+
+    fn gpr(&self, register: Gpr) -> u64 {
+        self.registers.gpr(register)
+    }
+    fn set_gpr(&mut self, register: Gpr, value: u64) {
+        self.registers.set_gpr(register, value);
+    }
+    fn rip(&self) -> u64 {
+        self.registers.rip
+    }
+    fn set_rip(&mut self, value: u64) {
+        self.registers.rip = value;
+    }
+    fn rflags(&self) -> u64 {
+        self.registers.rflags
+    }
+    fn set_rflags(&mut self, value: u64) {
+        self.registers.rflags = value;
+    }
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        self.registers.segments[register as usize]
+    }
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        self.registers.segments[register as usize] = segment;
+    }
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
+        (self.registers.gdtr, self.registers.idtr)
+    }
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable) {
+        (self.registers.gdtr, self.registers.idtr) = (gdtr, idtr);
+    }
+    fn control_registers(&self) -> ControlRegisters {
+        self.registers.control
+    }
+    fn set_control_registers(&mut self, value: ControlRegisters) {
+        self.registers.control = value;
+    }
+    fn cpl(&self) -> u8 {
+        self.registers.cpl
+    }
+    fn debug_status_control(&self) -> (u64, u64) {
+        (self.registers.dr6, self.registers.dr7)
+    }
+    fn set_debug_status_control(&mut self, dr6: u64, dr7: u64) {
+        (self.registers.dr6, self.registers.dr7) = (dr6, dr7);
+    }
+    fn msr(&self, msr: HardwareMsr) -> u64 {
+        self.registers.msrs.get(&(msr as u8)).copied().unwrap_or(0)
+    }
+    fn set_msr(&mut self, msr: HardwareMsr, value: u64) {
+        self.registers.msrs.insert(msr as u8, value);
+    }
+    fn xcr0(&self) -> u64 {
+        self.registers.xcr0
+    }
+    fn set_xcr0(&mut self, value: u64) {
+        self.registers.xcr0 = value;
+    }
+    fn tsc_aux(&self) -> u32 {
+        self.registers.tsc_aux
+    }
+    fn set_tsc_aux(&mut self, value: u32) {
+        self.registers.tsc_aux = value;
+    }
+    fn tsc_offset(&self) -> u64 {
+        self.registers.tsc_offset
+    }
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.registers.tsc_offset = offset;
+    }
+    fn cr8(&self) -> u8 {
+        self.registers.cr8
+    }
+    fn set_cr8(&mut self, priority: u8) {
+        self.registers.cr8 = priority;
+    }
+
+    fn interruptibility(&self) -> Interruptibility {
+        Interruptibility {
+            interrupts_enabled: self.registers.rflags & rflags::IF != 0,
+            in_shadow: self.registers.in_shadow,
+            nmi_blocked: self.registers.nmi_blocked,
+        }
+    }
+    fn clear_interrupt_shadow(&mut self) {
+        self.registers.in_shadow = false;
+    }
+    fn inject(&mut self, event: Event) {
+        assert_eq!(self.injected, None, "at most one event for an entry");
+        self.injected = Some(event);
+        self.registers.nmi_blocked |= event == Event::Nmi;
+    }
+    fn take_interrupted_event(&mut self) -> Option<Event> {
+        let event = self.registers.interrupted.take();
+        if event == Some(Event::Nmi) {
+            self.registers.nmi_blocked = false;
+        }
+        event
+    }
+    fn request_interrupt_window(&mut self, wanted: bool) {
+        self.registers.requests.interrupt_window = wanted;
+    }
+    fn request_nmi_window(&mut self, wanted: bool) {
+        self.registers.requests.nmi_window = wanted;
+    }
+    fn intercept_cr8_writes(&mut self, wanted: bool) {
+        self.registers.requests.cr8_writes = wanted;
+    }
+
+    fn next_rip(&self) -> Option<u64> {
+        self.registers.next_rip
+    }
+    fn instruction_bytes(&self) -> Option<&[u8]> {
+        self.registers.instruction_bytes.as_deref()
+    }
+    fn control_bytes(&self) -> usize {
+        self.control_block.bytes()
+    }
+    fn prediction_barrier(&mut self) {
+        self.registers.barriers += 1;
+    }
+    fn flush_tlb(&mut self) {
+        self.registers.flushes += 1;
+    }
+}
+
+pub struct MockBackend {
+    pub host: &'static dyn Host,
+}
+
+impl Backend for MockBackend {
+    type Vcpu = MockVcpu;
+    type Entries = LongModeEntries;
+    const NAME: &'static str = "mock";
+    const VENDOR: Vendor = Vendor::Amd;
+
+    fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
+        Ok(Self { host })
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn has_huge_pages(&self) -> bool {
+        true
+    }
+
+    fn create_vcpu(&self, setup: VcpuSetup) -> Result<MockVcpu, HostError> {
+        let registers = Registers { tsc_offset: setup.tsc_offset, ..Registers::default() };
+        let control_block = OwnedPages::zeroed(self.host, PageRequest::contiguous(1))?;
+        let guest = script([]);
+        Ok(MockVcpu { registers, guest, injected: None, loaded: false, control_block })
+    }
+
+    fn enter_cpu(&self) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn leave_cpu(&self) {}
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The vCPU's loop and its exit handlers, on hardware made of plain fields.
+
+mod control;
+mod devices;
+mod events;
+pub mod hardware;
+mod instructions;
+mod machine;
+mod memory;
+mod msrs;
+mod ports;
+mod smp;
+mod timers;
