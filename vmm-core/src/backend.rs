@@ -15,6 +15,7 @@ use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 use crate::{
     Event, Exit,
     cpuid::Vendor,
+    host_registers,
     paging::NestedEntries,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister},
 };
@@ -278,6 +279,11 @@ pub trait VcpuBackend: Send {
     /// where it is ordinary memory.
     fn control_accesses(&self) -> u64 {
         0
+    }
+    /// Keeps earlier branches of the guest from steering later indirect branches.
+    fn prediction_barrier(&mut self) {
+        // SAFETY: the register is shown to guests only where the CPU has it.
+        unsafe { host_registers::prediction_barrier() }
     }
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);

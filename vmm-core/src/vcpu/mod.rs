@@ -25,7 +25,6 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
-    host_registers,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -253,8 +252,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         match effect {
             MsrEffect::None => {}
             MsrEffect::TscOffset(offset) => self.hardware.set_tsc_offset(offset),
-            // SAFETY: the register is shown to guests only where the CPU has it.
-            MsrEffect::PredictionBarrier => unsafe { host_registers::prediction_barrier() },
+            MsrEffect::PredictionBarrier => self.hardware.prediction_barrier(),
         }
     }
 

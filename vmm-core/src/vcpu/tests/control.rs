@@ -9,7 +9,10 @@ use crate::{
 };
 
 fn mov(register: u8, is_write: bool) -> Exit {
-    Exit::ControlRegister(ControlRegisterAccess { register, is_write })
+    Exit::ControlRegister(match is_write {
+        true => ControlRegisterAccess::Write { register, source: None },
+        false => ControlRegisterAccess::Read { register, target: None },
+    })
 }
 
 /// `mov cr4, ecx`.
