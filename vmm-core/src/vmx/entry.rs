@@ -68,6 +68,10 @@ impl VmxVcpu {
             unsafe { asm!("int 2") }
         }
         cpu_interrupts::enable();
+        self.exit_of(field)
+    }
+
+    fn exit_of(&mut self, field: ExitReasonField) -> Exit {
         if field.entry_failure() {
             self.vmcs.entry_failed();
             return Exit::EntryFailure(self.entry_failure());
@@ -160,5 +164,161 @@ impl ExitInformation for VmxVcpu {
 
     fn error_code(&self) -> u32 {
         self.vmcs.read(Field::ExitErrorCode) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+
+    use host_iface::HostPhysAddr;
+    use host_mock::MockHost;
+
+    use super::*;
+    use crate::{
+        Event, Trapped,
+        backend::{VcpuBackend, VcpuSetup},
+        fpu::FpuSupport,
+        state::{Gpr, Vector, rflags},
+        vmx::{
+            Capabilities, capability::samples::TIGER_LAKE, cpu::Shared, instruction,
+            interruptibility::BLOCKED_BY_NMI, permission::PermissionMaps, vpid::VpidPool,
+        },
+    };
+
+    /// A vCPU whose VMCS is current, after its first entry.
+    fn entered() -> VmxVcpu {
+        let host = MockHost::leak(1);
+        let shared = Shared {
+            host,
+            capabilities: Capabilities::new(TIGER_LAKE).unwrap(),
+            fpu: FpuSupport::Fxsave,
+            maps: PermissionMaps::new(host).unwrap(),
+            vpids: Arc::new(VpidPool::new()),
+        };
+        let setup = VcpuSetup { nested_root: HostPhysAddr::new(0x1000), tsc_offset: 0 };
+        let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();
+        // SAFETY: in tests the VMX instructions work on ordinary memory.
+        assert!(unsafe { vcpu.vmcs.load() });
+        vcpu.vmcs.write_back();
+        vcpu
+    }
+
+    fn set_hardware(field: Field, value: u64) {
+        // SAFETY: as above.
+        unsafe { instruction::vmwrite(field.encoding(), value) };
+    }
+
+    fn exit(vcpu: &mut VmxVcpu, fields: &[(Field, u64)]) -> Exit {
+        for (field, value) in fields {
+            set_hardware(*field, *value);
+        }
+        vcpu.vmcs.guest_exited();
+        let field = ExitReasonField::from_bits(vcpu.vmcs.read(Field::ExitReason) as u32);
+        vcpu.basic_reason = field.basic();
+        vcpu.exit_of(field)
+    }
+
+    /// What the neutral layer asks of a backend from a CPUID exit to the next entry.
+    fn answer_cpuid(vcpu: &mut VmxVcpu) {
+        assert_eq!(vcpu.take_interrupted_event(), None);
+        vcpu.cr8();
+        vcpu.cr4();
+        for register in [Gpr::Rax, Gpr::Rbx, Gpr::Rcx, Gpr::Rdx] {
+            vcpu.set_gpr(register, 0);
+        }
+        let next = vcpu.next_rip().unwrap();
+        vcpu.set_rip(next);
+        assert_eq!(vcpu.rflags() & rflags::TF, 0);
+        vcpu.clear_interrupt_shadow();
+        vcpu.request_interrupt_window(false);
+        vcpu.intercept_cr8_writes(false);
+        vcpu.request_nmi_window(false);
+        vcpu.set_cr8(0);
+        vcpu.vmcs.write_back();
+    }
+
+    #[test]
+    fn a_cpuid_exit_costs_four_accesses() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::CPUID)),
+            (Field::InstructionLength, 2),
+            (Field::GuestRip, 0x10_0000),
+            (Field::GuestRflags, rflags::FIXED),
+        ];
+        let mut costs = alloc::vec::Vec::new();
+        for _ in 0..3 {
+            let before = vcpu.vmcs.accesses();
+            assert_eq!(exit(&mut vcpu, &fields), Exit::Cpuid);
+            answer_cpuid(&mut vcpu);
+            assert_eq!(vcpu.rip(), 0x10_0002);
+            costs.push(vcpu.vmcs.accesses() - before);
+        }
+        assert_eq!(costs, [5, 4, 4], "the first tells the length of the instruction");
+    }
+
+    #[test]
+    fn an_nmi_whose_delivery_was_cut_short_blocks_no_other() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::EPT_VIOLATION)),
+            (Field::VectoringEvent, 0x8000_0202),
+            (Field::Interruptibility, BLOCKED_BY_NMI),
+        ];
+        exit(&mut vcpu, &fields);
+        assert_eq!(vcpu.take_interrupted_event(), Some(Event::Nmi));
+        assert!(!vcpu.interruptibility().nmi_blocked);
+    }
+
+    #[test]
+    fn an_iret_that_is_repeated_unblocks_no_nmis() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::EPT_VIOLATION)),
+            (Field::ExitQualification, 1 << 12 | 1),
+            (Field::VectoringEvent, 0),
+            (Field::Interruptibility, 0),
+        ];
+        exit(&mut vcpu, &fields);
+        assert!(vcpu.interruptibility().nmi_blocked);
+    }
+
+    #[test]
+    fn an_event_ends_the_shadow_that_it_is_delivered_in() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::VMXON)),
+            (Field::Interruptibility, 1),
+            (Field::GuestRflags, rflags::FIXED | rflags::IF),
+        ];
+        let refused = Exit::Instruction(Trapped::Virtualization);
+        assert_eq!(exit(&mut vcpu, &fields), refused);
+        assert!(vcpu.interruptibility().in_shadow);
+        vcpu.inject(Event::Interrupt(Vector(0x30)));
+        vcpu.vmcs.write_back();
+        // SAFETY: as above.
+        let state = unsafe { instruction::vmread(Field::Interruptibility.encoding()) };
+        assert_eq!(state, Some(0));
+    }
+
+    #[test]
+    fn a_refused_entry_names_the_check() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE)),
+            (Field::ExitQualification, 0),
+            (Field::GuestRflags, 0),
+            (Field::CsRights, 0x9B),
+            (Field::SsRights, 0x93),
+            (Field::DsRights, 0x93),
+            (Field::EsRights, 0x93),
+            (Field::FsRights, 0x93),
+            (Field::GsRights, 0x93),
+            (Field::TrRights, 0x8B),
+            (Field::LdtrRights, 0x82),
+        ];
+        let Exit::EntryFailure(why) = exit(&mut vcpu, &fields) else { panic!("no entry") };
+        assert!(why.contains("RFLAGS"), "{why}");
     }
 }
