@@ -15,15 +15,24 @@ use host_iface::{
     CpuId, Hertz, Host, HostConsole, HostError, HostPhysAddr, HostWallClock, PageRequest, PageRun,
     RemoteTask, Tsc, WallClockTime,
 };
+use spin::Once;
+use vmm_core::{NANOSECONDS, scale};
 
 /// The co-kernel.
 pub struct CoKernel;
+
+/// Page frames that are not for guests, but for the heap to grow: 8 MiB. Without them an
+/// allocation of the VMM's own would fail, which ends the machine.
+const HEAP_RESERVE: u64 = 2048;
 
 /// The one host there is.
 pub static COKERNEL: CoKernel = CoKernel;
 
 impl Host for CoKernel {
     fn allocate_pages(&self, request: PageRequest) -> Result<PageRun, HostError> {
+        if request.pages.saturating_add(HEAP_RESERVE) > memory::usage().free_frames {
+            return Err(HostError::OutOfMemory(request));
+        }
         let frames = FrameRequest {
             frames: request.pages,
             alignment: request.alignment,
@@ -97,9 +106,19 @@ impl Host for CoKernel {
     }
 }
 
+/// Civil time, in nanoseconds, when the TSC was zero. The clock chip is read once: that takes
+/// long, and guests may ask as often as they like.
+static EPOCH: Once<u64> = Once::new();
+
 impl HostWallClock for CoKernel {
     fn now(&self) -> WallClockTime {
-        WallClockTime { unix_seconds: rtc::unix_seconds().unwrap_or(0), nanoseconds: 0 }
+        let uptime = scale(time::tsc(), NANOSECONDS, time::tsc_hz());
+        let epoch = EPOCH.call_once(|| {
+            let civil = rtc::unix_seconds().unwrap_or(0).saturating_mul(NANOSECONDS);
+            civil.saturating_sub(uptime)
+        });
+        let now = epoch.saturating_add(uptime);
+        WallClockTime { unix_seconds: now / NANOSECONDS, nanoseconds: (now % NANOSECONDS) as u32 }
     }
 }
 

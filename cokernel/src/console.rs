@@ -19,6 +19,8 @@ const FLUSH_LOCK_ATTEMPTS: u32 = 1_000_000;
 struct State {
     uart: Option<Uart>,
     notify: Option<u32>,
+    /// Arriving bytes interrupt.
+    is_connected: bool,
 }
 
 /// The stream.
@@ -29,7 +31,7 @@ pub struct Console {
 }
 
 static CONSOLE: Console = Console {
-    state: IrqLock::new(State { uart: None, notify: None }),
+    state: IrqLock::new(State { uart: None, notify: None, is_connected: false }),
     may_have_input: AtomicBool::new(true),
 };
 
@@ -56,7 +58,7 @@ impl Console {
             return 0;
         }
         let mut state = self.state.lock();
-        let notify = state.notify.is_some();
+        let notify = state.notify.is_some() && state.is_connected;
         let Some(uart) = &mut state.uart else { return 0 };
         for (count, slot) in buffer.iter_mut().enumerate() {
             let Some(byte) = uart.read_byte() else {
@@ -117,6 +119,7 @@ pub(crate) fn init(madt: &Madt) {
     CONSOLE.state.lock().uart = Some(uart);
     let connected = interrupts::allocate(|| CONSOLE.received())
         .is_some_and(|vector| io::route(&madt.isa_line(CONSOLE_IRQ), vector));
+    CONSOLE.state.lock().is_connected = connected;
     if !connected {
         log::warn!("the console's interrupt cannot be delivered: input will not wake CPUs");
     }

@@ -186,8 +186,10 @@ pub trait VcpuBackend: Send {
     /// when it needs them.
     const KEEPS_PAGE_DIRECTORY_POINTERS: bool;
 
-    /// Binds the vCPU to the calling CPU, which it is to run on next.
-    fn load(&mut self);
+    /// Binds the vCPU to the calling CPU, which it is to run on next. False, and nothing is
+    /// done, if that CPU was not prepared by [`Backend::enter_cpu`].
+    #[must_use]
+    fn load(&mut self) -> bool;
 
     /// Takes the vCPU's state off the calling CPU, which ran it last, and leaves nothing of
     /// the guest there.
@@ -264,6 +266,8 @@ pub trait VcpuBackend: Send {
     fn take_interrupted_event(&mut self) -> Option<Event>;
     /// Asks for, or ends asking for, [`Exit::InterruptWindow`].
     fn request_interrupt_window(&mut self, wanted: bool);
+    /// Ends the blocking of NMIs without an IRET, as INIT does.
+    fn end_nmi_blocking(&mut self);
     /// Asks for, or ends asking for, [`Exit::NmiWindow`].
     fn request_nmi_window(&mut self, wanted: bool);
     /// Makes writes to CR8 exit, or not.

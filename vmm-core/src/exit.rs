@@ -72,6 +72,8 @@ pub enum Trapped {
     ReadPerformanceCounter,
     /// RSM outside system management mode: #UD.
     Resume,
+    /// An x87 error that is to be reported by IRQ 13, as before CR0.NE existed.
+    LegacyFpuError,
     /// A task switch through a gate or TSS.
     TaskSwitch,
 }

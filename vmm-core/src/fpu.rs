@@ -180,6 +180,10 @@ impl FpuState {
 
     fn restore(&mut self) {
         let area = self.area.as_ptr().as_ptr();
+        // Some CPUs load the x87 error pointers only if an error is pending, and would keep
+        // those of the last owner (AMD APM vol. 5, FXRSTOR).
+        // SAFETY: the state is overwritten next.
+        unsafe { asm!("fninit", options(nomem, nostack)) }
         // SAFETY: the area holds an image that this CPU saved, or the reset image.
         unsafe {
             match self.support {

@@ -20,6 +20,10 @@ use crate::{
 };
 use channel::Channel;
 
+/// Shortest time between two interrupts of a periodic mode. A guest that asks for less would
+/// keep its first vCPU busy with interrupts and nothing else; edges in between count as one.
+const MINIMUM_PERIOD_NS: u64 = 100_000;
+
 const CONTROL: u16 = 0x43;
 const SYSTEM_CONTROL_B: u16 = 0x61;
 /// Channel whose gate and output are at port 0x61.
@@ -152,7 +156,13 @@ impl Inner {
     }
 
     fn arm(&mut self) {
-        self.deadline.set(self.state.next_edge.map(moment_of));
+        self.arm_after(VmInstant::default());
+    }
+
+    /// Arms the timer for the next edge, but not before `earliest`.
+    fn arm_after(&mut self, earliest: VmInstant) {
+        let at = self.state.next_edge.map(|edge| moment_of(edge).max(earliest));
+        self.deadline.set(at);
     }
 
     /// After a write to channel 0: what its output does now, and when it will rise.
@@ -243,6 +253,6 @@ impl TimerClient for Pit {
         let mut inner = self.inner.lock();
         inner.deadline.expired(now);
         inner.advance(ticks_at(now));
-        inner.arm();
+        inner.arm_after(now.after(MINIMUM_PERIOD_NS));
     }
 }

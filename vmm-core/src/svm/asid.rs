@@ -39,6 +39,12 @@ impl AsidPool {
         Self { count, next: count, generation: 0 }
     }
 
+    /// Gives up all that is assigned: the next assignment flushes.
+    pub fn forget(&mut self) {
+        self.next = self.count;
+        self.generation += 1;
+    }
+
     /// Makes sure that `asid` is valid here.
     pub fn ensure(&mut self, asid: Asid) -> AsidUse {
         if asid.generation == self.generation && asid.number != 0 {
@@ -77,6 +83,14 @@ mod tests {
         let AsidUse::FreshAfterFlush(fourth) = pool.assign() else { panic!("flush") };
         assert_eq!(fourth.number, 1);
         assert_ne!(pool.ensure(second), AsidUse::Current, "old generation");
+    }
+
+    #[test]
+    fn nothing_is_kept_after_a_doubtful_flush() {
+        let mut pool = AsidPool::new(4);
+        let AsidUse::FreshAfterFlush(first) = pool.assign() else { panic!("flush") };
+        pool.forget();
+        assert!(matches!(pool.ensure(first), AsidUse::FreshAfterFlush(_)));
     }
 
     #[test]

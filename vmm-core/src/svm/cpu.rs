@@ -48,6 +48,13 @@ pub(super) struct PerCpu {
     before: Mutex<Option<Before>>,
 }
 
+impl PerCpu {
+    /// True between `enter_cpu` and `leave_cpu`.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.before.lock().is_some()
+    }
+}
+
 /// AMD SVM on one machine.
 pub struct Svm {
     host: &'static dyn Host,

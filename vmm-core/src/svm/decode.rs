@@ -30,7 +30,9 @@ pub fn exit(control: &ControlArea) -> Exit {
         ExitCode::VMMCALL => Exit::Hypercall,
         ExitCode::NESTED_PAGE_FAULT => nested_fault(NestedFaultInfo::from_bits(info1), info2),
         ExitCode::SHUTDOWN => Exit::Shutdown,
-        ExitCode::INVALID => Exit::EntryFailure("the consistency check of VMRUN failed"),
+        code if ExitCode::is_invalid(code) => {
+            Exit::EntryFailure("the consistency check of VMRUN failed")
+        }
         code @ ExitCode::READ_CR0..=ExitCode::WRITE_CR15 => {
             let register = (code & 0xF) as u8;
             Exit::ControlRegister(match code & 0x10 {
@@ -54,6 +56,7 @@ fn trapped(code: u64) -> Option<Trapped> {
         ExitCode::RDPMC => Trapped::ReadPerformanceCounter,
         ExitCode::RSM => Trapped::Resume,
         ExitCode::TASK_SWITCH => Trapped::TaskSwitch,
+        ExitCode::FERR_FREEZE => Trapped::LegacyFpuError,
         ExitCode::RDPRU | ExitCode::INVLPGB..=ExitCode::TLBSYNC => Trapped::Hidden,
         _ => return None,
     })
@@ -166,6 +169,9 @@ mod tests {
             Exit::ControlRegister(ControlRegisterAccess::Write { register: 4, source: None })
         );
         assert_eq!(exit_of(0x9999, 0, 0), Exit::Unknown(0x9999));
+        for code in [u64::MAX, 0xFFFF_FFFF] {
+            assert!(matches!(exit_of(code, 0, 0), Exit::EntryFailure(_)));
+        }
         assert_eq!(exit_of(0x80, 0, 0), Exit::Instruction(Trapped::Virtualization));
     }
 

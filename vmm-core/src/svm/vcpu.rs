@@ -68,6 +68,8 @@ pub struct SvmVcpu {
     step: Option<Step>,
     /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
     shadow_at: Option<u64>,
+    /// The entry is only to deliver an event: another waits behind it.
+    exit_at_once: bool,
     injected: Option<Event>,
     interrupted: Option<Event>,
 }
@@ -104,6 +106,7 @@ impl SvmVcpu {
             nmi: NmiBlocking::Unblocked,
             step: None,
             shadow_at: None,
+            exit_at_once: false,
             injected: None,
             interrupted: None,
             _maps: maps.clone(),
@@ -184,7 +187,8 @@ impl SvmVcpu {
         vmcb.save.dr7 = 0x400;
     }
 
-    /// Makes sure of an identifier that is good on this CPU, and of a flush if one is due.
+    /// Makes sure of an identifier that is good on this CPU, and of a flush if one is due. The
+    /// guest is entered next for certain: the pool counts on the flush.
     fn prepare_tlb(&mut self) {
         let Some(cpu) = self.cpu else { return };
         let by_asid = self.capabilities.has(SvmFeatures::FLUSH_BY_ASID);
@@ -208,10 +212,7 @@ impl SvmVcpu {
             self.asid_cpu = Some(cpu);
             self.vmcb_mut().control.asid = asid.number;
         }
-        // A flush that an entry which did not happen was to make is still due.
-        if tlb != tlb_control::KEEP {
-            self.vmcb_mut().control.tlb_control = tlb;
-        }
+        self.vmcb_mut().control.tlb_control = tlb;
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
@@ -224,9 +225,12 @@ impl SvmVcpu {
         self.interrupted = decode::interrupted_event(info, cr2);
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
-        control.tlb_control = tlb_control::KEEP;
+        if ExitCode::is_invalid(code) {
+            self.distrust_tlb();
+        }
         self.restore_lost_shadow(rip);
-        let step = self.end_step();
+        let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
+        let step = self.end_step(trapped);
         if code == ExitCode::IRET {
             self.nmi = self.nmi.iret_begins(rip);
             self.intercept_iret(false);
@@ -234,10 +238,15 @@ impl SvmVcpu {
             self.nmi.guest_moved_to(rip);
         }
         match step {
-            Some(step) if code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR) => {
-                self.finish_step(step)
-            }
+            Some(step) if trapped => self.finish_step(step),
             _ => decode::exit(&self.vmcb().control),
+        }
+    }
+
+    /// The CPU refused the entry, and with it maybe the flush that came with it.
+    fn distrust_tlb(&mut self) {
+        if let Some(per_cpu) = self.cpu.and_then(|cpu| per_cpu(&self.cpus, cpu)) {
+            per_cpu.asids.lock().forget();
         }
     }
 
@@ -254,23 +263,29 @@ impl SvmVcpu {
         self.step = Some(Step { guest_traced });
     }
 
-    /// Takes back the trap flag of a step, whether it came to its end or not.
-    fn end_step(&mut self) -> Option<Step> {
+    /// Takes back the trap flag of a step, unless an IRET has just loaded the guest's own.
+    fn end_step(&mut self, executed: bool) -> Option<Step> {
         let step = self.step.take()?;
-        if !step.guest_traced {
+        let loaded_by_iret = executed && matches!(self.nmi, NmiBlocking::Returning { .. });
+        if !step.guest_traced && !loaded_by_iret {
             self.vmcb_mut().save.rflags &= !rflags::TF;
         }
         Some(step)
     }
 
-    /// The stepped instruction is done; the trap is the guest's only if it traces itself.
+    /// The stepped instruction is done; the trap is the guest's if it traces itself, or met a
+    /// breakpoint of its own.
     fn finish_step(&mut self, step: Step) -> Exit {
+        const DR6_BREAKPOINTS: u64 = 0xF;
         self.nmi = self.nmi.stepped();
         self.vmcb_mut().control.interrupt_shadow &= !1;
         if step.guest_traced {
             return decode::exit(&self.vmcb().control);
         }
         self.vmcb_mut().save.dr6 &= !DR6_SINGLE_STEP;
+        if self.vmcb().save.dr6 & DR6_BREAKPOINTS != 0 {
+            return decode::exit(&self.vmcb().control);
+        }
         Exit::InterruptWindow
     }
 
@@ -312,12 +327,13 @@ impl SvmVcpu {
 impl VcpuBackend for SvmVcpu {
     const KEEPS_PAGE_DIRECTORY_POINTERS: bool = false;
 
-    fn load(&mut self) {
+    fn load(&mut self) -> bool {
         let cpu = self.host.current_cpu();
+        let Some(prepared) = per_cpu(&self.cpus, cpu).filter(|cpu| cpu.is_prepared()) else {
+            return false;
+        };
+        self.context.host_vmcb = prepared.host_vmcb.address().as_u64();
         self.cpu = Some(cpu);
-        if let Some(per_cpu) = per_cpu(&self.cpus, cpu) {
-            self.context.host_vmcb = per_cpu.host_vmcb.address().as_u64();
-        }
         self.fpu.load();
         self.breakpoints.load();
         if self.capabilities.tsc_aux {
@@ -325,6 +341,7 @@ impl VcpuBackend for SvmVcpu {
             self.host_tsc_aux = unsafe { rdmsr(IA32_TSC_AUX) };
         }
         self.load_tsc_aux(self.tsc_aux.into());
+        true
     }
 
     fn put(&mut self) {
@@ -335,7 +352,9 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
-        self.prepare_tlb();
+        if self.cpu.is_none() {
+            return Exit::EntryFailure("the vCPU is loaded on no CPU");
+        }
         if self.capabilities.loses_interrupt_shadow && self.in_shadow() {
             self.shadow_at = Some(self.vmcb().save.rip);
         }
@@ -343,13 +362,18 @@ impl VcpuBackend for SvmVcpu {
         if !gate.opens() {
             cpu_interrupts::enable();
             self.shadow_at = None;
-            self.end_step();
+            self.end_step(false);
             self.interrupted = self.injected.take();
             self.vmcb_mut().control.event_injection = EventInfo::new();
             return Exit::NotEntered;
         }
-        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, which
-        // `Backend::enter_cpu` prepared: SVM is on, and `host_vmcb` was filled here. The
+        self.prepare_tlb();
+        if let (true, Some(cpu)) = (core::mem::take(&mut self.exit_at_once), self.cpu) {
+            // Taken only in the guest, after the event is delivered there.
+            self.host.kick(cpu);
+        }
+        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
+        // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
         // memory only.
         unsafe { enter_guest(&mut self.context) }
@@ -559,8 +583,7 @@ impl VcpuBackend for SvmVcpu {
     fn take_interrupted_event(&mut self) -> Option<Event> {
         let event = self.interrupted.take();
         if event == Some(Event::Nmi) {
-            self.nmi = NmiBlocking::Unblocked;
-            self.intercept_iret(false);
+            self.end_nmi_blocking();
         }
         event
     }
@@ -580,8 +603,15 @@ impl VcpuBackend for SvmVcpu {
             control.interrupt_control.with_irq(wanted).with_ignore_tpr(wanted).with_priority(0xF);
     }
 
+    fn end_nmi_blocking(&mut self) {
+        self.nmi = NmiBlocking::Unblocked;
+        self.intercept_iret(false);
+    }
+
     fn request_nmi_window(&mut self, wanted: bool) {
         let returning = matches!(self.nmi, NmiBlocking::Returning { .. });
+        // Behind another event there is no window to ask for.
+        self.exit_at_once = wanted && self.injected.is_some() && !self.nmi.is_blocked();
         let in_the_way = returning || self.in_shadow() && !self.nmi.is_blocked();
         if wanted && in_the_way && self.injected.is_none() && self.step.is_none() {
             self.begin_step();
@@ -603,10 +633,12 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn instruction_bytes(&self) -> Option<&[u8]> {
-        if !self.capabilities.has(SvmFeatures::DECODE_ASSISTS) {
+        let control = &self.vmcb().control;
+        // Other exits leave the bytes of an earlier instruction there.
+        let filled = control.exit_code == ExitCode::NESTED_PAGE_FAULT;
+        if !filled || !self.capabilities.has(SvmFeatures::DECODE_ASSISTS) {
             return None;
         }
-        let control = &self.vmcb().control;
         let count = usize::from(control.fetched_count).min(control.fetched_bytes.len());
         (count > 0).then(|| &control.fetched_bytes[..count])
     }

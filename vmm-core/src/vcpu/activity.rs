@@ -57,7 +57,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// True if an event has come that ends HLT.
-    fn is_woken(&self) -> bool {
+    fn is_woken(&mut self) -> bool {
+        if self.pending.external {
+            // It may have been withdrawn since.
+            self.look_at_external_source();
+        }
         let state = self.hardware.interruptibility();
         let interrupt = self.apic.pending_vector().is_some() || self.pending.external;
         self.pending.nmi && !state.nmi_blocked
@@ -90,6 +94,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn reset_by_init(&mut self) {
         self.pending = Default::default();
         self.hardware.clear_interrupt_shadow();
+        self.hardware.end_nmi_blocking();
         self.hardware.set_debug_status_control(DR6_RESET, DR7_RESET);
         self.set_reset_state(&InitialState::reset());
         self.activity =

@@ -68,16 +68,18 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.skip_instruction()
             }
             Trapped::ReadPerformanceCounter => Err(Exception::GENERAL_PROTECTION),
-            Trapped::TaskSwitch => {
-                let rip = self.hardware.rip();
-                let why = "a task switch".to_string();
-                self.end(EndReason::EmulationFailure { vcpu: self.index, rip, why });
-                Ok(())
-            }
+            Trapped::TaskSwitch => self.cannot_emulate("a task switch"),
+            Trapped::LegacyFpuError => self.cannot_emulate("an x87 error with CR0.NE clear"),
             Trapped::Virtualization | Trapped::MonitorWait | Trapped::Hidden | Trapped::Resume => {
                 Err(Exception::INVALID_OPCODE)
             }
         }
+    }
+
+    fn cannot_emulate(&self, what: &str) -> Result<(), Exception> {
+        let (vcpu, rip) = (self.index, self.hardware.rip());
+        self.end(EndReason::EmulationFailure { vcpu, rip, why: what.to_string() });
+        Ok(())
     }
 
     fn cpuid(&mut self) -> Result<(), Exception> {

@@ -17,8 +17,12 @@ pub(super) struct PendingEvents {
     exception: Option<Exception>,
     /// An NMI.
     pub nmi: bool,
-    /// The 8259A pair asserts its output.
+    /// The 8259A pair asserts its output, and it leads here.
     pub external: bool,
+    /// A message of the I/O APIC said so.
+    external_message: bool,
+    /// LINT0 let it through when it was last looked at.
+    lint0_open: bool,
 }
 
 impl PendingEvents {
@@ -155,6 +159,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Asks the 8259A pair for a vector, and whether there is another.
     fn acknowledge_external(&mut self) -> Option<Vector> {
         let vector = self.core.external.as_ref().and_then(|source| source.acknowledge());
+        self.pending.external_message = false;
         self.look_at_external_source();
         vector
     }
@@ -162,9 +167,19 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Notes whether the 8259A pair asserts its output to this vCPU.
     pub(super) fn look_at_external_source(&mut self) {
         let asserted = self.core.external.as_ref().is_some_and(|source| source.pending());
-        let through_ioapic = self.apic.take_external();
-        self.pending.external = asserted
-            && (self.apic.lint0_extint_enabled() || through_ioapic || self.pending.external);
+        let message = self.apic.take_external() || self.pending.external_message;
+        self.pending.lint0_open = self.apic.lint0_extint_enabled();
+        self.pending.external_message = asserted && message;
+        self.pending.external = asserted && (self.pending.lint0_open || message);
+    }
+
+    /// Looks again when the guest opened or closed the way through LINT0: the source itself
+    /// only tells of changes of its own.
+    #[inline]
+    pub(super) fn follow_lint0(&mut self) {
+        if self.apic.lint0_extint_enabled() != self.pending.lint0_open {
+            self.look_at_external_source();
+        }
     }
 }
 

@@ -80,6 +80,7 @@ impl<V: VcpuBackend> Vcpu<V> {
                 return if debug_trap { self.single_step() } else { Ok(()) };
             }
             Outcome::Repeat { debug_trap } => {
+                self.hardware.clear_interrupt_shadow();
                 return if debug_trap { self.single_step() } else { Ok(()) };
             }
             Outcome::Fault(exception) => return Err(exception),

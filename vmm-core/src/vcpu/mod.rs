@@ -145,7 +145,14 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// [`Backend::enter_cpu`](crate::backend::Backend::enter_cpu).
     pub fn run(&mut self) {
         crate::emulate::prepare();
-        self.hardware.load();
+        if !self.hardware.load() {
+            let why = "the CPU was not prepared for guests".into();
+            return self.end(EndReason::EntryFailure { vcpu: self.index, why });
+        }
+        if self.core.cpuid.has_prediction_barrier() {
+            // Another VM may have run here.
+            self.hardware.prediction_barrier();
+        }
         loop {
             // Looked at after the attention flag was taken: who ends the VM sets that flag
             // last, so either it closes the gate or the end is seen here.
@@ -176,6 +183,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         if self.link.take_attention() {
             self.take_messages();
+        }
+        if self.serves_devices() {
+            self.follow_lint0();
         }
         self.apic.collect();
         self.arm_timer();

@@ -33,7 +33,7 @@ struct Before {
 }
 
 /// What the backend keeps for one CPU.
-struct PerCpu {
+pub(super) struct PerCpu {
     /// Where the CPU keeps what it needs for VMX operation.
     vmxon_region: OwnedPages,
     before: Mutex<Option<Before>>,
@@ -46,18 +46,23 @@ pub(super) struct Shared {
     pub fpu: FpuSupport,
     pub maps: PermissionMaps,
     pub vpids: Arc<VpidPool>,
+    pub cpus: Box<[PerCpu]>,
+}
+
+impl Shared {
+    fn this_cpu(&self) -> Option<&PerCpu> {
+        self.cpus.get(self.host.current_cpu().0 as usize)
+    }
+
+    /// True if the calling CPU is in VMX operation on behalf of the backend.
+    pub fn is_prepared(&self) -> bool {
+        self.this_cpu().is_some_and(|cpu| cpu.before.lock().is_some())
+    }
 }
 
 /// Intel VT-x on one machine.
 pub struct Vmx {
     shared: Arc<Shared>,
-    cpus: Box<[PerCpu]>,
-}
-
-impl Vmx {
-    fn this_cpu(&self) -> Option<&PerCpu> {
-        self.cpus.get(self.shared.host.current_cpu().0 as usize)
-    }
 }
 
 impl Backend for Vmx {
@@ -81,8 +86,9 @@ impl Backend for Vmx {
             fpu: FpuSupport::probe(),
             maps: PermissionMaps::new(host)?,
             vpids: Arc::new(VpidPool::new()),
+            cpus: cpus?.into_boxed_slice(),
         };
-        Ok(Self { shared: Arc::new(shared), cpus: cpus?.into_boxed_slice() })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     fn capabilities(&self) -> Vec<String> {
@@ -99,7 +105,7 @@ impl Backend for Vmx {
 
     fn enter_cpu(&self) -> Result<(), Unsupported> {
         let number = self.shared.host.current_cpu();
-        let cpu = self.this_cpu().ok_or(Unsupported::Host(HostError::NoSuchCpu(number)))?;
+        let cpu = self.shared.this_cpu().ok_or(Unsupported::Host(HostError::NoSuchCpu(number)))?;
         let here = Capabilities::new(CapabilityMsrs::read())?;
         let probed = &self.shared.capabilities;
         if here.controls != probed.controls || here.msrs.basic != probed.msrs.basic {
@@ -114,7 +120,7 @@ impl Backend for Vmx {
     }
 
     fn leave_cpu(&self) {
-        let before = self.this_cpu().and_then(|cpu| cpu.before.lock().take());
+        let before = self.shared.this_cpu().and_then(|cpu| cpu.before.lock().take());
         if let Some(before) = before {
             // SAFETY: the CPU has been in VMX operation since the matching `enable`, and no
             // vCPU is loaded on it any more.

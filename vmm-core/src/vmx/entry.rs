@@ -195,6 +195,7 @@ mod tests {
             fpu: FpuSupport::Fxsave,
             maps: PermissionMaps::new(host).unwrap(),
             vpids: Arc::new(VpidPool::new()),
+            cpus: [].into(),
         };
         let setup = VcpuSetup { nested_root: HostPhysAddr::new(0x1000), tsc_offset: 0 };
         let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();

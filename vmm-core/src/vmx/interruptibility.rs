@@ -50,7 +50,7 @@ impl VmxVcpu {
         }
     }
 
-    fn set_nmi_blocking(&mut self, blocked: bool) {
+    pub(super) fn set_nmi_blocking(&mut self, blocked: bool) {
         let state = self.vmcs.read(Field::Interruptibility) & !BLOCKED_BY_NMI;
         let bit = if blocked { BLOCKED_BY_NMI } else { 0 };
         self.vmcs.write(Field::Interruptibility, state | bit);

@@ -185,24 +185,25 @@ impl VmxVcpu {
 impl VcpuBackend for VmxVcpu {
     const KEEPS_PAGE_DIRECTORY_POINTERS: bool = true;
 
-    fn load(&mut self) {
-        // SAFETY: `Backend::enter_cpu` brought the CPU into VMX operation, and the vCPU, which
-        // is borrowed exclusively, is loaded nowhere.
-        let is_current = unsafe { self.vmcs.load() };
+    fn load(&mut self) -> bool {
+        // SAFETY: the CPU is in VMX operation, and the vCPU, which is borrowed exclusively, is
+        // loaded nowhere.
+        if !self.shared.is_prepared() || !unsafe { self.vmcs.load() } {
+            return false;
+        }
         self.host = Some(HostDescriptors::capture(&mut self.vmcs));
         // Another CPU, or other tables at the same address, may have been here.
         self.context.host_rsp = 0;
         self.flush_wanted = true;
-        if is_current {
-            let pointer = self.vmcs.read(Field::EptPointer);
-            // SAFETY: the CPU is in VMX operation.
-            unsafe { ept::invalidate(&self.shared.capabilities, pointer) };
-        }
+        let pointer = self.vmcs.read(Field::EptPointer);
+        // SAFETY: the CPU is in VMX operation.
+        unsafe { ept::invalidate(&self.shared.capabilities, pointer) };
         self.fpu.load();
         self.breakpoints.load();
         self.debug_status.load();
         self.switched.load();
         self.load_tsc_aux();
+        true
     }
 
     fn put(&mut self) {
@@ -452,6 +453,10 @@ impl VcpuBackend for VmxVcpu {
 
     fn take_interrupted_event(&mut self) -> Option<Event> {
         self.interrupted.take()
+    }
+
+    fn end_nmi_blocking(&mut self) {
+        self.set_nmi_blocking(false);
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {

@@ -192,7 +192,7 @@ mod tests {
     fn nonsense_is_refused_by_name() {
         for (arguments, complaint) in [
             (&["--smp", "0"][..], "--smp 0"),
-            (&["--smp", "256"], "at most 255"),
+            (&["--smp", "65"], "at most 64"),
             (&["--mem", "0"], "--mem 0"),
             (&["--mem", "-1"], "unexpected argument"),
             (&["--mem", "lots"], "invalid value 'lots'"),

@@ -95,9 +95,10 @@ impl VcpuBackend for MockVcpu {
         self.control_registers().cr4
     }
 
-    fn load(&mut self) {
+    fn load(&mut self) -> bool {
         assert!(!self.loaded);
         self.loaded = true;
+        true
     }
 
     fn put(&mut self) {
@@ -216,6 +217,9 @@ impl VcpuBackend for MockVcpu {
     }
     fn request_interrupt_window(&mut self, wanted: bool) {
         self.registers.requests.interrupt_window = wanted;
+    }
+    fn end_nmi_blocking(&mut self) {
+        self.registers.nmi_blocked = false;
     }
     fn request_nmi_window(&mut self, wanted: bool) {
         self.registers.requests.nmi_window = wanted;
