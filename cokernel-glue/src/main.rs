@@ -19,6 +19,7 @@ use cokernel::{BootInfo, ExitCode, machine::MachineExit};
 use vmm_core::{
     backend::{Backend, Unsupported},
     svm::Svm,
+    vmx::Vmx,
 };
 use wire::{Bundle, machine_exit};
 
@@ -47,13 +48,21 @@ fn main(boot: &'static BootInfo) -> ExitCode {
     }
 }
 
+/// Runs the bundle on the backend of this machine, which is chosen here for good.
 fn run(bundle: &Bundle<'_>) -> Result<(), Unsupported> {
-    let backend = Svm::probe(&COKERNEL)?;
-    log::info!("{} with {}", Svm::NAME, backend.capabilities().join(", "));
+    match Svm::probe(&COKERNEL) {
+        Ok(backend) => run_on(backend, bundle),
+        Err(Unsupported::NoExtension) => run_on(Vmx::probe(&COKERNEL)?, bundle),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn run_on<B: Backend>(backend: B, bundle: &Bundle<'_>) {
+    log::info!("{} with {}", B::NAME, backend.capabilities().join(", "));
     let report = service::run(backend, bundle);
     match serde_json::to_string(&report) {
         Ok(json) => cokernel::write_line(&alloc::format!("{}{json}", wire::REPORT_PREFIX)),
         Err(error) => log::error!("the report could not be written: {error}"),
     }
-    Ok(())
 }

@@ -103,7 +103,9 @@ fn end(reason: Option<&EndReason>) -> End {
         EndReason::Stopped(_) => EndKind::Stopped,
         EndReason::EntryFailure { .. } => EndKind::EntryFailure,
         EndReason::EmulationFailure { .. } => EndKind::EmulationFailure,
-        EndReason::MachineCheck { .. } | EndReason::UnknownExit { .. } => EndKind::Error,
+        EndReason::MachineCheck { .. }
+        | EndReason::NestedMisconfiguration { .. }
+        | EndReason::UnknownExit { .. } => EndKind::Error,
     };
     let exit_code = match reason {
         EndReason::ExitPort(value) => Some(*value),
@@ -137,6 +139,7 @@ fn exits(statistics: &VcpuStatistics, reason: ExitReason) -> Option<ExitCounter>
         count: exits.count,
         cycles: exits.ticks,
         max_cycles: exits.max_ticks,
+        accesses: exits.accesses,
         histogram: exits.histogram[..used].iter().map(|n| u64::from(*n)).collect(),
     })
 }

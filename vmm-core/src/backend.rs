@@ -15,6 +15,7 @@ use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 use crate::{
     Event, Exit,
     cpuid::Vendor,
+    host_registers,
     paging::NestedEntries,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister},
 };
@@ -28,6 +29,8 @@ pub enum Unsupported {
     LockedByFirmware(&'static str),
     /// A feature that is needed is missing.
     MissingFeature(&'static str),
+    /// The CPU refused to enter guests; says which step.
+    Refused(&'static str),
     /// The host could not give what is needed.
     Host(HostError),
 }
@@ -38,8 +41,8 @@ impl fmt::Display for Unsupported {
             Self::NoExtension => {
                 write!(
                     f,
-                    "this CPU offers neither AMD SVM (CPUID 8000_0001 ECX bit 2) nor a \
-                           VT-x that is supported; use a CPU or emulator model that has it"
+                    "this CPU offers neither AMD SVM (CPUID 8000_0001 ECX bit 2) nor Intel \
+                           VT-x (CPUID 1 ECX bit 5); use a CPU or emulator model that has one"
                 )
             }
             Self::LockedByFirmware(what) => {
@@ -50,6 +53,7 @@ impl fmt::Display for Unsupported {
                 )
             }
             Self::MissingFeature(what) => write!(f, "this CPU lacks {what}, which is needed"),
+            Self::Refused(what) => write!(f, "this CPU refused {what}"),
             Self::Host(error) => write!(f, "{error}"),
         }
     }
@@ -178,6 +182,10 @@ pub enum HardwareMsr {
 
 /// Hardware state of one vCPU.
 pub trait VcpuBackend: Send {
+    /// The hardware keeps the page-directory pointers of PAE paging, instead of reading them
+    /// when it needs them.
+    const KEEPS_PAGE_DIRECTORY_POINTERS: bool;
+
     /// Binds the vCPU to the calling CPU, which it is to run on next. False, and nothing is
     /// done, if that CPU was not prepared by [`Backend::enter_cpu`].
     #[must_use]
@@ -216,6 +224,11 @@ pub trait VcpuBackend: Send {
     fn control_registers(&self) -> ControlRegisters;
     /// Sets all control registers to values that were checked before.
     fn set_control_registers(&mut self, value: ControlRegisters);
+    /// The entries that PAE paging takes from the table at CR3 when control registers are
+    /// loaded (Intel SDM vol. 3, 4.4.1), for hardware that keeps them.
+    fn set_page_directory_pointers(&mut self, _: [u64; 4]) {}
+    /// CR4 as the guest sees it, at no cost.
+    fn cr4(&self) -> u64;
     /// Current privilege level.
     fn cpl(&self) -> u8;
     /// Debug registers 6 and 7.
@@ -266,8 +279,16 @@ pub trait VcpuBackend: Send {
     fn instruction_bytes(&self) -> Option<&[u8]>;
     /// Size of the control block and save areas, in bytes.
     fn control_bytes(&self) -> usize;
+    /// Accesses to the control block by instructions of their own, up to the last entry; zero
+    /// where it is ordinary memory.
+    fn control_accesses(&self) -> u64 {
+        0
+    }
     /// Keeps earlier branches of the guest from steering later indirect branches.
-    fn prediction_barrier(&mut self);
+    fn prediction_barrier(&mut self) {
+        // SAFETY: the register is shown to guests only where the CPU has it.
+        unsafe { host_registers::prediction_barrier() }
+    }
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);
 }

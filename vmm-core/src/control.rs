@@ -6,7 +6,7 @@ use core::fmt;
 
 use spin::Once;
 
-use crate::Doorbell;
+use crate::{Doorbell, GuestPhysAddr};
 
 /// Why a VM ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +49,13 @@ pub enum EndReason {
         /// Index of the vCPU.
         vcpu: u32,
     },
+    /// The CPU refused an entry of the nested page tables: a defect of the VMM.
+    NestedMisconfiguration {
+        /// Index of the vCPU.
+        vcpu: u32,
+        /// The address that was translated.
+        address: GuestPhysAddr,
+    },
     /// An exit that the VMM does not know.
     UnknownExit {
         /// Index of the vCPU.
@@ -75,6 +82,9 @@ impl fmt::Display for EndReason {
             }
             Self::MachineCheck { vcpu } => {
                 write!(f, "the hardware reported a machine check while vCPU {vcpu} ran")
+            }
+            Self::NestedMisconfiguration { vcpu, address } => {
+                write!(f, "vCPU {vcpu}: the CPU refused the nested page tables for {address}")
             }
             Self::UnknownExit { vcpu, code } => {
                 write!(f, "vCPU {vcpu} left the guest for unknown reason {code:#x}")

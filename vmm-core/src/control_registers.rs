@@ -92,6 +92,19 @@ pub fn check_cr3(new: u64, efer_value: u64, cpuid: &CpuidTable) -> Result<u64, E
     if beyond == 0 { Ok(new) } else { Err(GP) }
 }
 
+/// Checks an entry of the table that PAE paging loads its page-directory pointers from (Intel
+/// SDM vol. 3, table 4-8).
+///
+/// # Errors
+/// #GP(0) if a present entry has a reserved bit.
+pub fn check_page_directory_pointer(entry: u64, cpuid: &CpuidTable) -> Result<(), Exception> {
+    const PRESENT: u64 = 1;
+    const RESERVED: u64 = 0x1E6;
+    let beyond = entry.checked_shr(u32::from(cpuid.physical_address_bits())).unwrap_or(0);
+    let legal = entry & PRESENT == 0 || entry & RESERVED == 0 && beyond == 0;
+    if legal { Ok(()) } else { Err(GP) }
+}
+
 /// Checks a write of CR8: four bits.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 
 use crate::{
     AccessWidth, GuestPhysAddr,
-    state::{Exception, Vector},
+    state::{Exception, Gpr, Vector},
 };
 
 /// Why a vCPU left the guest, free of any vendor's encoding.
@@ -34,7 +34,7 @@ pub enum Exit {
     ReadMsr,
     /// WRMSR of the MSR in ECX.
     WriteMsr,
-    /// A move to or from a control register.
+    /// An access to a control register.
     ControlRegister(ControlRegisterAccess),
     /// XSETBV.
     SetExtendedControl,
@@ -42,6 +42,9 @@ pub enum Exit {
     Hypercall,
     /// An access to guest-physical memory that is not mapped so.
     NestedPageFault(NestedPageFault),
+    /// The nested page tables have an entry for this address that the CPU refuses: a defect
+    /// of the VMM.
+    NestedMisconfiguration(GuestPhysAddr),
     /// An exception that is intercepted, to be delivered to the guest after all.
     Exception(Exception),
     /// A machine check: the hardware failed while the guest ran.
@@ -88,13 +91,27 @@ pub struct PortIo {
     pub is_string: bool,
 }
 
-/// A move to or from a control register.
+/// An access to a control register; its operand, if the hardware tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ControlRegisterAccess {
-    /// Which: 0, 3, 4 or 8.
-    pub register: u8,
-    /// MOV to the register.
-    pub is_write: bool,
+pub enum ControlRegisterAccess {
+    /// MOV to register 0, 3, 4 or 8.
+    Write {
+        /// Number of the control register.
+        register: u8,
+        /// Where the value is.
+        source: Option<Gpr>,
+    },
+    /// MOV from register 3 or 8.
+    Read {
+        /// Number of the control register.
+        register: u8,
+        /// Where the value goes.
+        target: Option<Gpr>,
+    },
+    /// CLTS.
+    ClearTaskSwitched,
+    /// LMSW with this operand.
+    LoadMachineStatus(u16),
 }
 
 /// A fault of the second translation.

@@ -8,7 +8,7 @@ use core::arch::{asm, x86_64::__cpuid_count};
 
 use host_iface::{Host, HostError, PAGE_SIZE, PageRequest};
 
-use crate::memory::OwnedPages;
+use crate::{memory::OwnedPages, state::cr4};
 
 /// Size of the FXSAVE image (AMD APM vol. 2, 11.4.4).
 const FXSAVE_BYTES: u64 = 512;
@@ -44,6 +44,14 @@ impl FpuSupport {
         let leaf = __cpuid_count(0xD, 0);
         let components = u64::from(leaf.edx) << 32 | u64::from(leaf.eax);
         Self::Xsave { components, bytes: leaf.ecx }
+    }
+
+    /// The bits of CR4 that make all state accessible.
+    pub const fn required_cr4(self) -> u64 {
+        match self {
+            Self::Fxsave => cr4::OSFXSR | cr4::OSXMMEXCPT,
+            Self::Xsave { .. } => cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE,
+        }
     }
 
     fn area_bytes(self) -> u64 {

@@ -41,6 +41,7 @@ pub mod emulate;
 mod exit;
 mod fpu;
 pub mod hooks;
+mod host_registers;
 mod interrupt;
 pub mod memory;
 pub mod msr;
@@ -53,6 +54,7 @@ mod sync;
 mod time;
 pub mod vcpu;
 pub mod vm;
+pub mod vmx;
 
 pub use access::AccessWidth;
 pub use address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE};

@@ -120,7 +120,7 @@ impl ExitReason {
             Exit::MachineCheck => Self::MachineCheck,
             Exit::Shutdown => Self::Shutdown,
             Exit::EntryFailure(_) => Self::EntryFailure,
-            Exit::Unknown(_) => Self::Unknown,
+            Exit::NestedMisconfiguration(_) | Exit::Unknown(_) => Self::Unknown,
         })
     }
 }
@@ -134,12 +134,20 @@ pub struct ExitStatistics {
     pub ticks: u64,
     /// The longest.
     pub max_ticks: u64,
+    /// Accesses to the control block by instructions of their own, from exit to the next
+    /// entry, in total.
+    pub accesses: u64,
     /// Durations by power of two.
     pub histogram: [u32; HISTOGRAM_BUCKETS],
 }
 
-const NO_EXITS: ExitStatistics =
-    ExitStatistics { count: 0, ticks: 0, max_ticks: 0, histogram: [0; HISTOGRAM_BUCKETS] };
+const NO_EXITS: ExitStatistics = ExitStatistics {
+    count: 0,
+    ticks: 0,
+    max_ticks: 0,
+    accesses: 0,
+    histogram: [0; HISTOGRAM_BUCKETS],
+};
 
 /// Accesses that nobody answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,6 +240,12 @@ impl VcpuStatistics {
         let bucket = ticks.max(1).ilog2() as usize;
         let bucket = &mut exit.histogram[bucket.min(HISTOGRAM_BUCKETS - 1)];
         *bucket = bucket.saturating_add(1);
+    }
+
+    /// Notes how often the last exit for `reason` took an access to the control block.
+    #[inline]
+    pub fn note_accesses(&mut self, reason: ExitReason, accesses: u64) {
+        self.exits[reason as usize].accesses += accesses;
     }
 
     /// Counts an injected interrupt.

@@ -128,6 +128,9 @@ pub struct ExitCounter {
     pub cycles: u64,
     /// Longest single handling, in TSC ticks.
     pub max_cycles: u64,
+    /// VMREADs and VMWRITEs from the exits to the following entries, in total; zero on SVM.
+    #[serde(default)]
+    pub accesses: u64,
     /// `histogram[i]` counts handlings of at least 2^i and less than 2^(i+1) ticks; trailing
     /// zeros are left out.
     pub histogram: Vec<u64>,

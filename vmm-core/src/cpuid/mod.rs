@@ -6,8 +6,10 @@
 //! the host CPU has it too; what a later CPU invents stays hidden.
 
 mod amd;
+mod common;
 mod features;
 mod hypervisor;
+mod intel;
 mod model;
 mod table;
 mod topology;

@@ -8,6 +8,8 @@ use core::num::NonZeroU32;
 pub enum Vendor {
     /// AMD; for guests under SVM.
     Amd,
+    /// Intel; for guests under VT-x.
+    Intel,
 }
 
 /// The CPU model that a VM's guest sees.
@@ -36,11 +38,21 @@ pub struct CpuidModel {
 impl CpuidModel {
     /// An AMD family 19h (Zen 3) CPU.
     pub const fn amd(vcpus: NonZeroU32, tsc_khz: u32) -> Self {
+        Self::of(Vendor::Amd, [0x19, 0x01, 1], vcpus, tsc_khz)
+    }
+
+    /// An Intel Xeon of the third generation (Ice Lake).
+    pub const fn intel(vcpus: NonZeroU32, tsc_khz: u32) -> Self {
+        Self::of(Vendor::Intel, [0x6, 0x6A, 6], vcpus, tsc_khz)
+    }
+
+    const fn of(vendor: Vendor, signature: [u32; 3], vcpus: NonZeroU32, tsc_khz: u32) -> Self {
+        let [family, model, stepping] = signature;
         Self {
-            vendor: Vendor::Amd,
-            family: 0x19,
-            model: 0x01,
-            stepping: 1,
+            vendor,
+            family,
+            model,
+            stepping,
             brand: *b"Alcazar vCPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
             vcpus,
             physical_address_bits: 48,
@@ -50,7 +62,7 @@ impl CpuidModel {
     }
 
     /// Family, model and stepping as leaf 1 packs them (AMD CPUID specification, Fn0000_0001
-    /// EAX).
+    /// EAX; Intel SDM vol. 2, CPUID).
     pub(super) const fn signature(&self) -> u32 {
         let (base, extended) =
             if self.family > 0xF { (0xF, self.family - 0xF) } else { (self.family, 0) };

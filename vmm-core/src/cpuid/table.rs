@@ -9,6 +9,7 @@ use super::{
         extended1_edx, extended8_ebx, extended21_eax, leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx,
     },
     hypervisor::{self, HYPERVISOR_BASE, KVM_BASE},
+    intel,
     xsave::XsaveLayout,
 };
 use crate::state::{cr4, efer};
@@ -94,7 +95,8 @@ const EXTENDED_BASE: u32 = 0x8000_0000;
 
 /// Everything that CPUID answers to one VM's guest.
 ///
-/// Leaves that do not exist read as zeroes, as AMD's CPUs answer.
+/// Leaves that do not exist read as zeroes, as AMD's CPUs answer. Intel's answer as the highest
+/// basic leaf instead, which software cannot rely on, as it depends on the model.
 #[derive(Clone, Debug)]
 pub struct CpuidTable {
     model: CpuidModel,
@@ -112,6 +114,7 @@ impl CpuidTable {
         let xsave = XsaveLayout::of(host);
         let (basic, extended) = match model.vendor {
             Vendor::Amd => (amd::basic(&model, host, &xsave), amd::extended(&model, host)),
+            Vendor::Intel => (intel::basic(&model, host, &xsave), intel::extended(&model, host)),
         };
         let hypervisor = hypervisor::own(&model);
         Self { model, basic, extended, hypervisor, kvm: hypervisor::kvm(), xsave }
@@ -225,7 +228,7 @@ impl CpuidTable {
 
     fn query_extended(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
         let mut result = self.extended.get(leaf - EXTENDED_BASE, subleaf);
-        if leaf == amd::TOPOLOGY_LEAF {
+        if leaf == amd::TOPOLOGY_LEAF && self.model.vendor == Vendor::Amd {
             result.eax = vcpu.apic_id;
             result.ebx |= vcpu.apic_id & 0xFF;
         }

@@ -57,6 +57,18 @@ pub(super) fn cache_leaf(model: &CpuidModel) -> Leaf {
     Leaf::Indexed([L1D, L1I, L2, L3].iter().map(|c| c.subleaf(model)).collect())
 }
 
+/// Cache subleaves in the form of Intel's leaf 4: numbers are those of APIC IDs set aside, and
+/// so powers of two.
+pub(super) fn deterministic_cache_leaf(model: &CpuidModel) -> Leaf {
+    let ids = 1 << model.core_id_bits().min(5);
+    let subleaf = |cache: &Cache| {
+        let own = cache.subleaf(model);
+        let sharing = if cache.shared { ids - 1 } else { 0 };
+        CpuidResult { eax: own.eax & 0x3FFF | sharing << 14 | (ids - 1) << 26, ..own }
+    };
+    Leaf::Indexed([L1D, L1I, L2, L3].iter().map(subleaf).collect())
+}
+
 /// Leaf 0xB: threads, then cores. The subleaf's number and the APIC ID are filled in per
 /// query.
 pub(super) fn extended_topology_leaf(model: &CpuidModel) -> Leaf {

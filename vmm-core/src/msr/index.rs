@@ -3,14 +3,19 @@
 #![expect(missing_docs, reason = "the names are the architecture's")]
 
 pub const TSC: u32 = 0x10;
+pub const PLATFORM_ID: u32 = 0x17;
+pub const FEATURE_CONTROL: u32 = 0x3A;
 pub const PRED_CMD: u32 = 0x49;
 pub const PATCH_LEVEL: u32 = 0x8B;
+pub const PLATFORM_INFO: u32 = 0xCE;
 pub const MTRR_CAP: u32 = 0xFE;
+pub const MISC_FEATURES_ENABLES: u32 = 0x140;
 pub const SYSENTER_CS: u32 = 0x174;
 pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
 pub const MCG_CAP: u32 = 0x179;
 pub const MCG_STATUS: u32 = 0x17A;
+pub const MISC_ENABLE: u32 = 0x1A0;
 pub const DEBUG_CTL: u32 = 0x1D9;
 pub const MTRR_PHYS_BASE0: u32 = 0x200;
 pub const MTRR_PHYS_MASK7: u32 = 0x20F;

@@ -25,6 +25,14 @@
 //! | EFER, STAR, LSTAR, CSTAR, SFMASK, bases | `syscall_init`, context switch | backend |
 //! | TSC_AUX | `setup_getcpu`, with RDTSCP or RDPID | backend |
 //!
+//! On Intel's CPUs, instead of the first three:
+//!
+//! | register | where in Linux | here |
+//! |---|---|---|
+//! | IA32_BIOS_SIGN_ID | `intel_get_microcode_revision`, which writes it first | `intel` |
+//! | IA32_MISC_ENABLE | `early_init_intel`, `init_intel` | `intel` |
+//! | IA32_FEATURE_CONTROL, MISC_FEATURES_ENABLES, PLATFORM_INFO | `init_ia32_feat_ctl`, `init_intel_misc_features` | `intel` |
+//!
 //! Not reached, because their CPUID bits are hidden: SPEC_CTRL, VIRT_SPEC_CTRL, XSS,
 //! MPERF/APERF, PPIN, OSVW, SEV, IBS, the core performance counters, CPPC, P-states. Linux is
 //! prepared for a fault at: the legacy performance counters (it goes on without a PMU), RAPL,
@@ -33,17 +41,21 @@
 mod amd;
 mod context;
 mod fault;
+mod intel;
 mod machine_check;
 mod mtrr;
 mod rules;
 mod vcpu;
+mod vendor;
 
 pub mod index;
 
 pub use amd::AmdMsrs;
 pub use context::{MsrContext, MsrEffect};
 pub use fault::GeneralProtection;
+pub use intel::IntelMsrs;
 pub use machine_check::MachineCheckMsrs;
 pub use mtrr::Mtrrs;
 pub use rules::{PAT_RESET, is_canonical, validate_efer, validate_pat, validate_tsc_aux};
 pub use vcpu::{VcpuMsrs, VcpuMsrsConfig, VcpuMsrsState};
+pub use vendor::VendorMsrs;

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use host_iface::Host;
 use serde::{Deserialize, Serialize};
 
-use super::{AmdMsrs, GeneralProtection, MachineCheckMsrs, MsrContext, MsrEffect, Mtrrs, index};
+use super::{GeneralProtection, MachineCheckMsrs, MsrContext, MsrEffect, Mtrrs, VendorMsrs, index};
 use crate::{
     VmClock,
     apic::LocalApic,
@@ -33,7 +33,7 @@ pub struct VcpuMsrs {
     tsc_offset: u64,
     mtrrs: Mtrrs,
     machine_check: MachineCheckMsrs,
-    amd: AmdMsrs,
+    vendor: VendorMsrs,
     system_clock: SystemClock,
 }
 
@@ -46,8 +46,8 @@ pub struct VcpuMsrsState {
     pub mtrrs: Mtrrs,
     /// Machine-check registers.
     pub machine_check: MachineCheckMsrs,
-    /// AMD's registers.
-    pub amd: AmdMsrs,
+    /// Registers of the CPU's manufacturer.
+    pub vendor: VendorMsrs,
     /// KVM_SYSTEM_TIME.
     pub system_time: u64,
 }
@@ -60,7 +60,7 @@ impl VcpuMsrs {
             tsc_offset: config.clock.origin().0.wrapping_neg(),
             mtrrs: Mtrrs::after_firmware(config.cpuid.physical_address_bits()),
             machine_check: MachineCheckMsrs::default(),
-            amd: AmdMsrs::default(),
+            vendor: VendorMsrs::new(config.cpuid.model().vendor),
             system_clock: SystemClock::default(),
             config,
         }
@@ -93,7 +93,7 @@ impl VcpuMsrs {
                 .mtrrs
                 .read(msr)
                 .or_else(|| self.machine_check.read(msr))
-                .or_else(|| self.amd.read(msr, &self.config.cpuid)),
+                .or_else(|| self.vendor.read(msr, &self.config.cpuid)),
         };
         value.ok_or(GeneralProtection)
     }
@@ -148,19 +148,19 @@ impl VcpuMsrs {
         self.mtrrs
             .write(msr, value, address_bits)
             .or_else(|| self.machine_check.write(msr, value))
-            .or_else(|| self.amd.write(msr, value, &self.config.cpuid))
+            .or_else(|| self.vendor.write(msr, value, &self.config.cpuid))
             .unwrap_or(Err(GeneralProtection))
             .map(|()| MsrEffect::None)
     }
 
     /// Takes the state out.
     pub fn save(&self) -> VcpuMsrsState {
-        let Self { config: _, tsc_offset: _, mtrrs, machine_check, amd, system_clock } = self;
+        let Self { config: _, tsc_offset: _, mtrrs, machine_check, vendor, system_clock } = self;
         VcpuMsrsState {
             guest_tsc: self.guest_tsc(),
             mtrrs: *mtrrs,
             machine_check: *machine_check,
-            amd: *amd,
+            vendor: *vendor,
             system_time: system_clock.register(),
         }
     }
@@ -168,10 +168,10 @@ impl VcpuMsrs {
     /// Puts saved state in: the guest's TSC goes on from where it was. The caller loads
     /// [`VcpuMsrs::tsc_offset`] into the hardware afterwards.
     pub fn restore(&mut self, state: &VcpuMsrsState, context: &mut MsrContext<'_>) {
-        let VcpuMsrsState { guest_tsc, mtrrs, machine_check, amd, system_time } = state;
+        let VcpuMsrsState { guest_tsc, mtrrs, machine_check, vendor, system_time } = state;
         self.mtrrs = *mtrrs;
         self.machine_check = *machine_check;
-        self.amd = *amd;
+        self.vendor = *vendor;
         self.system_clock.set_register(*system_time);
         let _ = self.write_tsc(*guest_tsc, context);
     }

@@ -17,9 +17,10 @@ use crate::{
     backend::{Backend, Unsupported, VcpuSetup},
     cpuid::Vendor,
     fpu::FpuSupport,
+    host_registers,
     memory::OwnedPages,
     paging::LongModeEntries,
-    state::{cr0, cr4, efer},
+    state::{cr0, efer},
 };
 
 /// VM_CR and its bits (AMD APM vol. 2, 15.30.1).
@@ -151,10 +152,6 @@ impl Backend for Svm {
 
 impl Before {
     fn enable(fpu: FpuSupport, cpu: &PerCpu) -> Self {
-        let mut wanted_cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
-        if matches!(fpu, FpuSupport::Xsave { .. }) {
-            wanted_cr4 |= cr4::OSXSAVE;
-        }
         let host_save = cpu.host_save.address().as_u64();
         // SAFETY: SVM is there and not locked. Setting EFER.SVME and the save area's address
         // changes nothing for code that does not execute VMRUN; the CR0 and CR4 bits only
@@ -163,14 +160,14 @@ impl Before {
             let before = Self {
                 efer: rdmsr(IA32_EFER),
                 hsave: 0,
-                cr0: x86::controlregs::cr0().bits() as u64,
-                cr4: x86::controlregs::cr4().bits() as u64,
+                cr0: host_registers::cr0(),
+                cr4: host_registers::cr4(),
             };
             wrmsr(IA32_EFER, before.efer | efer::SVME);
             let before = Self { hsave: rdmsr(VM_HSAVE_PA), ..before };
             wrmsr(VM_HSAVE_PA, host_save);
-            write_cr0(before.cr0 & !(cr0::TS | cr0::EM));
-            write_cr4(before.cr4 | wanted_cr4);
+            host_registers::write_cr0(before.cr0 & !(cr0::TS | cr0::EM));
+            host_registers::write_cr4(before.cr4 | fpu.required_cr4());
             super::switch::save_host_state(cpu.host_vmcb.address().as_u64());
             before
         }
@@ -180,26 +177,12 @@ impl Before {
         // SAFETY: these are the values that this CPU had when it was prepared, and no vCPU is
         // loaded on it any more.
         unsafe {
-            write_cr4(self.cr4);
-            write_cr0(self.cr0);
+            host_registers::write_cr4(self.cr4);
+            host_registers::write_cr0(self.cr0);
             wrmsr(VM_HSAVE_PA, self.hsave);
             wrmsr(IA32_EFER, self.efer);
         }
     }
-}
-
-/// # Safety
-/// The value keeps paging and protection as they are.
-unsafe fn write_cr0(value: u64) {
-    // SAFETY: the caller's promise.
-    unsafe { core::arch::asm!("mov cr0, {}", in(reg) value, options(nostack, preserves_flags)) }
-}
-
-/// # Safety
-/// The value keeps paging as it is and sets only bits that the CPU has.
-unsafe fn write_cr4(value: u64) {
-    // SAFETY: the caller's promise.
-    unsafe { core::arch::asm!("mov cr4, {}", in(reg) value, options(nostack, preserves_flags)) }
 }
 
 /// The per-CPU data of `cpu`.

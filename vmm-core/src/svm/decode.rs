@@ -34,9 +34,10 @@ pub fn exit(control: &ControlArea) -> Exit {
             Exit::EntryFailure("the consistency check of VMRUN failed")
         }
         code @ ExitCode::READ_CR0..=ExitCode::WRITE_CR15 => {
-            Exit::ControlRegister(ControlRegisterAccess {
-                register: (code & 0xF) as u8,
-                is_write: code & 0x10 != 0,
+            let register = (code & 0xF) as u8;
+            Exit::ControlRegister(match code & 0x10 {
+                0 => ControlRegisterAccess::Read { register, target: None },
+                _ => ControlRegisterAccess::Write { register, source: None },
             })
         }
         ExitCode::MACHINE_CHECK => Exit::MachineCheck,
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(exit_of(0x51, 0, 0), Exit::Exception(Exception::ALIGNMENT_CHECK));
         assert_eq!(
             exit_of(0x14, 0, 0),
-            Exit::ControlRegister(ControlRegisterAccess { register: 4, is_write: true })
+            Exit::ControlRegister(ControlRegisterAccess::Write { register: 4, source: None })
         );
         assert_eq!(exit_of(0x9999, 0, 0), Exit::Unknown(0x9999));
         for code in [u64::MAX, 0xFFFF_FFFF] {

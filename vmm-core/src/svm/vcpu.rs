@@ -325,6 +325,8 @@ impl SvmVcpu {
 }
 
 impl VcpuBackend for SvmVcpu {
+    const KEEPS_PAGE_DIRECTORY_POINTERS: bool = false;
+
     fn load(&mut self) -> bool {
         let cpu = self.host.current_cpu();
         let Some(prepared) = per_cpu(&self.cpus, cpu).filter(|cpu| cpu.is_prepared()) else {
@@ -462,6 +464,10 @@ impl VcpuBackend for SvmVcpu {
         save.cr4 = value.cr4;
         save.efer = value.efer | efer::SVME;
         self.flush_wanted = true;
+    }
+
+    fn cr4(&self) -> u64 {
+        self.vmcb().save.cr4
     }
 
     fn cpl(&self) -> u8 {
@@ -639,13 +645,6 @@ impl VcpuBackend for SvmVcpu {
 
     fn control_bytes(&self) -> usize {
         self.vmcb.bytes() + self.fpu.bytes()
-    }
-
-    fn prediction_barrier(&mut self) {
-        const PRED_CMD: u32 = 0x49;
-        const IBPB: u64 = 1;
-        // SAFETY: the guest was shown the barrier because this CPU has it.
-        unsafe { wrmsr(PRED_CMD, IBPB) }
     }
 
     fn flush_tlb(&mut self) {

@@ -5,38 +5,122 @@ use iced_x86::Register;
 
 use super::Vcpu;
 use crate::{
-    ControlRegisterAccess,
+    ControlRegisterAccess, GuestPhysAddr,
     backend::VcpuBackend,
-    control_registers::{check_cr4, check_cr8, check_xcr0},
-    state::{ControlRegisters, Exception, Gpr, cr4},
+    control_registers::{
+        check_cr0, check_cr3, check_cr4, check_cr8, check_page_directory_pointer, check_xcr0,
+    },
+    state::{ControlRegisters, Exception, Gpr, cr0, cr4, efer},
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
-    /// A MOV that exits: only writes to CR4 and CR8 are ever made to.
+    /// An access that exits.
     pub(super) fn control_register(
         &mut self,
         access: ControlRegisterAccess,
     ) -> Result<(), Exception> {
-        let Some(instruction) = self.decode()? else { return Ok(()) };
-        let operand = u32::from(access.is_write);
-        let register = general_register(instruction.op_register(operand));
-        let Some(register) = register else { return Err(Exception::INVALID_OPCODE) };
-        let mask = if self.is_64_bit_code() { u64::MAX } else { u64::from(u32::MAX) };
-        let value = self.hardware.gpr(register) & mask;
-        match (access.register, access.is_write) {
-            (4, true) => self.set_cr4(value)?,
-            (8, true) => self.apic.set_cr8(check_cr8(value)?),
-            (8, false) => self.hardware.set_gpr(register, self.apic.cr8()),
-            _ => return Err(Exception::INVALID_OPCODE),
+        match access {
+            ControlRegisterAccess::Write { register, source } => {
+                let Some(source) = self.operand(source, 1)? else { return Ok(()) };
+                let mask = if self.is_64_bit_code() { u64::MAX } else { u64::from(u32::MAX) };
+                let value = self.hardware.gpr(source) & mask;
+                self.write_control_register(register, value)?;
+            }
+            ControlRegisterAccess::Read { register, target } => {
+                let Some(target) = self.operand(target, 0)? else { return Ok(()) };
+                let value = match register {
+                    3 => self.hardware.control_registers().cr3,
+                    8 => self.apic.cr8(),
+                    _ => return Err(Exception::INVALID_OPCODE),
+                };
+                self.hardware.set_gpr(target, value);
+            }
+            ControlRegisterAccess::ClearTaskSwitched => {
+                let old = self.hardware.control_registers().cr0;
+                self.set_cr0(old & !cr0::TS)?;
+            }
+            ControlRegisterAccess::LoadMachineStatus(status) => {
+                let old = self.hardware.control_registers().cr0;
+                self.set_cr0(machine_status(old, status))?;
+            }
         }
         self.skip_instruction()
+    }
+
+    /// The general-purpose register of a MOV: what the hardware told, or else operand `number`
+    /// of the instruction.
+    fn operand(&mut self, told: Option<Gpr>, number: u32) -> Result<Option<Gpr>, Exception> {
+        if told.is_some() {
+            return Ok(told);
+        }
+        let Some(instruction) = self.decode()? else { return Ok(None) };
+        let register = general_register(instruction.op_register(number));
+        register.map(Some).ok_or(Exception::INVALID_OPCODE)
+    }
+
+    fn write_control_register(&mut self, register: u8, value: u64) -> Result<(), Exception> {
+        match register {
+            0 => self.set_cr0(value),
+            3 => self.set_cr3(value),
+            4 => self.set_cr4(value),
+            8 => {
+                self.apic.set_cr8(check_cr8(value)?);
+                Ok(())
+            }
+            _ => Err(Exception::INVALID_OPCODE),
+        }
+    }
+
+    fn set_cr0(&mut self, value: u64) -> Result<(), Exception> {
+        let old = self.hardware.control_registers();
+        let cs_long = self.is_64_bit_code();
+        let change = check_cr0(old.cr0, value, old.cr4, old.efer, cs_long)?;
+        let new = ControlRegisters { cr0: change.cr0, efer: change.efer, ..old };
+        const RELOADING: u64 = cr0::CD | cr0::NW | cr0::PG;
+        self.load_control_registers(new, (old.cr0 ^ new.cr0) & RELOADING != 0)
+    }
+
+    fn set_cr3(&mut self, value: u64) -> Result<(), Exception> {
+        let old = self.hardware.control_registers();
+        let cr3 = check_cr3(value, old.efer, &self.core.cpuid)?;
+        self.load_control_registers(ControlRegisters { cr3, ..old }, true)
     }
 
     fn set_cr4(&mut self, value: u64) -> Result<(), Exception> {
         let old = self.hardware.control_registers();
         let change = check_cr4(old.cr4, value, old.efer, &self.core.cpuid)?;
-        self.hardware.set_control_registers(ControlRegisters { cr4: change.cr4, ..old });
+        let new = ControlRegisters { cr4: change.cr4, ..old };
+        const RELOADING: u64 = cr4::PAE | cr4::PGE | cr4::PSE | cr4::SMEP;
+        self.load_control_registers(new, (old.cr4 ^ new.cr4) & RELOADING != 0)
+    }
+
+    /// Sets control registers, and with PAE paging the page-directory pointers if the change
+    /// reloads them (Intel SDM vol. 3, 4.4.1).
+    fn load_control_registers(
+        &mut self,
+        new: ControlRegisters,
+        reloads: bool,
+    ) -> Result<(), Exception> {
+        let pae_paging =
+            new.cr0 & cr0::PG != 0 && new.cr4 & cr4::PAE != 0 && new.efer & efer::LMA == 0;
+        if V::KEEPS_PAGE_DIRECTORY_POINTERS && pae_paging && reloads {
+            let entries = self.page_directory_pointers(new.cr3)?;
+            self.hardware.set_page_directory_pointers(entries);
+        }
+        self.hardware.set_control_registers(new);
         Ok(())
+    }
+
+    fn page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {
+        const TABLE: u64 = 0xFFFF_FFE0;
+        let mut entries = [0; 4];
+        for (entry, offset) in entries.iter_mut().zip((0..).step_by(8)) {
+            let address = GuestPhysAddr::new((cr3 & TABLE) + offset);
+            // Where there is no memory, all ones are read.
+            *entry = self.core.memory.read_u64(address).unwrap_or(u64::MAX);
+            check_page_directory_pointer(*entry, &self.core.cpuid)?;
+        }
+        Ok(entries)
     }
 
     /// XSETBV (AMD APM vol. 4, XSETBV).
@@ -55,6 +139,12 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 }
 
+/// CR0 after LMSW of `status`: PE, MP, EM and TS are loaded, but PE is not cleared.
+const fn machine_status(old: u64, status: u16) -> u64 {
+    const LOADED: u64 = cr0::MP | cr0::EM | cr0::TS;
+    old & !LOADED | status as u64 & (LOADED | cr0::PE)
+}
+
 /// The general-purpose register that a MOV to or from a control register names: 64 bits wide
 /// in 64-bit code, else 32.
 fn general_register(register: Register) -> Option<Gpr> {
@@ -66,6 +156,12 @@ fn general_register(register: Register) -> Option<Gpr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lmsw_sets_protection_but_never_clears_it() {
+        assert_eq!(machine_status(cr0::ET | cr0::TS, 1), cr0::ET | cr0::PE);
+        assert_eq!(machine_status(cr0::PE | cr0::PG, 0xFFF8), cr0::PE | cr0::PG | cr0::TS);
+    }
 
     #[test]
     fn knows_the_operands_of_control_register_moves() {

@@ -37,7 +37,11 @@ impl<V: VcpuBackend> Vcpu<V> {
             Exit::NestedPageFault(fault) => self.nested_page_fault(fault),
             Exit::Exception(exception) => Err(exception),
             Exit::Instruction(trapped) => self.trapped(trapped),
-            Exit::MachineCheck | Exit::Shutdown | Exit::EntryFailure(_) | Exit::Unknown(_) => {
+            Exit::MachineCheck
+            | Exit::Shutdown
+            | Exit::EntryFailure(_)
+            | Exit::NestedMisconfiguration(_)
+            | Exit::Unknown(_) => {
                 self.end_by(exit);
                 Ok(())
             }
@@ -49,6 +53,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.end(match exit {
             Exit::MachineCheck => EndReason::MachineCheck { vcpu },
             Exit::EntryFailure(why) => EndReason::EntryFailure { vcpu, why: why.to_string() },
+            Exit::NestedMisconfiguration(address) => {
+                EndReason::NestedMisconfiguration { vcpu, address }
+            }
             Exit::Unknown(code) => EndReason::UnknownExit { vcpu, code },
             _ => EndReason::TripleFault { vcpu, rip: self.hardware.rip() },
         });
@@ -79,7 +86,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;
         let dynamic = DynamicCpuid {
-            cr4: self.hardware.control_registers().cr4,
+            cr4: self.hardware.cr4(),
             xcr0: self.hardware.xcr0(),
             apic_id: self.apic.id(),
             apic_enabled: self.apic.is_enabled(),

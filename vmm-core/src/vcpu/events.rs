@@ -80,7 +80,6 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Chooses what is delivered at the next entry, and asks for the windows that the rest
     /// needs.
     pub(super) fn prepare_events(&mut self) {
-        let state = self.hardware.interruptibility();
         let mut free = true;
         let raised = self.pending.exception.is_some();
         match self.pending.take_due() {
@@ -98,22 +97,35 @@ impl<V: VcpuBackend> Vcpu<V> {
                 return self.end(EndReason::TripleFault { vcpu: self.index, rip });
             }
         }
-        if self.pending.nmi && free && !state.nmi_blocked && !state.in_shadow {
-            self.pending.nmi = false;
-            self.statistics.nmis += 1;
-            self.hardware.inject(Event::Nmi);
-            free = false;
+        if free && (self.pending.nmi || self.interrupt_waits()) {
+            self.deliver_from_outside();
         }
-        if free && state.interrupts_enabled && !state.in_shadow {
-            self.deliver_interrupt();
-        }
-        let waiting = self.apic.pending_vector().is_some() || self.pending.external;
+        let waiting = self.interrupt_waits();
         // Below the task priority, an interrupt waits for CR8; else it waits for a window.
         let masked = !waiting && self.apic.highest_request().is_some();
         self.hardware.request_interrupt_window(waiting);
         self.hardware.intercept_cr8_writes(masked || waiting);
         self.hardware.request_nmi_window(self.pending.nmi);
         self.hardware.set_cr8(self.apic.cr8() as u8);
+    }
+
+    fn interrupt_waits(&self) -> bool {
+        self.apic.pending_vector().is_some() || self.pending.external
+    }
+
+    /// Delivers an NMI or an interrupt if the guest can take it now.
+    fn deliver_from_outside(&mut self) {
+        let state = self.hardware.interruptibility();
+        if state.in_shadow {
+            return;
+        }
+        if self.pending.nmi && !state.nmi_blocked {
+            self.pending.nmi = false;
+            self.statistics.nmis += 1;
+            self.hardware.inject(Event::Nmi);
+        } else if state.interrupts_enabled {
+            self.deliver_interrupt();
+        }
     }
 
     fn deliver(&mut self, event: Event) {

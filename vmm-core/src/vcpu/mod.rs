@@ -60,6 +60,8 @@ pub struct Vcpu<V: VcpuBackend> {
     now: Tsc,
     statistics: VcpuStatistics,
     last_exit: Option<ExitReason>,
+    /// Accesses to the control block up to the last entry.
+    accesses: u64,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -85,6 +87,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
+            accesses: 0,
             core,
             index,
         };
@@ -227,6 +230,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             return;
         };
         self.close_exit(entered_at);
+        self.accesses = self.hardware.control_accesses();
         self.now = self.core.host.tsc();
         self.statistics.count_exit(reason);
         self.statistics.first_entry.get_or_insert(entered_at.0);
@@ -243,6 +247,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Accounts for the time since the last exit, which ends at `until`.
     fn close_exit(&mut self, until: Tsc) {
         if let Some(reason) = self.last_exit.take() {
+            let accesses = self.hardware.control_accesses() - self.accesses;
+            self.statistics.note_accesses(reason, accesses);
             self.statistics.note_duration(reason, until.0.saturating_sub(self.now.0));
         }
     }

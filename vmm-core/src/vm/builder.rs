@@ -210,6 +210,7 @@ impl VmBuilder {
         let tsc_khz = u32::try_from(self.clock.tsc_hz() / 1000).unwrap_or(u32::MAX);
         let model = match B::VENDOR {
             Vendor::Amd => CpuidModel::amd(vcpus, tsc_khz),
+            Vendor::Intel => CpuidModel::intel(vcpus, tsc_khz),
         };
         CpuidTable::new(model, &host_cpuid)
     }

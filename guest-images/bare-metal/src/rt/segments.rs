@@ -133,13 +133,15 @@ pub fn load(index: usize) {
             "push {scratch}",
             "retfq",
             "2:",
-            "mov ds, {data:e}",
-            "mov es, {data:e}",
+            // An IRET to user mode clears data segments that user mode may not have.
+            "mov ds, {user:e}",
+            "mov es, {user:e}",
             "mov ss, {data:e}",
             "ltr {task:x}",
             pointer = in(reg) &raw const pointer,
             code = in(reg) u64::from(KERNEL_CODE),
             data = in(reg) u32::from(KERNEL_DATA),
+            user = in(reg) u32::from(USER_DATA),
             task = in(reg) TASK,
             scratch = out(reg) _,
         );

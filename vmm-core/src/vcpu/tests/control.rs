@@ -5,11 +5,14 @@ use super::machine::{CODE, HIGH, Machine, machine};
 use crate::{
     ControlRegisterAccess, Exit,
     cpuid::{XSTATE_AVX, XSTATE_X87},
-    state::{Exception, Gpr, cr4},
+    state::{Exception, Gpr, cr0, cr4, efer},
 };
 
 fn mov(register: u8, is_write: bool) -> Exit {
-    Exit::ControlRegister(ControlRegisterAccess { register, is_write })
+    Exit::ControlRegister(match is_write {
+        true => ControlRegisterAccess::Write { register, source: None },
+        false => ControlRegisterAccess::Read { register, target: None },
+    })
 }
 
 /// `mov cr4, ecx`.
@@ -80,6 +83,27 @@ fn cr8_is_reached_outside_64_bit_code_with_a_prefix() {
     machine.set_gpr(Gpr::Rcx, 3);
     execute(&mut machine, TO_CR8[1], mov(8, true)).unwrap();
     assert_eq!((machine.vcpu().apic.cr8(), machine.registers().rip), (3, CODE + 4));
+}
+
+#[test]
+fn cr0_follows_moves_lmsw_and_clts() {
+    let mut machine = machine();
+    machine.registers().next_rip = Some(CODE + 3);
+    machine.registers().control.cr0 = cr0::ET | cr0::TS;
+    machine.vcpu().handle(Exit::ControlRegister(ControlRegisterAccess::ClearTaskSwitched)).unwrap();
+    assert_eq!(machine.registers().control.cr0, cr0::ET);
+    let lmsw = ControlRegisterAccess::LoadMachineStatus(1);
+    machine.vcpu().handle(Exit::ControlRegister(lmsw)).unwrap();
+    assert_eq!(machine.registers().control.cr0, cr0::ET | cr0::PE);
+    let write = ControlRegisterAccess::Write { register: 0, source: Some(Gpr::Rsi) };
+    machine.set_gpr(Gpr::Rsi, cr0::PG);
+    let refused = machine.vcpu().handle(Exit::ControlRegister(write));
+    assert_eq!(refused, Err(Exception::GENERAL_PROTECTION), "paging without protection");
+    machine.set_gpr(Gpr::Rsi, cr0::PE | cr0::PG);
+    machine.registers().control.cr4 = cr4::PAE;
+    machine.registers().control.efer = efer::LME;
+    machine.vcpu().handle(Exit::ControlRegister(write)).unwrap();
+    assert_eq!(machine.registers().control.efer, efer::LME | efer::LMA);
 }
 
 #[test]

@@ -89,6 +89,12 @@ pub struct MockVcpu {
 }
 
 impl VcpuBackend for MockVcpu {
+    const KEEPS_PAGE_DIRECTORY_POINTERS: bool = false;
+
+    fn cr4(&self) -> u64 {
+        self.control_registers().cr4
+    }
+
     fn load(&mut self) -> bool {
         assert!(!self.loaded);
         self.loaded = true;

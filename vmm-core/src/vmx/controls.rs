@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Control words: what is wanted, fitted into what a CPU allows (Intel SDM vol. 3, appendix
+//! A.2 to A.5).
+
+use x86::vmx::vmcs::control::{
+    EntryControls, ExitControls, PinbasedControls, PrimaryControls, SecondaryControls,
+};
+
+use super::capability::CapabilityMsrs;
+use crate::backend::Unsupported;
+
+/// A capability MSR: which bits of a control word have to be one, and which may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Allowed(pub u64);
+
+impl Allowed {
+    const fn must_be_one(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn may_be_one(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// True if all of `bits` may be one.
+    pub const fn offers(self, bits: u32) -> bool {
+        self.may_be_one() & bits == bits
+    }
+
+    /// The control word with all of `required` and what there is of `optional`.
+    fn adjust(self, required: &[(u32, &'static str)], optional: u32) -> Result<u32, Unsupported> {
+        let mut word = self.must_be_one() | optional & self.may_be_one();
+        for (bits, name) in required {
+            if !self.offers(*bits) {
+                return Err(Unsupported::MissingFeature(name));
+            }
+            word |= bits;
+        }
+        Ok(word)
+    }
+}
+
+/// The control words of every vCPU, but for what changes from entry to entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Controls {
+    pub pin: PinbasedControls,
+    pub primary: PrimaryControls,
+    pub secondary: SecondaryControls,
+    pub exit: ExitControls,
+    pub entry: EntryControls,
+}
+
+const PIN: [(u32, &str); 3] = [
+    (
+        PinbasedControls::EXTERNAL_INTERRUPT_EXITING.bits(),
+        "external-interrupt exiting (IA32_VMX_PINBASED_CTLS bit 32)",
+    ),
+    (PinbasedControls::NMI_EXITING.bits(), "NMI exiting (IA32_VMX_PINBASED_CTLS bit 35)"),
+    (PinbasedControls::VIRTUAL_NMIS.bits(), "virtual NMIs (IA32_VMX_PINBASED_CTLS bit 37)"),
+];
+
+const PRIMARY: [(u32, &str); 9] = [
+    (
+        PrimaryControls::INTERRUPT_WINDOW_EXITING.bits(),
+        "interrupt-window exiting (IA32_VMX_PROCBASED_CTLS bit 34)",
+    ),
+    (PrimaryControls::USE_TSC_OFFSETTING.bits(), "TSC offsetting (IA32_VMX_PROCBASED_CTLS bit 35)"),
+    (PrimaryControls::HLT_EXITING.bits(), "HLT exiting (IA32_VMX_PROCBASED_CTLS bit 39)"),
+    (PrimaryControls::MWAIT_EXITING.bits(), "MWAIT exiting (IA32_VMX_PROCBASED_CTLS bit 42)"),
+    (PrimaryControls::RDPMC_EXITING.bits(), "RDPMC exiting (IA32_VMX_PROCBASED_CTLS bit 43)"),
+    (PrimaryControls::USE_IO_BITMAPS.bits(), "I/O bitmaps (IA32_VMX_PROCBASED_CTLS bit 57)"),
+    (PrimaryControls::USE_MSR_BITMAPS.bits(), "MSR bitmaps (IA32_VMX_PROCBASED_CTLS bit 60)"),
+    (PrimaryControls::MONITOR_EXITING.bits(), "MONITOR exiting (IA32_VMX_PROCBASED_CTLS bit 61)"),
+    (
+        PrimaryControls::SECONDARY_CONTROLS.bits(),
+        "secondary controls (IA32_VMX_PROCBASED_CTLS bit 63)",
+    ),
+];
+
+const CR8_EXITING: [(u32, &str); 2] = [
+    (PrimaryControls::CR8_LOAD_EXITING.bits(), "CR8-load exiting (IA32_VMX_PROCBASED_CTLS bit 51)"),
+    (
+        PrimaryControls::CR8_STORE_EXITING.bits(),
+        "CR8-store exiting (IA32_VMX_PROCBASED_CTLS bit 52)",
+    ),
+];
+
+const NMI_WINDOW: [(u32, &str); 1] = [(
+    PrimaryControls::NMI_WINDOW_EXITING.bits(),
+    "NMI-window exiting (IA32_VMX_PROCBASED_CTLS bit 54)",
+)];
+
+const SECONDARY: [(u32, &str); 2] = [
+    (
+        SecondaryControls::ENABLE_EPT.bits(),
+        "extended page tables (IA32_VMX_PROCBASED_CTLS2 bit 33)",
+    ),
+    (
+        SecondaryControls::UNRESTRICTED_GUEST.bits(),
+        "unrestricted guest, real mode in hardware (IA32_VMX_PROCBASED_CTLS2 bit 39)",
+    ),
+];
+
+const EXIT: [(u32, &str); 3] = [
+    (
+        ExitControls::SAVE_DEBUG_CONTROLS.bits(),
+        "saving of debug controls (IA32_VMX_EXIT_CTLS bit 34)",
+    ),
+    (ExitControls::HOST_ADDRESS_SPACE_SIZE.bits(), "a 64-bit host (IA32_VMX_EXIT_CTLS bit 41)"),
+    (ExitControls::LOAD_IA32_EFER.bits(), "EFER switching (IA32_VMX_EXIT_CTLS bit 53)"),
+];
+
+const ENTRY: [(u32, &str); 3] = [
+    (
+        EntryControls::LOAD_DEBUG_CONTROLS.bits(),
+        "loading of debug controls (IA32_VMX_ENTRY_CTLS bit 34)",
+    ),
+    (EntryControls::IA32E_MODE_GUEST.bits(), "64-bit guests (IA32_VMX_ENTRY_CTLS bit 41)"),
+    (EntryControls::LOAD_IA32_EFER.bits(), "EFER switching (IA32_VMX_ENTRY_CTLS bit 47)"),
+];
+
+impl Controls {
+    /// Fits what the library needs and can use into what the CPU allows.
+    ///
+    /// # Errors
+    /// The name of a control that is needed and missing, with its MSR bit.
+    pub fn choose(msrs: &CapabilityMsrs) -> Result<Self, Unsupported> {
+        let pin = msrs.pin.adjust(&PIN, 0)?;
+        let mut primary = msrs.primary.adjust(&PRIMARY, PrimaryControls::USE_TPR_SHADOW.bits())?;
+        if primary & PrimaryControls::USE_TPR_SHADOW.bits() == 0 {
+            primary |= msrs.primary.adjust(&CR8_EXITING, 0)?;
+        }
+        msrs.primary.adjust(&NMI_WINDOW, 0)?;
+        // Off until somebody asks for a window.
+        primary &= !PrimaryControls::INTERRUPT_WINDOW_EXITING.bits();
+        let mut useful = SecondaryControls::ENABLE_RDTSCP | SecondaryControls::WBINVD_EXITING;
+        if msrs.ept.has_vpid_invalidation() {
+            useful |= SecondaryControls::ENABLE_VPID;
+        }
+        let secondary = msrs.secondary.adjust(&SECONDARY, useful.bits())?;
+        // The host's PAT must come back at exits if the guest's is loaded at entries.
+        let switches_pat = msrs.exit.offers(ExitControls::LOAD_IA32_PAT.bits())
+            && msrs.entry.offers(EntryControls::LOAD_IA32_PAT.bits());
+        let (exit_pat, entry_pat) = match switches_pat {
+            true => (ExitControls::LOAD_IA32_PAT, EntryControls::LOAD_IA32_PAT),
+            false => (ExitControls::empty(), EntryControls::empty()),
+        };
+        let exit = msrs.exit.adjust(&EXIT, exit_pat.bits())?;
+        let entry = msrs.entry.adjust(&ENTRY, entry_pat.bits())?;
+        // SAFETY: these are sets of flags; a bit without a name, which the CPU wants set, is
+        // kept as it is and means nothing to the library.
+        unsafe {
+            Ok(Self {
+                pin: PinbasedControls::from_bits_unchecked(pin),
+                primary: PrimaryControls::from_bits_unchecked(primary),
+                secondary: SecondaryControls::from_bits_unchecked(secondary),
+                exit: ExitControls::from_bits_unchecked(exit),
+                entry: EntryControls::from_bits_unchecked(entry) - EntryControls::IA32E_MODE_GUEST,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmx::capability::samples::{TIGER_LAKE, without};
+
+    #[test]
+    fn takes_what_is_offered() {
+        let controls = Controls::choose(&TIGER_LAKE).unwrap();
+        assert!(controls.primary.contains(PrimaryControls::USE_TPR_SHADOW));
+        assert!(!controls.primary.contains(PrimaryControls::CR8_LOAD_EXITING));
+        assert!(!controls.primary.contains(PrimaryControls::CR3_LOAD_EXITING), "true controls");
+        assert!(!controls.primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING));
+        assert!(controls.secondary.contains(SecondaryControls::ENABLE_VPID));
+        assert!(!controls.secondary.contains(SecondaryControls::ENABLE_INVPCID));
+        assert!(!controls.entry.contains(EntryControls::IA32E_MODE_GUEST));
+        assert_eq!(
+            controls.pin.bits() & TIGER_LAKE.pin.must_be_one(),
+            TIGER_LAKE.pin.must_be_one()
+        );
+    }
+
+    #[test]
+    fn names_what_is_missing() {
+        let msrs = CapabilityMsrs {
+            secondary: without(TIGER_LAKE.secondary, SecondaryControls::UNRESTRICTED_GUEST.bits()),
+            ..TIGER_LAKE
+        };
+        let Err(Unsupported::MissingFeature(text)) = Controls::choose(&msrs) else {
+            panic!("unrestricted guest is needed")
+        };
+        assert!(text.contains("IA32_VMX_PROCBASED_CTLS2 bit 39"));
+    }
+
+    #[test]
+    fn does_without_what_is_useful_only() {
+        let msrs = CapabilityMsrs {
+            primary: without(TIGER_LAKE.primary, PrimaryControls::USE_TPR_SHADOW.bits()),
+            secondary: without(TIGER_LAKE.secondary, SecondaryControls::ENABLE_VPID.bits()),
+            exit: without(TIGER_LAKE.exit, ExitControls::LOAD_IA32_PAT.bits()),
+            ..TIGER_LAKE
+        };
+        let controls = Controls::choose(&msrs).unwrap();
+        assert!(
+            controls
+                .primary
+                .contains(PrimaryControls::CR8_LOAD_EXITING | PrimaryControls::CR8_STORE_EXITING)
+        );
+        assert!(!controls.secondary.contains(SecondaryControls::ENABLE_VPID));
+        assert!(!controls.entry.contains(EntryControls::LOAD_IA32_PAT));
+    }
+
+    #[test]
+    fn required_names_give_the_right_bits() {
+        for (list, _) in [
+            (&PIN[..], 0),
+            (&PRIMARY[..], 0),
+            (&CR8_EXITING[..], 0),
+            (&NMI_WINDOW[..], 0),
+            (&SECONDARY[..], 0),
+            (&EXIT[..], 0),
+            (&ENTRY[..], 0),
+        ] {
+            for (bits, name) in list {
+                let expected = std::format!("bit {})", 32 + bits.trailing_zeros());
+                assert!(name.ends_with(&expected), "{name}");
+            }
+        }
+    }
+}

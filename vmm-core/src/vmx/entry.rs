@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Into the guest and back.
+
+use core::arch::asm;
+
+use super::{
+    decode::{self, EventField, ExitInformation, ExitReasonField, event_kind, reason},
+    entry_check, entry_failure,
+    field::Field,
+    switch::{self, Outcome},
+    vcpu::VmxVcpu,
+};
+use crate::{Exit, backend::EntryGate, cpu_interrupts, state::Exception};
+
+/// Bits of a debug exception's exit qualification that DR6 has in the same place: B0 to B3,
+/// BD and BS (Intel SDM vol. 3, table 27-1).
+const DEBUG_CAUSES: u64 = 0x600F;
+const BREAKPOINTS_HIT: u64 = 0xF;
+/// DR7.GD: accesses to debug registers trap.
+const GENERAL_DETECT: u64 = 1 << 13;
+
+impl VmxVcpu {
+    /// Enters the guest if the gate opens, and returns its exit.
+    pub(super) fn enter(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        self.flush_if_wanted();
+        self.vmcs.write_back();
+        cpu_interrupts::disable();
+        if !gate.opens() {
+            cpu_interrupts::enable();
+            self.interrupted = self.injected.take();
+            self.vmcs.write(Field::EntryEvent, 0);
+            return Exit::NotEntered;
+        }
+        let resume = self.vmcs.is_launched();
+        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU: its VMCS is current
+        // or there is none, its host fields were filled here, and it is launched if it says
+        // so. The controls are those of `set_controls`, the guest state was checked by those
+        // who set it, and the nested tables map the VM's own memory only.
+        let outcome = unsafe { switch::enter(&mut self.context, resume) };
+        self.accesses_at_entry = self.vmcs.accesses() + self.context.accesses;
+        self.injected = None;
+        self.shadow_ended = false;
+        match outcome {
+            Outcome::Exited => self.take_exit(),
+            Outcome::Refused => {
+                cpu_interrupts::enable();
+                self.vmcs.entry_failed();
+                let error = self.vmcs.read(Field::InstructionError);
+                Exit::EntryFailure(entry_failure::instruction_error(error))
+            }
+            Outcome::NoVmcs => {
+                cpu_interrupts::enable();
+                Exit::EntryFailure("the CPU did not accept the VMCS")
+            }
+        }
+    }
+
+    /// The exit as the neutral layer sees it, after the backend's own part. Called with
+    /// interrupts disabled; a physical interrupt that caused the exit is taken here.
+    fn take_exit(&mut self) -> Exit {
+        self.vmcs.guest_exited();
+        let field = ExitReasonField::from_bits(self.vmcs.read(Field::ExitReason) as u32);
+        self.basic_reason = field.basic();
+        if field.basic() == reason::EXCEPTION_OR_NMI && self.event().kind() == event_kind::NMI {
+            // The exit has blocked NMIs on this CPU until an IRET, which the host's handler
+            // ends with.
+            // SAFETY: the host has a handler for NMIs; to it this is one.
+            unsafe { asm!("int 2") }
+        }
+        cpu_interrupts::enable();
+        self.exit_of(field)
+    }
+
+    fn exit_of(&mut self, field: ExitReasonField) -> Exit {
+        if field.entry_failure() {
+            self.vmcs.entry_failed();
+            return Exit::EntryFailure(self.entry_failure());
+        }
+        if decode::may_interrupt_delivery(self.basic_reason) {
+            let event = EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32);
+            let error_code =
+                if event.has_error_code() { self.vmcs.read(Field::VectoringErrorCode) } else { 0 };
+            self.interrupted =
+                decode::interrupted_event(event, error_code as u32, self.context.cr2);
+            self.correct_nmi_blocking();
+        }
+        match decode::exit(self.basic_reason, self) {
+            exit @ Exit::Exception(Exception { vector, .. })
+                if vector == Exception::DEBUG.vector =>
+            {
+                self.note_debug_exception();
+                exit
+            }
+            exit => exit,
+        }
+    }
+
+    /// An intercepted #DB leaves the debug registers to the VMM (Intel SDM vol. 3, 27.1).
+    fn note_debug_exception(&mut self) {
+        use crate::backend::VcpuBackend;
+
+        if self.event().kind() == event_kind::PRIVILEGED_SOFTWARE_EXCEPTION
+            && let Some(next) = self.next_rip()
+        {
+            // INT1 is a trap: its handler returns behind it.
+            self.set_rip(next);
+        }
+        let causes = self.qualification() & DEBUG_CAUSES;
+        let (dr6, dr7) = self.debug_status_control();
+        self.set_debug_status_control(dr6 & !BREAKPOINTS_HIT | causes, dr7 & !GENERAL_DETECT);
+    }
+
+    /// Which check the guest's state failed.
+    fn entry_failure(&self) -> &'static str {
+        match self.basic_reason {
+            reason::INVALID_GUEST_STATE => entry_failure::guest_state_qualification(
+                self.qualification(),
+            )
+            .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.shared.capabilities)),
+            reason::MSR_LOADING => "loading of MSRs (SDM vol. 3, 26.4)",
+            reason::MACHINE_CHECK_AT_ENTRY => "a machine check (SDM vol. 3, 26.9)",
+            _ => "a reason that the manual does not list",
+        }
+    }
+
+    /// Drops the guest's cached translations on this CPU. Without a VPID, every entry does.
+    fn flush_if_wanted(&mut self) {
+        if core::mem::take(&mut self.flush_wanted)
+            && let Some(vpid) = &self.vpid
+        {
+            // SAFETY: the vCPU is loaded, so the CPU is in VMX operation.
+            unsafe { vpid.invalidate(&self.shared.capabilities) };
+        }
+    }
+
+    /// Length of the instruction that exited.
+    pub(super) fn instruction_length(&self) -> u8 {
+        let known = match self.basic_reason {
+            reason::CPUID => self.lengths.get(self.vmcs.read(Field::GuestRip)),
+            _ => None,
+        };
+        known.unwrap_or_else(|| {
+            let length = self.vmcs.read(Field::InstructionLength) as u8;
+            if self.basic_reason == reason::CPUID {
+                self.lengths.note(self.vmcs.read(Field::GuestRip), length);
+            }
+            length
+        })
+    }
+}
+
+impl ExitInformation for VmxVcpu {
+    fn qualification(&self) -> u64 {
+        self.vmcs.read(Field::ExitQualification)
+    }
+
+    fn guest_physical_address(&self) -> u64 {
+        self.vmcs.read(Field::GuestPhysicalAddress)
+    }
+
+    fn event(&self) -> EventField {
+        EventField::from_bits(self.vmcs.read(Field::ExitEvent) as u32)
+    }
+
+    fn error_code(&self) -> u32 {
+        self.vmcs.read(Field::ExitErrorCode) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+
+    use host_iface::HostPhysAddr;
+    use host_mock::MockHost;
+
+    use super::*;
+    use crate::{
+        Event, Trapped,
+        backend::{VcpuBackend, VcpuSetup},
+        fpu::FpuSupport,
+        state::{Gpr, Vector, rflags},
+        vmx::{
+            Capabilities, capability::samples::TIGER_LAKE, cpu::Shared, instruction,
+            interruptibility::BLOCKED_BY_NMI, permission::PermissionMaps, vpid::VpidPool,
+        },
+    };
+
+    /// A vCPU whose VMCS is current, after its first entry.
+    fn entered() -> VmxVcpu {
+        let host = MockHost::leak(1);
+        let shared = Shared {
+            host,
+            capabilities: Capabilities::new(TIGER_LAKE).unwrap(),
+            fpu: FpuSupport::Fxsave,
+            maps: PermissionMaps::new(host).unwrap(),
+            vpids: Arc::new(VpidPool::new()),
+            cpus: [].into(),
+        };
+        let setup = VcpuSetup { nested_root: HostPhysAddr::new(0x1000), tsc_offset: 0 };
+        let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();
+        // SAFETY: in tests the VMX instructions work on ordinary memory.
+        assert!(unsafe { vcpu.vmcs.load() });
+        vcpu.vmcs.write_back();
+        vcpu
+    }
+
+    fn set_hardware(field: Field, value: u64) {
+        // SAFETY: as above.
+        unsafe { instruction::vmwrite(field.encoding(), value) };
+    }
+
+    fn exit(vcpu: &mut VmxVcpu, fields: &[(Field, u64)]) -> Exit {
+        for (field, value) in fields {
+            set_hardware(*field, *value);
+        }
+        vcpu.vmcs.guest_exited();
+        let field = ExitReasonField::from_bits(vcpu.vmcs.read(Field::ExitReason) as u32);
+        vcpu.basic_reason = field.basic();
+        vcpu.exit_of(field)
+    }
+
+    /// What the neutral layer asks of a backend from a CPUID exit to the next entry.
+    fn answer_cpuid(vcpu: &mut VmxVcpu) {
+        assert_eq!(vcpu.take_interrupted_event(), None);
+        vcpu.cr8();
+        vcpu.cr4();
+        for register in [Gpr::Rax, Gpr::Rbx, Gpr::Rcx, Gpr::Rdx] {
+            vcpu.set_gpr(register, 0);
+        }
+        let next = vcpu.next_rip().unwrap();
+        vcpu.set_rip(next);
+        assert_eq!(vcpu.rflags() & rflags::TF, 0);
+        vcpu.clear_interrupt_shadow();
+        vcpu.request_interrupt_window(false);
+        vcpu.intercept_cr8_writes(false);
+        vcpu.request_nmi_window(false);
+        vcpu.set_cr8(0);
+        vcpu.vmcs.write_back();
+    }
+
+    #[test]
+    fn a_cpuid_exit_costs_four_accesses() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::CPUID)),
+            (Field::InstructionLength, 2),
+            (Field::GuestRip, 0x10_0000),
+            (Field::GuestRflags, rflags::FIXED),
+        ];
+        let mut costs = alloc::vec::Vec::new();
+        for _ in 0..3 {
+            let before = vcpu.vmcs.accesses();
+            assert_eq!(exit(&mut vcpu, &fields), Exit::Cpuid);
+            answer_cpuid(&mut vcpu);
+            assert_eq!(vcpu.rip(), 0x10_0002);
+            costs.push(vcpu.vmcs.accesses() - before);
+        }
+        assert_eq!(costs, [5, 4, 4], "the first tells the length of the instruction");
+    }
+
+    #[test]
+    fn an_nmi_whose_delivery_was_cut_short_blocks_no_other() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::EPT_VIOLATION)),
+            (Field::VectoringEvent, 0x8000_0202),
+            (Field::Interruptibility, BLOCKED_BY_NMI),
+        ];
+        exit(&mut vcpu, &fields);
+        assert_eq!(vcpu.take_interrupted_event(), Some(Event::Nmi));
+        assert!(!vcpu.interruptibility().nmi_blocked);
+    }
+
+    #[test]
+    fn an_iret_that_is_repeated_unblocks_no_nmis() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::EPT_VIOLATION)),
+            (Field::ExitQualification, 1 << 12 | 1),
+            (Field::VectoringEvent, 0),
+            (Field::Interruptibility, 0),
+        ];
+        exit(&mut vcpu, &fields);
+        assert!(vcpu.interruptibility().nmi_blocked);
+    }
+
+    #[test]
+    fn an_event_ends_the_shadow_that_it_is_delivered_in() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::VMXON)),
+            (Field::Interruptibility, 1),
+            (Field::GuestRflags, rflags::FIXED | rflags::IF),
+        ];
+        let refused = Exit::Instruction(Trapped::Virtualization);
+        assert_eq!(exit(&mut vcpu, &fields), refused);
+        assert!(vcpu.interruptibility().in_shadow);
+        vcpu.inject(Event::Interrupt(Vector(0x30)));
+        vcpu.vmcs.write_back();
+        // SAFETY: as above.
+        let state = unsafe { instruction::vmread(Field::Interruptibility.encoding()) };
+        assert_eq!(state, Some(0));
+    }
+
+    #[test]
+    fn a_refused_entry_names_the_check() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE)),
+            (Field::ExitQualification, 0),
+            (Field::GuestRflags, 0),
+            (Field::CsRights, 0x9B),
+            (Field::SsRights, 0x93),
+            (Field::DsRights, 0x93),
+            (Field::EsRights, 0x93),
+            (Field::FsRights, 0x93),
+            (Field::GsRights, 0x93),
+            (Field::TrRights, 0x8B),
+            (Field::LdtrRights, 0x82),
+        ];
+        let Exit::EntryFailure(why) = exit(&mut vcpu, &fields) else { panic!("no entry") };
+        assert!(why.contains("RFLAGS"), "{why}");
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The Intel VT-x backend (Intel SDM vol. 3, chapters 23 to 33).
+
+mod capability;
+mod controls;
+mod cpu;
+mod debug_status;
+mod decode;
+mod entry;
+mod entry_check;
+mod entry_failure;
+mod ept;
+mod field;
+mod host_state;
+mod instruction;
+mod interruptibility;
+mod length;
+mod permission;
+mod segment;
+mod switch;
+mod switched_msrs;
+mod vcpu;
+mod vmcs;
+mod vpid;
+
+pub use capability::{Capabilities, CapabilityMsrs};
+pub use cpu::Vmx;
+pub use ept::EptEntries;
+pub use vcpu::VmxVcpu;

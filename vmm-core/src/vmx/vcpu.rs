@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One vCPU on VMX: its control structure, and its way into the guest and back.
+
+use alloc::sync::Arc;
+
+use host_iface::{HostError, PageRequest};
+use x86::{
+    msr::{
+        IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, IA32_TSC_AUX, rdmsr,
+        wrmsr,
+    },
+    vmx::vmcs::control::{EntryControls, PrimaryControls},
+};
+
+use super::{
+    cpu::Shared,
+    debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
+    decode, ept,
+    field::{Field, SegmentFields},
+    host_state::HostDescriptors,
+    interruptibility::{BLOCKED_BY_NMI, SHADOW},
+    length::LengthMemo,
+    segment,
+    switch::SwitchContext,
+    switched_msrs::SwitchedMsrs,
+    vmcs::Vmcs,
+    vpid::Vpid,
+};
+use crate::{
+    Event, Exit,
+    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    debug::BreakpointAddresses,
+    fpu::FpuState,
+    memory::OwnedPages,
+    msr::PAT_RESET,
+    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+};
+
+/// Hardware state of one vCPU.
+pub struct VmxVcpu {
+    pub(super) shared: Arc<Shared>,
+    pub(super) vmcs: Vmcs,
+    /// Keeps the page with the guest's task priority, if the CPU shadows it.
+    virtual_apic: Option<OwnedPages>,
+    pub(super) vpid: Option<Vpid>,
+    pub(super) context: SwitchContext,
+    fpu: FpuState,
+    breakpoints: BreakpointAddresses,
+    debug_status: DebugStatus,
+    switched: SwitchedMsrs,
+    tsc_aux: u32,
+    host_tsc_aux: u64,
+    cr8: u8,
+    /// While the vCPU is loaded.
+    host: Option<HostDescriptors>,
+    pub(super) flush_wanted: bool,
+    pub(super) shadow_ended: bool,
+    pub(super) injected: Option<Event>,
+    pub(super) interrupted: Option<Event>,
+    pub(super) basic_reason: u16,
+    pub(super) lengths: LengthMemo,
+    pub(super) accesses_at_entry: u64,
+}
+
+/// Offset of the task priority in the virtual-APIC page.
+const TASK_PRIORITY: usize = 0x80;
+
+const DEBUG_VECTOR: u32 = 1;
+const ALIGNMENT_VECTOR: u32 = 17;
+const MACHINE_CHECK_VECTOR: u32 = 18;
+
+impl VmxVcpu {
+    pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
+        let (host, capabilities) = (shared.host, &shared.capabilities);
+        let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
+        let revision = capabilities.msrs.basic.revision();
+        let has_vpid = capabilities.fields() & Field::Vpid.bit() != 0;
+        let mut vcpu = Self {
+            vmcs: Vmcs::new(host, revision, capabilities.fields())?,
+            virtual_apic: capabilities.has_tpr_shadow().then(page).transpose()?,
+            vpid: if has_vpid { shared.vpids.take() } else { None },
+            context: SwitchContext::default(),
+            fpu: FpuState::new(host, shared.fpu)?,
+            breakpoints: BreakpointAddresses::default(),
+            debug_status: DebugStatus::new(),
+            switched: SwitchedMsrs::default(),
+            tsc_aux: 0,
+            host_tsc_aux: 0,
+            cr8: 0,
+            host: None,
+            flush_wanted: false,
+            shadow_ended: false,
+            injected: None,
+            interrupted: None,
+            basic_reason: 0,
+            lengths: LengthMemo::default(),
+            accesses_at_entry: 0,
+            shared,
+        };
+        vcpu.set_controls(setup);
+        vcpu.set_reset_state();
+        Ok(vcpu)
+    }
+
+    /// What exits, and what an entry loads. Left to the guest is only what cannot reach beyond
+    /// it: its own paging, descriptor tables, debug registers and the MSRs that are switched.
+    fn set_controls(&mut self, setup: VcpuSetup) {
+        use x86::vmx::vmcs::control::SecondaryControls;
+
+        let controls = self.shared.capabilities.controls;
+        let mut secondary = controls.secondary;
+        if self.vpid.is_none() {
+            secondary -= SecondaryControls::ENABLE_VPID;
+        }
+        let [io_low, io_high] = self.shared.maps.io_addresses();
+        let virtual_apic = self.virtual_apic.as_ref().map_or(0, |p| p.address().as_u64());
+        // A guest could keep the CPU in endless delivery of #DB or #AC.
+        let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
+        for (field, value) in [
+            (Field::PinControls, u64::from(controls.pin.bits())),
+            (Field::PrimaryControls, u64::from(controls.primary.bits())),
+            (Field::SecondaryControls, u64::from(secondary.bits())),
+            (Field::ExitControls, u64::from(controls.exit.bits())),
+            (Field::EntryControls, u64::from(controls.entry.bits())),
+            (Field::ExceptionBitmap, exceptions),
+            (Field::IoBitmapA, io_low.as_u64()),
+            (Field::IoBitmapB, io_high.as_u64()),
+            (Field::MsrBitmap, self.shared.maps.msr_address().as_u64()),
+            (Field::VirtualApic, virtual_apic),
+            (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
+            (Field::EptPointer, ept::pointer(setup.nested_root)),
+            (Field::TscOffset, setup.tsc_offset),
+            (Field::LinkPointer, u64::MAX),
+            // The guest sees what it wrote; what it may write is checked first.
+            (Field::Cr0Mask, u64::MAX),
+            (Field::Cr4Mask, u64::MAX),
+        ] {
+            self.vmcs.write(field, value);
+        }
+    }
+
+    fn set_reset_state(&mut self) {
+        self.vmcs.write(Field::GuestPat, PAT_RESET);
+        self.vmcs.write(Field::GuestRflags, rflags::FIXED);
+        self.set_debug_status_control(DR6_RESET, DR7_RESET);
+        self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.host.is_some()
+    }
+
+    fn load_tsc_aux(&mut self) {
+        if self.shared.capabilities.has_tsc_aux() {
+            // SAFETY: the MSR exists with RDTSCP. What the host had in it comes back in `put`.
+            unsafe {
+                self.host_tsc_aux = rdmsr(IA32_TSC_AUX);
+                wrmsr(IA32_TSC_AUX, self.tsc_aux.into());
+            }
+        }
+    }
+
+    fn put_tsc_aux(&mut self) {
+        if self.shared.capabilities.has_tsc_aux() {
+            // SAFETY: the MSR exists, and the value was in it when the vCPU came.
+            unsafe { wrmsr(IA32_TSC_AUX, self.host_tsc_aux) }
+        }
+    }
+
+    /// Sets or clears bits of the primary controls.
+    fn control(&mut self, bits: PrimaryControls, wanted: bool) {
+        let old = self.vmcs.read(Field::PrimaryControls);
+        let bits = u64::from(bits.bits());
+        let new = if wanted { old | bits } else { old & !bits };
+        self.vmcs.write(Field::PrimaryControls, new);
+    }
+
+    /// True if the guest executes 64-bit code.
+    fn is_64_bit_code(&self) -> bool {
+        let rights = segment::from_rights(self.vmcs.read(Field::CsRights));
+        self.vmcs.read(Field::GuestEfer) & efer::LMA != 0 && rights.long()
+    }
+}
+
+impl VcpuBackend for VmxVcpu {
+    const KEEPS_PAGE_DIRECTORY_POINTERS: bool = true;
+
+    fn load(&mut self) -> bool {
+        // SAFETY: the CPU is in VMX operation, and the vCPU, which is borrowed exclusively, is
+        // loaded nowhere.
+        if !self.shared.is_prepared() || !unsafe { self.vmcs.load() } {
+            return false;
+        }
+        self.host = Some(HostDescriptors::capture(&mut self.vmcs));
+        // Another CPU, or other tables at the same address, may have been here.
+        self.context.host_rsp = 0;
+        self.flush_wanted = true;
+        let pointer = self.vmcs.read(Field::EptPointer);
+        // SAFETY: the CPU is in VMX operation.
+        unsafe { ept::invalidate(&self.shared.capabilities, pointer) };
+        self.fpu.load();
+        self.breakpoints.load();
+        self.debug_status.load();
+        self.switched.load();
+        self.load_tsc_aux();
+        true
+    }
+
+    fn put(&mut self) {
+        self.put_tsc_aux();
+        self.switched.put();
+        self.fpu.put();
+        self.debug_status.put();
+        self.breakpoints.put();
+        self.vmcs.put();
+        if let Some(host) = self.host.take() {
+            host.restore();
+        }
+    }
+
+    fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        self.enter(gate)
+    }
+
+    fn gpr(&self, register: Gpr) -> u64 {
+        match register {
+            Gpr::Rsp => self.vmcs.read(Field::GuestRsp),
+            other => self.context.registers[other as usize],
+        }
+    }
+
+    fn set_gpr(&mut self, register: Gpr, value: u64) {
+        match register {
+            Gpr::Rsp => self.vmcs.write(Field::GuestRsp, value),
+            other => self.context.registers[other as usize] = value,
+        }
+    }
+
+    fn rip(&self) -> u64 {
+        self.vmcs.read(Field::GuestRip)
+    }
+
+    fn set_rip(&mut self, value: u64) {
+        self.vmcs.write(Field::GuestRip, value);
+    }
+
+    fn rflags(&self) -> u64 {
+        self.vmcs.read(Field::GuestRflags)
+    }
+
+    fn set_rflags(&mut self, value: u64) {
+        self.vmcs.write(Field::GuestRflags, value | rflags::FIXED);
+        if value & rflags::IF == 0 {
+            // No entry is possible with interrupts off in the shadow of an STI.
+            self.end_shadow();
+        }
+    }
+
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        let fields = SegmentFields::of(register);
+        Segment {
+            selector: self.vmcs.read(fields.selector) as u16,
+            limit: self.vmcs.read(fields.limit) as u32,
+            base: self.vmcs.read(fields.base),
+            attributes: segment::from_rights(self.vmcs.read(fields.rights)),
+        }
+    }
+
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        let fields = SegmentFields::of(register);
+        self.vmcs.write(fields.selector, segment.selector.into());
+        self.vmcs.write(fields.limit, segment.limit.into());
+        self.vmcs.write(fields.base, segment.base);
+        self.vmcs.write(fields.rights, segment::to_rights(segment.attributes));
+    }
+
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
+        let table = |base, limit| DescriptorTable {
+            base: self.vmcs.read(base),
+            limit: self.vmcs.read(limit) as u16,
+        };
+        (table(Field::GdtrBase, Field::GdtrLimit), table(Field::IdtrBase, Field::IdtrLimit))
+    }
+
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable) {
+        self.vmcs.write(Field::GdtrBase, gdtr.base);
+        self.vmcs.write(Field::GdtrLimit, gdtr.limit.into());
+        self.vmcs.write(Field::IdtrBase, idtr.base);
+        self.vmcs.write(Field::IdtrLimit, idtr.limit.into());
+    }
+
+    fn control_registers(&self) -> ControlRegisters {
+        ControlRegisters {
+            cr0: self.vmcs.read(Field::Cr0Shadow),
+            cr2: self.context.cr2,
+            cr3: self.vmcs.read(Field::GuestCr3),
+            cr4: self.vmcs.read(Field::Cr4Shadow),
+            efer: self.vmcs.read(Field::GuestEfer),
+        }
+    }
+
+    fn set_control_registers(&mut self, value: ControlRegisters) {
+        let capabilities = &self.shared.capabilities;
+        let (real_cr0, real_cr4) =
+            (capabilities.real_cr0(value.cr0), capabilities.real_cr4(value.cr4));
+        let long_mode = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
+        let entry = self.vmcs.read(Field::EntryControls) & !long_mode;
+        let is_long = value.efer & efer::LMA != 0;
+        for (field, value) in [
+            (Field::GuestCr0, real_cr0),
+            (Field::Cr0Shadow, value.cr0 | cr0::ET),
+            (Field::GuestCr4, real_cr4),
+            (Field::Cr4Shadow, value.cr4),
+            (Field::GuestCr3, value.cr3),
+            (Field::GuestEfer, value.efer),
+            (Field::EntryControls, if is_long { entry | long_mode } else { entry }),
+        ] {
+            self.vmcs.write(field, value);
+        }
+        self.context.cr2 = value.cr2;
+        self.flush_wanted = true;
+    }
+
+    fn set_page_directory_pointers(&mut self, entries: [u64; 4]) {
+        let fields = [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
+        for (field, entry) in fields.into_iter().zip(entries) {
+            self.vmcs.write(field, entry);
+        }
+    }
+
+    fn cr4(&self) -> u64 {
+        self.vmcs.read(Field::Cr4Shadow)
+    }
+
+    fn cpl(&self) -> u8 {
+        segment::from_rights(self.vmcs.read(Field::SsRights)).dpl()
+    }
+
+    fn debug_status_control(&self) -> (u64, u64) {
+        (self.debug_status.get(), self.vmcs.read(Field::GuestDr7))
+    }
+
+    fn set_debug_status_control(&mut self, dr6: u64, dr7: u64) {
+        self.debug_status.set(dr6);
+        self.vmcs.write(Field::GuestDr7, dr7);
+    }
+
+    fn msr(&self, msr: HardwareMsr) -> u64 {
+        match msr {
+            HardwareMsr::Star => self.switched.get(IA32_STAR),
+            HardwareMsr::Lstar => self.switched.get(IA32_LSTAR),
+            HardwareMsr::Cstar => self.switched.get(IA32_CSTAR),
+            HardwareMsr::Sfmask => self.switched.get(IA32_FMASK),
+            HardwareMsr::KernelGsBase => self.switched.get(IA32_KERNEL_GSBASE),
+            HardwareMsr::SysenterCs => self.vmcs.read(Field::SysenterCs),
+            HardwareMsr::SysenterEsp => self.vmcs.read(Field::SysenterEsp),
+            HardwareMsr::SysenterEip => self.vmcs.read(Field::SysenterEip),
+            HardwareMsr::Pat => self.vmcs.read(Field::GuestPat),
+            HardwareMsr::DebugCtl => self.vmcs.read(Field::GuestDebugCtl),
+        }
+    }
+
+    fn set_msr(&mut self, msr: HardwareMsr, value: u64) {
+        match msr {
+            HardwareMsr::Star => self.switched.set(IA32_STAR, value),
+            HardwareMsr::Lstar => self.switched.set(IA32_LSTAR, value),
+            HardwareMsr::Cstar => self.switched.set(IA32_CSTAR, value),
+            HardwareMsr::Sfmask => self.switched.set(IA32_FMASK, value),
+            HardwareMsr::KernelGsBase => self.switched.set(IA32_KERNEL_GSBASE, value),
+            HardwareMsr::SysenterCs => self.vmcs.write(Field::SysenterCs, value),
+            HardwareMsr::SysenterEsp => self.vmcs.write(Field::SysenterEsp, value),
+            HardwareMsr::SysenterEip => self.vmcs.write(Field::SysenterEip, value),
+            HardwareMsr::Pat => self.vmcs.write(Field::GuestPat, value),
+            HardwareMsr::DebugCtl => self.vmcs.write(Field::GuestDebugCtl, value),
+        }
+    }
+
+    fn xcr0(&self) -> u64 {
+        self.fpu.xcr0()
+    }
+
+    fn set_xcr0(&mut self, value: u64) {
+        self.fpu.set_xcr0(value);
+    }
+
+    fn tsc_aux(&self) -> u32 {
+        self.tsc_aux
+    }
+
+    fn set_tsc_aux(&mut self, value: u32) {
+        self.tsc_aux = value;
+        if self.is_loaded() && self.shared.capabilities.has_tsc_aux() {
+            // SAFETY: the MSR exists with RDTSCP.
+            unsafe { wrmsr(IA32_TSC_AUX, value.into()) }
+        }
+    }
+
+    fn tsc_offset(&self) -> u64 {
+        self.vmcs.read(Field::TscOffset)
+    }
+
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.vmcs.write(Field::TscOffset, offset);
+    }
+
+    fn cr8(&self) -> u8 {
+        match &self.virtual_apic {
+            // SAFETY: the byte is in our page, which the CPU writes only while the guest runs.
+            Some(page) => unsafe { page.as_ptr().add(TASK_PRIORITY).read_volatile() >> 4 },
+            None => self.cr8,
+        }
+    }
+
+    fn set_cr8(&mut self, priority: u8) {
+        self.cr8 = priority & 0xF;
+        if let Some(page) = &self.virtual_apic {
+            // SAFETY: as for reading, and `self` is borrowed exclusively.
+            unsafe { page.as_ptr().add(TASK_PRIORITY).write_volatile(self.cr8 << 4) }
+        }
+    }
+
+    fn interruptibility(&self) -> Interruptibility {
+        let state = self.vmcs.read(Field::Interruptibility);
+        Interruptibility {
+            interrupts_enabled: self.rflags() & rflags::IF != 0,
+            in_shadow: state & SHADOW != 0 && !self.shadow_ended,
+            nmi_blocked: state & BLOCKED_BY_NMI != 0,
+        }
+    }
+
+    fn clear_interrupt_shadow(&mut self) {
+        self.shadow_ended = true;
+    }
+
+    fn inject(&mut self, event: Event) {
+        self.injected = Some(event);
+        // Delivery ends an interrupt shadow. The CPU refuses some events inside one.
+        self.end_shadow();
+        let injection = decode::injection(event);
+        self.vmcs.write(Field::EntryEvent, injection.field.into());
+        if let Some(code) = injection.error_code {
+            self.vmcs.write(Field::EntryErrorCode, code.into());
+        }
+        if let Some(length) = injection.instruction_length {
+            self.vmcs.write(Field::EntryInstructionLength, length.into());
+        }
+        if let Event::Exception(exception) = event
+            && let Some(address) = exception.fault_address
+        {
+            self.context.cr2 = address;
+        }
+    }
+
+    fn take_interrupted_event(&mut self) -> Option<Event> {
+        self.interrupted.take()
+    }
+
+    fn end_nmi_blocking(&mut self) {
+        self.set_nmi_blocking(false);
+    }
+
+    fn request_interrupt_window(&mut self, wanted: bool) {
+        self.control(PrimaryControls::INTERRUPT_WINDOW_EXITING, wanted);
+    }
+
+    fn request_nmi_window(&mut self, wanted: bool) {
+        self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
+    }
+
+    fn intercept_cr8_writes(&mut self, wanted: bool) {
+        // Without a shadow all writes exit, always.
+        if self.virtual_apic.is_some() {
+            self.control(PrimaryControls::CR8_LOAD_EXITING, wanted);
+        }
+    }
+
+    fn next_rip(&self) -> Option<u64> {
+        let rip = self.rip();
+        let next = rip.wrapping_add(self.instruction_length().into());
+        // Outside 64-bit code RIP has 32 bits. What lies beyond them is 64-bit code.
+        let wraps = next >> 32 != 0 && rip >> 32 == 0 && !self.is_64_bit_code();
+        Some(if wraps { next & 0xFFFF_FFFF } else { next })
+    }
+
+    fn instruction_bytes(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn control_bytes(&self) -> usize {
+        let virtual_apic = self.virtual_apic.as_ref().map_or(0, OwnedPages::bytes);
+        self.vmcs.bytes() + virtual_apic + self.fpu.bytes()
+    }
+
+    fn control_accesses(&self) -> u64 {
+        self.accesses_at_entry
+    }
+
+    fn flush_tlb(&mut self) {
+        self.flush_wanted = true;
+    }
+}
