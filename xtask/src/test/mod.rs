@@ -75,6 +75,10 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(regress::test_rows(paths, quick));
     if !quick {
         rows.push(iso_row::row());
+        // Once, before rows that run at once would do it together.
+        setup::ensure_bochs()?;
+        setup::ensure_iso_tools()?;
+        image::kernel(paths, "linux-image-amd64")?;
     }
     // Rows that need it fail by themselves if it cannot be built.
     if let Err(error) = cargo_build::cokernel(paths) {
