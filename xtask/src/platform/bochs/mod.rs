@@ -2,7 +2,7 @@
 //! Bochs 2.7 as Debian builds it.
 //!
 //! Debian's Bochs has its debugger built in and draws its screen on a terminal, so it is run on
-//! pseudo-terminals by a process of its own, [`drive`], which looks like QEMU from outside: the
+//! pseudo-terminals by a process of its own, [`mod@drive`], which looks like QEMU from outside: the
 //! first serial port is on its standard streams, the co-kernel's exit code is its status.
 
 pub mod config;
