@@ -249,6 +249,17 @@ impl VmBuilder {
         Ok(self.mmio.claim(start, bytes, device)?)
     }
 
+    /// Takes the device at `port` off all of its ports there, which then read as nothing again.
+    /// False if there is none.
+    pub fn release_ports(&mut self, port: u16) -> bool {
+        self.ports.release(port)
+    }
+
+    /// Takes away the device that answers at `address`. False if there is none.
+    pub fn release_mmio(&mut self, address: GuestPhysAddr) -> bool {
+        self.mmio.release(address)
+    }
+
     /// The hooks on MSRs, CPUID and hypercalls.
     pub fn hooks(&mut self) -> &mut Hooks {
         &mut self.hooks

@@ -107,6 +107,18 @@ fn devices_cannot_have_each_others_ranges() {
 }
 
 #[test]
+fn a_released_range_can_be_claimed_again() {
+    let mut builder = VmBuilder::new(MockHost::leak(1), SMALL).unwrap();
+    let at = GuestPhysAddr::new(0xFEC0_0000);
+    for _ in 0..2 {
+        builder.claim_ports(0x40..=0x43, Arc::new(Device("pit"))).unwrap();
+        builder.claim_mmio(at, 0x1000, Arc::new(Device("ioapic"))).unwrap();
+        assert!(builder.release_ports(0x42) && builder.release_mmio(at));
+    }
+    assert!(!builder.release_ports(0x42) && !builder.release_mmio(at));
+}
+
+#[test]
 fn devices_cannot_lie_in_memory() {
     let host = MockHost::leak(1);
     let mut builder = VmBuilder::new(host, SMALL).unwrap();
