@@ -52,6 +52,7 @@ pub mod statistics;
 pub mod svm;
 mod sync;
 mod time;
+mod trap_map;
 pub mod vcpu;
 pub mod vm;
 pub mod vmx;

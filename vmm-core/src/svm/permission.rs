@@ -2,10 +2,10 @@
 //! I/O and MSR permission maps: everything traps unless it is let through here
 //! (AMD APM vol. 2, 15.10.1 and 15.11).
 
-use host_iface::{Host, HostError, HostPhysAddr, PageRequest};
+use host_iface::{Host, HostError, HostPhysAddr};
 use x86::msr;
 
-use crate::memory::OwnedPages;
+use crate::trap_map::TrapMap;
 
 const IO_MAP_PAGES: u64 = 3;
 const MSR_MAP_PAGES: u64 = 2;
@@ -26,8 +26,8 @@ const GUEST_OWNED: [u32; 10] = [
 
 /// Permission maps; as no VM is let through to anything of its own, all VMs share them.
 pub struct PermissionMaps {
-    io: OwnedPages,
-    msr: OwnedPages,
+    io: TrapMap,
+    msr: TrapMap,
 }
 
 /// Bit positions of an MSR in the map: its read bit; the write bit follows.
@@ -47,11 +47,8 @@ impl PermissionMaps {
     /// # Errors
     /// What the host answers when memory runs out.
     pub fn new(host: &'static dyn Host) -> Result<Self, HostError> {
-        let io = OwnedPages::allocate(host, PageRequest::contiguous(IO_MAP_PAGES))?;
-        let msr = OwnedPages::allocate(host, PageRequest::contiguous(MSR_MAP_PAGES))?;
-        io.fill(0xFF);
-        msr.fill(0xFF);
-        let mut maps = Self { io, msr };
+        let io = TrapMap::new(host, IO_MAP_PAGES)?;
+        let mut maps = Self { io, msr: TrapMap::new(host, MSR_MAP_PAGES)? };
         for owned in GUEST_OWNED {
             maps.pass_through(owned);
         }
@@ -61,12 +58,8 @@ impl PermissionMaps {
     /// Clears both intercepts of `msr`.
     fn pass_through(&mut self, msr: u32) {
         let Some(bit) = bit_of(msr) else { return };
-        // SAFETY: `bit_of` stays below the 0x1800 bytes in use of the two-page map, which we
-        // own, and no guest runs with a map that is still being built.
-        unsafe {
-            let byte = self.msr.as_ptr().add(bit / 8);
-            byte.write(byte.read() & !(0b11 << (bit % 8)));
-        }
+        self.msr.let_through(bit);
+        self.msr.let_through(bit + 1);
     }
 
     /// Physical address of the I/O permission map.
@@ -86,20 +79,13 @@ mod tests {
 
     use super::*;
 
-    fn byte(pages: &OwnedPages, offset: usize) -> u8 {
-        assert!(offset < pages.bytes());
-        // SAFETY: inside the pages, which nobody else uses.
-        unsafe { pages.as_ptr().add(offset).read() }
-    }
-
     #[test]
     fn everything_traps_but_what_the_hardware_switches() {
         let maps = PermissionMaps::new(MockHost::leak(1)).unwrap();
-        assert!((0..maps.io.bytes()).all(|i| byte(&maps.io, i) == 0xFF));
-        let open: u32 = (0..maps.msr.bytes()).map(|i| byte(&maps.msr, i).count_zeros()).sum();
-        assert_eq!(open as usize, 2 * GUEST_OWNED.len());
+        assert_eq!(maps.io.open(), 0);
+        assert_eq!(maps.msr.open(), 2 * GUEST_OWNED.len());
         let lstar = bit_of(msr::IA32_LSTAR).unwrap();
         assert_eq!(lstar / 8, 0x800 + 0x82 / 4);
-        assert_eq!(byte(&maps.msr, lstar / 8) >> (lstar % 8) & 3, 0);
+        assert!(!maps.msr.traps(lstar) && !maps.msr.traps(lstar + 1));
     }
 }
