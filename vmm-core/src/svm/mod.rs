@@ -5,9 +5,12 @@ mod asid;
 mod capability;
 mod cpu;
 mod decode;
+mod intercepts;
 mod nmi;
 mod permission;
+mod step;
 mod switch;
+mod tlb;
 mod vcpu;
 mod vmcb;
 
