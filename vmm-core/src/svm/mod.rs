@@ -5,6 +5,9 @@ mod asid;
 mod capability;
 mod cpu;
 mod decode;
+mod entry_check;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod intercepts;
 mod nmi;
 mod permission;

@@ -9,7 +9,7 @@ use super::{
     asid::Asid,
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
-    decode,
+    decode, entry_check,
     nmi::NmiBlocking,
     permission::PermissionMaps,
     step::Step,
@@ -115,13 +115,15 @@ impl SvmVcpu {
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        if ExitCode::is_invalid(code) {
+            let failed = entry_check::first_failure(self.vmcb());
+            self.distrust_tlb();
+            return Exit::EntryFailure(failed);
+        }
         self.injected = None;
         self.interrupted = decode::interrupted_event(info, cr2);
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
-        if ExitCode::is_invalid(code) {
-            self.distrust_tlb();
-        }
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
         let step = self.end_step(trapped);
@@ -482,5 +484,10 @@ impl VcpuBackend for SvmVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }
