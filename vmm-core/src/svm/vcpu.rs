@@ -9,7 +9,8 @@ use super::{
     asid::Asid,
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
-    decode, entry_check,
+    decode,
+    entry_check::{self, EntryState},
     nmi::NmiBlocking,
     permission::PermissionMaps,
     step::Step,
@@ -110,13 +111,13 @@ impl SvmVcpu {
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self) -> Exit {
+    fn take_exit(&mut self, entered: &EntryState) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
         if ExitCode::is_invalid(code) {
-            let failed = entry_check::first_failure(self.vmcb());
+            let failed = entry_check::first_failure(entered);
             self.distrust_tlb();
             return Exit::EntryFailure(failed);
         }
@@ -210,12 +211,13 @@ impl VcpuBackend for SvmVcpu {
             // Taken only in the guest, after the event is delivered there.
             self.host.kick(cpu);
         }
+        let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
         // memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(&entered)
     }
 
     fn gpr(&self, register: Gpr) -> u64 {

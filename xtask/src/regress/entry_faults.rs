@@ -75,8 +75,27 @@ pub const VMX: &[EntryFault] = &[
     fault("msr-loading", "loading of MSRs"),
 ];
 
-/// One for each consistency check of VMRUN (AMD APM volume 2, 15.5.1).
-pub const SVM: &[EntryFault] = &[
+/// The consistency checks of VMRUN (AMD APM volume 2, 15.5.1) that Bochs 2.7 makes. It does not
+/// look at reserved bits of CR3, and long mode without CR0.PE ends it in a panic of its own.
+pub const SVM_ON_BOCHS: &[EntryFault] = &[
+    fault("svme", "EFER.SVME is clear"),
+    fault("caching", "CR0.NW without CR0.CD"),
+    fault("cr0", "CR0 has a bit above 31"),
+    fault("cr4", "CR4 has a reserved bit"),
+    fault("dr6", "DR6"),
+    fault("dr7", "DR7"),
+    fault("efer", "EFER has a reserved bit"),
+    fault("paging-extensions", "without CR4.PAE"),
+    fault("code-segment", "CS.L and CS.D"),
+    fault("vmrun-intercept", "VMRUN is not intercepted"),
+    fault("msr-map", "a permission map"),
+    fault("io-map", "a permission map"),
+    fault("event", "the event to inject"),
+    fault("asid", "the ASID is zero"),
+];
+
+/// Those that QEMU 7.2 makes.
+pub const SVM_ON_TCG: &[EntryFault] = &[
     fault("svme", "EFER.SVME is clear"),
     fault("caching", "CR0.NW without CR0.CD"),
     fault("cr0", "CR0 has a bit above 31"),
@@ -94,9 +113,6 @@ pub const SVM: &[EntryFault] = &[
     fault("event", "the event to inject"),
     fault("asid", "the ASID is zero"),
 ];
-
-/// The same on QEMU 7.2.
-pub const SVM_ON_TCG: &[EntryFault] = SVM;
 
 /// Runs a VM for each fault, and sound ones among them, in one start of the co-kernel.
 ///

@@ -94,9 +94,9 @@ pub const STRIO: Guest = bare_metal("strio");
 /// Entry faults on VMX.
 pub const VMX_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX) };
-/// Entry faults on SVM.
-pub const SVM_ENTRY_FAULTS: Guest =
-    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM) };
+/// Entry faults on SVM as Bochs 2.7 emulates it.
+pub const BOCHS_SVM_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_BOCHS) };
 /// Entry faults on SVM as QEMU 7.2 emulates it.
 pub const TCG_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_TCG) };

@@ -57,7 +57,7 @@ const BOCHS_AMD: &[Guest] = &[
     guest::NMI,
     guest::TIMERS,
     guest::DENIED,
-    guest::SVM_ENTRY_FAULTS,
+    guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
 
 /// On Intel models of Bochs.
@@ -102,7 +102,11 @@ pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_LINUX),
     qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
-    bochs("ryzen", BOCHS_AMD, &[guest::HELLO, guest::NMI, guest::TIMERS, guest::SVM_ENTRY_FAULTS]),
+    bochs(
+        "ryzen",
+        BOCHS_AMD,
+        &[guest::HELLO, guest::NMI, guest::TIMERS, guest::BOCHS_SVM_ENTRY_FAULTS],
+    ),
     bochs("zambezi", BOCHS_AMD, &[]),
     bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
     bochs(
