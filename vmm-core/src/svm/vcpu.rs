@@ -25,6 +25,7 @@ use crate::{
     cpu_interrupts,
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
+    host_registers,
     memory::OwnedPages,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
 };
@@ -36,8 +37,17 @@ const MACHINE_CHECK_VECTOR: u32 = 18;
 /// PAT after reset (AMD APM vol. 2, 7.8.1).
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
+/// Bits of DR6 that name the cause of a #DB (AMD APM vol. 2, 13.1.1.3).
+const DR6_CAUSES: u64 = 0xE00F;
+
 /// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
 const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+/// DR6.BD: an access to a debug register was detected.
+const DR6_DEBUG_ACCESS: u64 = 1 << 13;
+
+/// DR7.GD: accesses to debug registers are detected (AMD APM vol. 2, 13.1.1.4).
+const DR7_GENERAL_DETECT: u64 = 1 << 13;
 
 /// One instruction is executed with the trap flag set, to get control back behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +76,8 @@ pub struct SvmVcpu {
     flush_wanted: bool,
     nmi: NmiBlocking,
     step: Option<Step>,
+    /// CR2 of the CPU is not what the control block says.
+    cr2_differs: bool,
     /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
     shadow_at: Option<u64>,
     /// The entry is only to deliver an event: another waits behind it.
@@ -105,6 +117,7 @@ impl SvmVcpu {
             flush_wanted: false,
             nmi: NmiBlocking::Unblocked,
             step: None,
+            cr2_differs: false,
             shadow_at: None,
             exit_at_once: false,
             injected: None,
@@ -230,6 +243,9 @@ impl SvmVcpu {
         }
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
+        if trapped {
+            self.complete_debug_registers();
+        }
         let step = self.end_step(trapped);
         if code == ExitCode::IRET {
             self.nmi = self.nmi.iret_begins(rip);
@@ -297,6 +313,30 @@ impl SvmVcpu {
         }
     }
 
+    /// Completes the debug registers of an intercepted #DB as its delivery would have: GD is
+    /// clear behind it (AMD APM vol. 2, 13.1.1.4), and DR6 names the cause. Bochs 2.7 leaves both
+    /// to the delivery that does not happen, and what can be told from elsewhere is put right.
+    fn complete_debug_registers(&mut self) {
+        let save = &mut self.vmcb_mut().save;
+        if save.dr6 & DR6_CAUSES == 0 {
+            if save.rflags & rflags::TF != 0 {
+                save.dr6 |= DR6_SINGLE_STEP;
+            } else if save.dr7 & DR7_GENERAL_DETECT != 0 {
+                save.dr6 |= DR6_DEBUG_ACCESS;
+            }
+        }
+        save.dr7 &= !DR7_GENERAL_DETECT;
+    }
+
+    /// VMRUN loads CR2, but not on Bochs 2.7. Other than by page faults of the guest it
+    /// changes seldom enough to be loaded everywhere.
+    fn load_cr2(&mut self) {
+        if core::mem::take(&mut self.cr2_differs) {
+            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
+            unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
+        }
+    }
+
     fn load_tsc_aux(&self, value: u64) {
         if self.capabilities.tsc_aux {
             // SAFETY: the MSR exists with RDTSCP, and the host has its own value back before
@@ -334,6 +374,7 @@ impl VcpuBackend for SvmVcpu {
         };
         self.context.host_vmcb = prepared.host_vmcb.address().as_u64();
         self.cpu = Some(cpu);
+        self.cr2_differs = true;
         self.fpu.load();
         self.breakpoints.load();
         if self.capabilities.tsc_aux {
@@ -372,6 +413,7 @@ impl VcpuBackend for SvmVcpu {
             // Taken only in the guest, after the event is delivered there.
             self.host.kick(cpu);
         }
+        self.load_cr2();
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
@@ -458,11 +500,13 @@ impl VcpuBackend for SvmVcpu {
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
         let save = &mut self.vmcb_mut().save;
+        let cr2_changes = save.cr2 != value.cr2;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
         save.cr3 = value.cr3;
         save.cr4 = value.cr4;
         save.efer = value.efer | efer::SVME;
+        self.cr2_differs |= cr2_changes;
         self.flush_wanted = true;
     }
 
@@ -574,6 +618,7 @@ impl VcpuBackend for SvmVcpu {
             Event::Exception(exception) => {
                 if let Some(address) = exception.fault_address {
                     self.vmcb_mut().save.cr2 = address;
+                    self.cr2_differs = true;
                 }
             }
             Event::Interrupt(_) | Event::SoftwareInterrupt { .. } => {}
