@@ -4,10 +4,14 @@
 mod asid;
 mod capability;
 mod cpu;
+mod debug;
 mod decode;
+mod intercepts;
 mod nmi;
 mod permission;
+mod step;
 mod switch;
+mod tlb;
 mod vcpu;
 mod vmcb;
 

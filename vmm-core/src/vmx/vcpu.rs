@@ -5,10 +5,7 @@ use alloc::sync::Arc;
 
 use host_iface::{HostError, PageRequest};
 use x86::{
-    msr::{
-        IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, IA32_TSC_AUX, rdmsr,
-        wrmsr,
-    },
+    msr::{IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR},
     vmx::vmcs::control::{EntryControls, PrimaryControls},
 };
 
@@ -34,6 +31,7 @@ use crate::{
     memory::OwnedPages,
     msr::PAT_RESET,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    tsc_aux::TscAux,
 };
 
 /// Hardware state of one vCPU.
@@ -48,8 +46,7 @@ pub struct VmxVcpu {
     breakpoints: BreakpointAddresses,
     debug_status: DebugStatus,
     switched: SwitchedMsrs,
-    tsc_aux: u32,
-    host_tsc_aux: u64,
+    tsc_aux: TscAux,
     cr8: u8,
     /// While the vCPU is loaded.
     host: Option<HostDescriptors>,
@@ -84,8 +81,7 @@ impl VmxVcpu {
             breakpoints: BreakpointAddresses::default(),
             debug_status: DebugStatus::new(),
             switched: SwitchedMsrs::default(),
-            tsc_aux: 0,
-            host_tsc_aux: 0,
+            tsc_aux: TscAux::new(capabilities.has_tsc_aux()),
             cr8: 0,
             host: None,
             flush_wanted: false,
@@ -146,27 +142,6 @@ impl VmxVcpu {
         self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
     }
 
-    fn is_loaded(&self) -> bool {
-        self.host.is_some()
-    }
-
-    fn load_tsc_aux(&mut self) {
-        if self.shared.capabilities.has_tsc_aux() {
-            // SAFETY: the MSR exists with RDTSCP. What the host had in it comes back in `put`.
-            unsafe {
-                self.host_tsc_aux = rdmsr(IA32_TSC_AUX);
-                wrmsr(IA32_TSC_AUX, self.tsc_aux.into());
-            }
-        }
-    }
-
-    fn put_tsc_aux(&mut self) {
-        if self.shared.capabilities.has_tsc_aux() {
-            // SAFETY: the MSR exists, and the value was in it when the vCPU came.
-            unsafe { wrmsr(IA32_TSC_AUX, self.host_tsc_aux) }
-        }
-    }
-
     /// Sets or clears bits of the primary controls.
     fn control(&mut self, bits: PrimaryControls, wanted: bool) {
         let old = self.vmcs.read(Field::PrimaryControls);
@@ -202,12 +177,12 @@ impl VcpuBackend for VmxVcpu {
         self.breakpoints.load();
         self.debug_status.load();
         self.switched.load();
-        self.load_tsc_aux();
+        self.tsc_aux.load();
         true
     }
 
     fn put(&mut self) {
-        self.put_tsc_aux();
+        self.tsc_aux.put();
         self.switched.put();
         self.fpu.put();
         self.debug_status.put();
@@ -384,15 +359,11 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn tsc_aux(&self) -> u32 {
-        self.tsc_aux
+        self.tsc_aux.get()
     }
 
     fn set_tsc_aux(&mut self, value: u32) {
-        self.tsc_aux = value;
-        if self.is_loaded() && self.shared.capabilities.has_tsc_aux() {
-            // SAFETY: the MSR exists with RDTSCP.
-            unsafe { wrmsr(IA32_TSC_AUX, value.into()) }
-        }
+        self.tsc_aux.set(value);
     }
 
     fn tsc_offset(&self) -> u64 {
