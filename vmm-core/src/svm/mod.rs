@@ -4,6 +4,7 @@
 mod asid;
 mod capability;
 mod cpu;
+mod debug;
 mod decode;
 mod entry_check;
 #[cfg(feature = "fault-injection")]

@@ -23,6 +23,7 @@ use crate::{
     cpu_interrupts,
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
+    host_registers,
     memory::OwnedPages,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
     tsc_aux::TscAux,
@@ -49,6 +50,8 @@ pub struct SvmVcpu {
     pub(super) flush_wanted: bool,
     pub(super) nmi: NmiBlocking,
     pub(super) step: Option<Step>,
+    /// CR2 of the CPU is not what the control block says.
+    cr2_differs: bool,
     /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
     shadow_at: Option<u64>,
     /// The entry is only to deliver an event: another waits behind it.
@@ -87,6 +90,7 @@ impl SvmVcpu {
             flush_wanted: false,
             nmi: NmiBlocking::Unblocked,
             step: None,
+            cr2_differs: false,
             shadow_at: None,
             exit_at_once: false,
             injected: None,
@@ -127,6 +131,9 @@ impl SvmVcpu {
         control.event_injection = EventInfo::new();
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
+        if trapped {
+            self.complete_debug_registers();
+        }
         let step = self.end_step(trapped);
         if code == ExitCode::IRET {
             self.nmi = self.nmi.iret_begins(rip);
@@ -145,6 +152,15 @@ impl SvmVcpu {
     fn restore_lost_shadow(&mut self, rip: u64) {
         if self.shadow_at.take() == Some(rip) {
             self.vmcb_mut().control.interrupt_shadow |= 1;
+        }
+    }
+
+    /// VMRUN loads CR2, but not on Bochs 2.7. Other than by page faults of the guest it
+    /// changes seldom enough to be loaded everywhere.
+    fn load_cr2(&mut self) {
+        if core::mem::take(&mut self.cr2_differs) {
+            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
+            unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
         }
     }
 
@@ -177,6 +193,7 @@ impl VcpuBackend for SvmVcpu {
         };
         self.context.host_vmcb = prepared.host_vmcb.address().as_u64();
         self.cpu = Some(cpu);
+        self.cr2_differs = true;
         self.fpu.load();
         self.breakpoints.load();
         self.tsc_aux.load();
@@ -211,6 +228,7 @@ impl VcpuBackend for SvmVcpu {
             // Taken only in the guest, after the event is delivered there.
             self.host.kick(cpu);
         }
+        self.load_cr2();
         let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
@@ -298,11 +316,13 @@ impl VcpuBackend for SvmVcpu {
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
         let save = &mut self.vmcb_mut().save;
+        let cr2_changes = save.cr2 != value.cr2;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
         save.cr3 = value.cr3;
         save.cr4 = value.cr4;
         save.efer = value.efer | efer::SVME;
+        self.cr2_differs |= cr2_changes;
         self.flush_wanted = true;
     }
 
@@ -411,6 +431,7 @@ impl VcpuBackend for SvmVcpu {
             Event::Exception(exception) => {
                 if let Some(address) = exception.fault_address {
                     self.vmcb_mut().save.cr2 = address;
+                    self.cr2_differs = true;
                 }
             }
             Event::Interrupt(_) | Event::SoftwareInterrupt { .. } => {}
