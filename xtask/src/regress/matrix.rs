@@ -36,6 +36,7 @@ const QEMU_ALL: &[Guest] = &[
     guest::ACPI,
     guest::CONSOLE,
     guest::COUNTER,
+    guest::CPUID_LOOP,
     guest::DENIED,
     guest::EXCEPTIONS,
     guest::HELLO,
@@ -71,6 +72,7 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::NMI,
     guest::STRIO,
     guest::ACPI,
+    guest::CPUID_LOOP,
 ];
 
 /// On the Intel model that tests run on.
@@ -84,6 +86,7 @@ const BOCHS_INTEL_ALL: &[Guest] = &[
     guest::NMI,
     guest::STRIO,
     guest::ACPI,
+    guest::CPUID_LOOP,
     guest::TIMERS,
     guest::DENIED,
     guest::VMX_ENTRY_FAULTS,
@@ -119,6 +122,7 @@ pub const CPUS: &[Cpu] = &[
             guest::MODES,
             guest::MSR_CPUID,
             guest::NMI,
+            guest::CPUID_LOOP,
             guest::VMX_ENTRY_FAULTS,
         ],
     ),

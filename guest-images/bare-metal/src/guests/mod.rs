@@ -4,6 +4,7 @@
 pub mod acpi;
 pub mod console;
 pub mod counter;
+pub mod cpuid_loop;
 pub mod denied;
 pub mod exceptions;
 
