@@ -291,4 +291,9 @@ pub trait VcpuBackend: Send {
     }
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);
+    /// Spoils the control block in the way that `fault` names, so that the next entry fails.
+    /// False if the backend knows no such way.
+    #[cfg(feature = "fault-injection")]
+    #[must_use]
+    fn spoil_entry(&mut self, fault: &str) -> bool;
 }

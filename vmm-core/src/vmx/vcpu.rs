@@ -469,4 +469,9 @@ impl VcpuBackend for VmxVcpu {
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
     }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
+    }
 }
