@@ -105,6 +105,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             let features = PagingFeatures {
                 physical_address_bits: width,
                 gigabyte_pages: (switches >> 5) & 1 == 1,
+                table_global_reserved: false,
             };
             let alignment_check = (switches >> 6) & 1 == 1;
             let address =
@@ -116,7 +117,12 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             }
             Scenario {
                 mode,
-                space: AddressSpace { control, alignment_check, features },
+                space: AddressSpace {
+                    control,
+                    alignment_check,
+                    features,
+                    page_directory_pointers: None,
+                },
                 address,
                 access,
                 memory_of: vec![a, b, c, d],
@@ -156,7 +162,11 @@ proptest! {
     }
 }
 
-const FEATURES: PagingFeatures = PagingFeatures { physical_address_bits: 48, gigabyte_pages: true };
+const FEATURES: PagingFeatures = PagingFeatures {
+    physical_address_bits: 48,
+    gigabyte_pages: true,
+    table_global_reserved: false,
+};
 const WRITE_ACCESS: Access = Access { kind: AccessKind::Write, privilege: Privilege::Supervisor };
 
 fn long(extra_cr4: u64) -> AddressSpace {
@@ -167,7 +177,12 @@ fn long(extra_cr4: u64) -> AddressSpace {
         efer: efer::LMA | efer::LME,
         ..ControlRegisters::default()
     };
-    AddressSpace { control, alignment_check: false, features: FEATURES }
+    AddressSpace {
+        control,
+        alignment_check: false,
+        features: FEATURES,
+        page_directory_pointers: None,
+    }
 }
 
 fn one_page() -> Sparse {
