@@ -74,7 +74,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    pub(super) const ALL: Self = Self { write: true, user: true, execute: true };
+    pub(in crate::paging) const ALL: Self = Self { write: true, user: true, execute: true };
 }
 
 /// Bits of the error code of #PF (AMD APM vol. 2, 8.4.2).
@@ -108,7 +108,7 @@ impl Mode {
 }
 
 impl AddressSpace {
-    pub(super) fn mode(&self) -> Result<Mode, TranslateError> {
+    pub(in crate::paging) fn mode(&self) -> Result<Mode, TranslateError> {
         let control = &self.control;
         if control.cr0 & cr0::PG == 0 {
             return Ok(Mode::Unpaged);
@@ -122,12 +122,12 @@ impl AddressSpace {
         Ok(if control.cr4 & cr4::PAE != 0 { Mode::Pae } else { Mode::Legacy32 })
     }
 
-    pub(super) fn no_execute_enabled(&self) -> bool {
+    pub(in crate::paging) fn no_execute_enabled(&self) -> bool {
         self.control.efer & efer::NXE != 0 && self.control.cr4 & cr4::PAE != 0
     }
 
     /// Bits of an address field that lie above the physical address width.
-    pub(super) fn beyond_physical(&self) -> u64 {
+    pub(in crate::paging) fn beyond_physical(&self) -> u64 {
         let width = u32::from(self.features.physical_address_bits.clamp(32, 52));
         ADDRESS & !((1 << width) - 1)
     }
