@@ -227,6 +227,11 @@ pub trait VcpuBackend: Send {
     /// The entries that PAE paging takes from the table at CR3 when control registers are
     /// loaded (Intel SDM vol. 3, 4.4.1), for hardware that keeps them.
     fn set_page_directory_pointers(&mut self, _: [u64; 4]) {}
+    /// Those entries while the guest uses PAE paging; `None` where the hardware reads them from
+    /// memory on each walk.
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        None
+    }
     /// CR4 as the guest sees it, at no cost.
     fn cr4(&self) -> u64;
     /// Current privilege level.

@@ -27,6 +27,7 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
+    cpuid::Vendor,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -80,6 +81,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         let paging = PagingFeatures {
             physical_address_bits: core.cpuid.physical_address_bits(),
             gigabyte_pages: core.cpuid.has_gigabyte_pages(),
+            table_global_reserved: core.cpuid.model().vendor == Vendor::Amd,
         };
         let mut vcpu = Self {
             link: core.links[index as usize].clone(),
