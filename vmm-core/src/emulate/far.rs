@@ -170,8 +170,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let descriptor = self.descriptor(selector)?;
         let attributes = descriptor.attributes();
-        if !attributes.code_or_data() && transfer == Transfer::JumpOrCall {
-            // A gate or a task: not needed by code that comes out of real mode.
+        // Gates and tasks, available TSSs among them (Intel SDM vol. 3, table 3-2).
+        const INDIRECT: [u8; 5] = [1, 4, 5, 9, 12];
+        let is_indirect = !attributes.code_or_data() && INDIRECT.contains(&attributes.kind());
+        if is_indirect && transfer == Transfer::JumpOrCall {
             return Err(Stop::Unsupported);
         }
         let level = selector.level();
