@@ -9,10 +9,11 @@ use vmm_core::{
     EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::Backend,
     boot::{self, BootImages},
-    vm::{Vm, VmBuilder, VmConfig},
+    paging::shadow::ShadowConfig,
+    vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform};
-use wire::{Bundle, Paging, VmDescription};
+use wire::{Bundle, Paging, ShadowSettings, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -52,15 +53,13 @@ impl<B: Backend> GuestVm<B> {
         description: &VmDescription,
     ) -> Result<Self, String> {
         let heap_before = memory::heap_bytes();
-        if description.paging == Paging::Shadow {
-            return Err("shadow paging is not available; use nested paging".into());
-        }
         let config = VmConfig {
             memory_bytes: description.memory_mib.saturating_mul(MIB),
             vcpus: description.vcpus,
         };
         let text = |error: &dyn core::fmt::Display| error.to_string();
         let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
+        builder.set_paging(choice(description), shadow_config(description));
         let console = TimedConsole::new(description);
         let pc = PcConfig {
             console: Some(console.clone()),
@@ -95,6 +94,27 @@ impl<B: Backend> GuestVm<B> {
             control_bytes,
         })
     }
+
+    /// How guest-physical addresses are translated.
+    pub fn paging(&self) -> Paging {
+        match self.vm.shadow_statistics() {
+            Some(_) => Paging::Shadow,
+            None => Paging::Nested,
+        }
+    }
+}
+
+fn choice(description: &VmDescription) -> PagingChoice {
+    match description.paging {
+        None => PagingChoice::Automatic,
+        Some(Paging::Nested) => PagingChoice::Nested,
+        Some(Paging::Shadow) => PagingChoice::Shadow,
+    }
+}
+
+fn shadow_config(description: &VmDescription) -> ShadowConfig {
+    let ShadowSettings { budget_bytes, cache } = description.shadow;
+    ShadowConfig { budget_bytes, cache }
 }
 
 fn limit_time(builder: &mut VmBuilder, description: &VmDescription) -> Result<(), String> {

@@ -7,6 +7,7 @@ mod cpu;
 mod decode;
 mod nmi;
 mod permission;
+mod shadow;
 mod switch;
 mod vcpu;
 mod vmcb;

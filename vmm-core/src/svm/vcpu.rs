@@ -3,7 +3,7 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
-use host_iface::{CpuId, Host, HostError, PageRequest};
+use host_iface::{CpuId, Host, HostError, HostPhysAddr, PageRequest};
 use x86::msr::{IA32_TSC_AUX, rdmsr, wrmsr};
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     decode,
     nmi::NmiBlocking,
     permission::PermissionMaps,
+    shadow::{self, ShadowedRegisters},
     switch::{GuestRegisters, SwitchContext, enter_guest},
     vmcb::{
         EventInfo, ExitCode, Intercepts1, Intercepts2, Intercepts3, InterruptControl, Vmcb,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     Event, Exit,
-    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    backend::{EntryGate, HardwareMsr, Interruptibility, Translation, VcpuBackend, VcpuSetup},
     cpu_interrupts,
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
@@ -64,6 +65,8 @@ pub struct SvmVcpu {
     asid: Asid,
     asid_cpu: Option<CpuId>,
     flush_wanted: bool,
+    /// The guest's control registers, with shadow paging.
+    shadowed: Option<ShadowedRegisters>,
     nmi: NmiBlocking,
     step: Option<Step>,
     /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
@@ -103,6 +106,7 @@ impl SvmVcpu {
             asid: Asid::default(),
             asid_cpu: None,
             flush_wanted: false,
+            shadowed: None,
             nmi: NmiBlocking::Unblocked,
             step: None,
             shadow_at: None,
@@ -177,14 +181,21 @@ impl SvmVcpu {
         vmcb.control.msr_permission_map = maps.msr_address().as_u64();
         vmcb.control.tsc_offset = setup.tsc_offset;
         vmcb.control.interrupt_control = InterruptControl::new().with_masking(true);
-        vmcb.control.nested_enable = 1;
-        vmcb.control.nested_cr3 = setup.nested_root.as_u64();
+        if let Translation::Nested(root) = setup.translation {
+            vmcb.control.nested_enable = 1;
+            vmcb.control.nested_cr3 = root.as_u64();
+        }
         vmcb.save.efer = efer::SVME;
         vmcb.save.pat = PAT_RESET;
         vmcb.save.cr0 = cr0::ET;
         vmcb.save.rflags = rflags::FIXED;
         vmcb.save.dr6 = 0xFFFF_0FF0;
         vmcb.save.dr7 = 0x400;
+        if setup.translation == Translation::Shadow {
+            shadow::intercept(&mut vmcb.control);
+            self.shadowed = Some(ShadowedRegisters::new());
+            self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
+        }
     }
 
     /// Makes sure of an identifier that is good on this CPU, and of a flush if one is due. The
@@ -239,8 +250,17 @@ impl SvmVcpu {
         }
         match step {
             Some(step) if trapped => self.finish_step(step),
-            _ => decode::exit(&self.vmcb().control),
+            _ => match decode::exit(&self.vmcb().control) {
+                Exit::InvalidatePage { .. } => Exit::InvalidatePage { address: self.operand() },
+                exit => exit,
+            },
         }
+    }
+
+    /// Linear address of INVLPG's operand, which a CPU with decode assists tells.
+    fn operand(&self) -> Option<u64> {
+        let told = self.capabilities.has(SvmFeatures::DECODE_ASSISTS);
+        told.then_some(self.vmcb().control.exit_info1)
     }
 
     /// The CPU refused the entry, and with it maybe the flush that came with it.
@@ -374,8 +394,8 @@ impl VcpuBackend for SvmVcpu {
         }
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
-        // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
-        // memory only.
+        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
+        // that the guest cannot replace, map the VM's own memory only.
         unsafe { enter_guest(&mut self.context) }
         self.take_exit()
     }
@@ -447,6 +467,9 @@ impl VcpuBackend for SvmVcpu {
 
     fn control_registers(&self) -> ControlRegisters {
         let save = &self.vmcb().save;
+        if let Some(shadowed) = &self.shadowed {
+            return shadowed.view(save.cr2);
+        }
         ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
@@ -457,6 +480,12 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
+        if let Some(mut shadowed) = self.shadowed {
+            let Vmcb { control, save } = self.vmcb_mut();
+            shadowed.set(value, save, control);
+            self.shadowed = Some(shadowed);
+            return;
+        }
         let save = &mut self.vmcb_mut().save;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
@@ -466,8 +495,15 @@ impl VcpuBackend for SvmVcpu {
         self.flush_wanted = true;
     }
 
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        if let Some(mut shadowed) = self.shadowed {
+            self.flush_wanted |= shadowed.set_root(root, &mut self.vmcb_mut().save);
+            self.shadowed = Some(shadowed);
+        }
+    }
+
     fn cr4(&self) -> u64 {
-        self.vmcb().save.cr4
+        self.shadowed.as_ref().map_or(self.vmcb().save.cr4, ShadowedRegisters::cr4)
     }
 
     fn cpl(&self) -> u8 {
@@ -635,7 +671,8 @@ impl VcpuBackend for SvmVcpu {
     fn instruction_bytes(&self) -> Option<&[u8]> {
         let control = &self.vmcb().control;
         // Other exits leave the bytes of an earlier instruction there.
-        let filled = control.exit_code == ExitCode::NESTED_PAGE_FAULT;
+        let filled = [ExitCode::NESTED_PAGE_FAULT, ExitCode::PAGE_FAULT];
+        let filled = filled.contains(&control.exit_code);
         if !filled || !self.capabilities.has(SvmFeatures::DECODE_ASSISTS) {
             return None;
         }

@@ -12,6 +12,7 @@ mod instruction;
 mod memory;
 mod msr;
 mod port;
+mod shadow;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -34,6 +35,7 @@ use crate::{
 
 use activity::Activity;
 use events::PendingEvents;
+use shadow::ShadowState;
 
 /// What a vCPU is made of.
 pub(crate) struct VcpuParts<V> {
@@ -62,6 +64,7 @@ pub struct Vcpu<V: VcpuBackend> {
     last_exit: Option<ExitReason>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
+    shadow: ShadowState,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -88,6 +91,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             statistics: VcpuStatistics::default(),
             last_exit: None,
             accesses: 0,
+            shadow: ShadowState::default(),
             core,
             index,
         };
@@ -139,6 +143,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.set_rflags(state.rflags);
         self.hardware.set_descriptor_tables(state.gdtr, state.idtr);
         self.hardware.set_control_registers(state.control);
+        self.shadow.root_is_old = true;
     }
 
     /// Runs the vCPU on the calling CPU until its VM ends. The backend was prepared there by
@@ -219,10 +224,19 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
+        self.renew_shadow_root();
         self.link.going_inside(self.core.host.current_cpu());
+        if let Some(shadow) = self.core.shadow()
+            && shadow.enter(self.index)
+        {
+            self.hardware.flush_tlb();
+        }
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed);
         let exit = self.hardware.run(&mut gate);
         let entered_at = gate.asked_at();
+        if let Some(shadow) = self.core.shadow() {
+            shadow.leave(self.index);
+        }
         self.link.back_outside();
         let Some(reason) = ExitReason::of(&exit) else {
             self.now = entered_at;

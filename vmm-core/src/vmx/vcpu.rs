@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 
-use host_iface::{HostError, PageRequest};
+use host_iface::{HostError, HostPhysAddr, PageRequest};
 use x86::{
     msr::{
         IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, IA32_TSC_AUX, rdmsr,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Event, Exit,
-    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    backend::{EntryGate, HardwareMsr, Interruptibility, Translation, VcpuBackend, VcpuSetup},
     debug::BreakpointAddresses,
     fpu::FpuState,
     memory::OwnedPages,
@@ -114,6 +114,10 @@ impl VmxVcpu {
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
         let virtual_apic = self.virtual_apic.as_ref().map_or(0, |p| p.address().as_u64());
+        let ept_pointer = match setup.translation {
+            Translation::Nested(root) => ept::pointer(root),
+            Translation::Shadow => 0,
+        };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
         for (field, value) in [
@@ -128,7 +132,7 @@ impl VmxVcpu {
             (Field::MsrBitmap, self.shared.maps.msr_address().as_u64()),
             (Field::VirtualApic, virtual_apic),
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
-            (Field::EptPointer, ept::pointer(setup.nested_root)),
+            (Field::EptPointer, ept_pointer),
             (Field::TscOffset, setup.tsc_offset),
             (Field::LinkPointer, u64::MAX),
             // The guest sees what it wrote; what it may write is checked first.
@@ -326,6 +330,11 @@ impl VcpuBackend for VmxVcpu {
         for (field, entry) in fields.into_iter().zip(entries) {
             self.vmcs.write(field, entry);
         }
+    }
+
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        self.vmcs.write(Field::GuestCr3, root.as_u64());
+        self.flush_wanted = true;
     }
 
     fn cr4(&self) -> u64 {

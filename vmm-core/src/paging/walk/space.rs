@@ -132,6 +132,11 @@ impl AddressSpace {
         code
     }
 
+    /// Error code of an access that a page's rights forbid.
+    pub(crate) fn protection_fault(&self, access: Access) -> u32 {
+        self.error_code(access, page_fault::PRESENT)
+    }
+
     /// Whether a page with `rights` may be accessed so (AMD APM vol. 2, 5.6).
     pub(super) fn permits(&self, rights: Rights, access: Access) -> bool {
         let control = &self.control;
