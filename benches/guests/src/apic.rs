@@ -28,9 +28,7 @@ impl Mode {
     pub fn read(self, offset: u32) -> u32 {
         match self {
             // SAFETY: the page is the APIC's and identity-mapped.
-            Self::Xapic => unsafe {
-                ptr::read_volatile((LAPIC + u64::from(offset)) as *const u32)
-            },
+            Self::Xapic => unsafe { ptr::read_volatile((LAPIC + u64::from(offset)) as *const u32) },
             Self::X2apic => cpu::rdmsr(MSR_X2APIC + (offset >> 4)) as u32,
         }
     }

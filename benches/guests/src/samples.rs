@@ -38,7 +38,12 @@ impl Bench {
     }
 
     /// Like [`operation`](Self::operation), with what `prepare` does before each round left out.
-    pub fn prepared(&self, name: &str, mut prepare: impl FnMut(usize), mut operation: impl FnMut()) {
+    pub fn prepared(
+        &self,
+        name: &str,
+        mut prepare: impl FnMut(usize),
+        mut operation: impl FnMut(),
+    ) {
         self.sample(name, |round| {
             prepare(round);
             ticks(&mut operation)
@@ -48,9 +53,8 @@ impl Bench {
     /// What `measure` gives for each round, which includes reading the counter twice.
     pub fn sample(&self, name: &str, measure: impl FnMut(usize) -> u64) {
         let sorted = self.gather(measure);
-        let at = |index: usize| {
-            sorted.get(index).copied().unwrap_or(0).saturating_sub(self.overhead)
-        };
+        let at =
+            |index: usize| sorted.get(index).copied().unwrap_or(0).saturating_sub(self.overhead);
         print_line(format_args!(
             "bench {name} rounds={ROUNDS} min={} median={} p99={} max={}",
             at(0),

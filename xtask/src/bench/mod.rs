@@ -2,7 +2,13 @@
 //! `cargo xtask bench`: measurements.
 
 mod boot;
+pub mod exits;
+mod figures;
+mod machine;
+mod peer;
+mod place;
 mod probe;
+mod results;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -19,6 +25,7 @@ pub struct BenchOptions {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Boot(boot::BootOptions),
+    Exits(exits::ExitsOptions),
 }
 
 /// Measures what was asked for and prints it.
@@ -27,6 +34,8 @@ enum What {
 /// When a measurement fails.
 pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
     match &options.what {
-        What::Boot(options) => boot::run(paths, options).map(|()| 0),
+        What::Boot(options) => boot::run(paths, options)?,
+        What::Exits(options) => exits::run(paths, options)?,
     }
+    Ok(0)
 }

@@ -3,9 +3,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use bare_metal::rt::apic::{self, EOI, ICR_ASSERT, ICR_SELF};
+use bare_metal::rt::apic::{self, EOI, ICR_ASSERT, ICR_LOW, ICR_SELF};
 use bare_metal::rt::cpu;
-use bare_metal::rt::trap::{self, Frame};
+use bare_metal::rt::trap;
 
 use crate::apic::{Mode, SELF_IPI};
 use crate::samples::{Bench, ticks};
@@ -33,13 +33,17 @@ pub fn end(bench: &Bench, name: &str, mode: Mode) {
 }
 
 /// A self-IPI from the write that sends it to the instruction after it: sent, taken and ended.
-pub fn own(bench: &Bench) {
-    fn end_it(_: &mut Frame) {
-        Mode::X2apic.write(EOI, 0);
-    }
-    trap::handle(VECTOR, Some(end_it));
+pub fn own(bench: &Bench, name: &str, mode: Mode) {
+    let handler: trap::Handler = match mode {
+        Mode::Xapic => |_| Mode::Xapic.write(EOI, 0),
+        Mode::X2apic => |_| Mode::X2apic.write(EOI, 0),
+    };
+    trap::handle(VECTOR, Some(handler));
     cpu::enable_interrupts();
-    bench.operation("x2apic-self-ipi", || Mode::X2apic.write(SELF_IPI, VECTOR as u32));
+    bench.operation(name, || match mode {
+        Mode::Xapic => mode.write(ICR_LOW, ICR_SELF | ICR_ASSERT | VECTOR as u32),
+        Mode::X2apic => mode.write(SELF_IPI, VECTOR as u32),
+    });
     cpu::disable_interrupts();
     trap::handle(VECTOR, None);
 }

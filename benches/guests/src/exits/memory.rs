@@ -25,10 +25,14 @@ pub fn run(bench: &Bench) {
 
 fn invalidate(bench: &Bench) {
     map(FAULTING, SCRATCH.address() | PRESENT | WRITABLE);
-    bench.prepared("invlpg", |_| touch(page(FAULTING)), || {
-        // SAFETY: the translation stays what it is.
-        unsafe { asm!("invlpg [{}]", in(reg) page(FAULTING), options(nostack)) };
-    });
+    bench.prepared(
+        "invlpg",
+        |_| touch(page(FAULTING)),
+        || {
+            // SAFETY: the translation stays what it is.
+            unsafe { asm!("invlpg [{}]", in(reg) page(FAULTING), options(nostack)) };
+        },
+    );
 }
 
 /// The fault, a handler that maps the page, and the access that then succeeds.

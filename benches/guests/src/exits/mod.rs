@@ -23,6 +23,7 @@ pub fn run() -> u32 {
     memory::run(&bench);
     devices::local_apic(&bench);
     interrupts::end(&bench, "xapic-eoi", Mode::Xapic);
+    interrupts::own(&bench, "xapic-self-ipi", Mode::Xapic);
     if cpu::cpuid(1, 0)[2] >> 21 & 1 == 0 {
         bench.skip("x2apic-*", "the CPU does not have it");
         timer::run(&bench, Mode::Xapic);
@@ -30,7 +31,7 @@ pub fn run() -> u32 {
     }
     apic::enable(true);
     interrupts::end(&bench, "x2apic-eoi", Mode::X2apic);
-    interrupts::own(&bench);
+    interrupts::own(&bench, "x2apic-self-ipi", Mode::X2apic);
     timer::run(&bench, Mode::X2apic);
     0
 }

@@ -19,9 +19,9 @@ const VECTOR: u64 = 0x62;
 /// Encoding of divide 1.
 const DIVIDE_BY_1: u32 = 0xB;
 /// Ticks of the time-stamp counter that the timer is armed for: more than arming it takes.
-const DELAY: u64 = 200_000;
+const DELAY: u64 = 50_000;
 /// Ticks over which the timer is compared with the time-stamp counter.
-const CALIBRATION: u64 = 20_000_000;
+const CALIBRATION: u64 = 5_000_000;
 
 static CAME: AtomicBool = AtomicBool::new(false);
 
