@@ -6,6 +6,7 @@ use core::fmt::Display;
 use bare_metal::rt::cell::Fixed;
 use bare_metal::rt::console::print_line;
 use bare_metal::rt::cpu::tsc;
+use bare_metal::rt::start_info::words;
 
 /// Rounds that are counted.
 const ROUNDS: usize = 1000;
@@ -52,6 +53,9 @@ impl Bench {
 
     /// What `measure` gives for each round, which includes reading the counter twice.
     pub fn sample(&self, name: &str, measure: impl FnMut(usize) -> u64) {
+        if !is_wanted(name) {
+            return;
+        }
         let sorted = self.gather(measure);
         let at =
             |index: usize| sorted.get(index).copied().unwrap_or(0).saturating_sub(self.overhead);
@@ -83,6 +87,11 @@ impl Bench {
         samples.sort_unstable();
         samples
     }
+}
+
+/// Whether the command line wants this row: all, unless it names one by the word `only=NAME`.
+fn is_wanted(name: &str) -> bool {
+    words().find_map(|word| word.strip_prefix("only=")).is_none_or(|only| only == name)
 }
 
 /// The time-stamp counter's advance over an operation.
