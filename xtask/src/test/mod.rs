@@ -6,7 +6,7 @@ pub mod bare_metal;
 mod exit_costs;
 mod invoke;
 mod iso_row;
-mod machine;
+pub mod machine;
 mod row;
 mod run_rows;
 mod runner;
