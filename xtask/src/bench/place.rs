@@ -146,6 +146,7 @@ pub fn vm(job: Job<'_>, paging: Paging) -> VmDescription {
         console: GuestConsole::Serial,
         exit_port: Some(wire::machine_exit::PORT),
         time_limit_ms: None,
+        entry_fault: None,
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Keeps the exit paths from growing: instruction counts against those stored in the repository.
 
-use anyhow::{Result, bail};
+use anyhow::bail;
 
 use super::row::{Row, Tally};
 use crate::bench::exits;
