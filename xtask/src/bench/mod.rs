@@ -5,6 +5,7 @@ mod boot;
 pub mod exits;
 mod figures;
 mod machine;
+mod memory;
 mod peer;
 mod place;
 mod probe;
@@ -26,6 +27,7 @@ pub struct BenchOptions {
 enum What {
     Boot(boot::BootOptions),
     Exits(exits::ExitsOptions),
+    Memory(memory::MemoryOptions),
 }
 
 /// Measures what was asked for and prints it.
@@ -36,6 +38,7 @@ pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
     match &options.what {
         What::Boot(options) => boot::run(paths, options)?,
         What::Exits(options) => exits::run(paths, options)?,
+        What::Memory(options) => memory::run(paths, *options)?,
     }
     Ok(0)
 }

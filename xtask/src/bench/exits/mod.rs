@@ -16,7 +16,7 @@ use super::results;
 use crate::paths::Paths;
 
 /// The guest.
-const GUEST: &str = "bench-exits";
+pub const GUEST: &str = "bench-exits";
 
 /// Memory of the guest: it touches some 4 MiB from 32 MiB on.
 const MEMORY_MIB: u64 = 64;
