@@ -21,6 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cokernel-glue", &["cokernel", "host-iface", "vmm-core", "vmm-devices", "wire"]),
     ("bare-metal", &[]),
     ("init-stamp", &[]),
+    ("bench-guests", &["bare-metal"]),
+    ("kvm-runner", &[]),
     ("xtask", &["wire"]),
 ];
 
