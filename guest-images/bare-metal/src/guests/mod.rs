@@ -6,13 +6,13 @@ pub mod console;
 pub mod counter;
 pub mod denied;
 pub mod exceptions;
-
 pub mod hello;
 pub mod hostile;
 pub mod mmio;
 pub mod modes;
 pub mod msr_cpuid;
 pub mod nmi;
+pub mod paging;
 pub mod smp;
 pub mod strio;
 pub mod timers;
