@@ -87,7 +87,8 @@ fn prepare() {
         for vector in 0..32 {
             idt.add(vector).write(switch::gate32(switch::mode_fault32 as *const () as usize, 0x8E));
         }
-        idt.add(TIMER as usize).write(switch::gate32(switch::mode_timer32 as *const () as usize, 0x8E));
+        idt.add(TIMER as usize)
+            .write(switch::gate32(switch::mode_timer32 as *const () as usize, 0x8E));
         idt.add(V86_END).write(switch::gate32(switch::mode_v86_done as *const () as usize, 0xEE));
         switch::set_idt(IDT32.address());
 

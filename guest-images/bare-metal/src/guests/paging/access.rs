@@ -5,7 +5,7 @@ use core::arch::global_asm;
 
 use vmm_core::GuestVirtAddr;
 use vmm_core::paging::walk::{
-    Access, AccessKind, AddressSpace, Privilege, TranslateError, page_fault, translate,
+    Access, AccessKind, AddressSpace, Privilege, TranslateError, Translation, translate,
 };
 use vmm_core::state::rflags;
 
@@ -110,7 +110,7 @@ fn code_segment(mode: Mode, privilege: Privilege) -> u16 {
     }
 }
 
-/// An address that the slots in use make up; the offset is that of the line's number.
+/// An address that the slots in use make up; the offset is that of a line's address.
 fn address(dice: &mut Dice, mode: Mode) -> u64 {
     let top = dice.pick(shape::top_slots(mode)).unwrap_or_default() as u64;
     let mut slot = || dice.pick(shape::slots(mode)).unwrap_or_default() as u64;
@@ -149,7 +149,8 @@ pub fn draw(
         } else if mode == Mode::Long {
             address ^= dice.bit(32, 47);
         }
-        let walk = |dry| translate(&tables::Model { dry }, space, GuestVirtAddr::new(address), access);
+        let walk =
+            |dry| translate(&tables::Model { dry }, space, GuestVirtAddr::new(address), access);
         if let Ok(page) = walk(true) {
             let place = tables::place(page.address.as_u64());
             if place == Place::Other || kind == AccessKind::Fetch && place != Place::Data {
@@ -159,7 +160,7 @@ pub fn draw(
         let expected = if mode == Mode::Pae && model.keeps_pointers && pointers_are_bad(model) {
             Expected::LoadFault
         } else {
-            expectation(model, kind, walk(false))
+            expectation(kind, walk(false))
         };
         let value = match expected {
             Expected::Done(value) => value.unwrap_or_default(),
@@ -178,21 +179,13 @@ pub fn draw(
     }
 }
 
-fn expectation(
-    model: &Model,
-    kind: AccessKind,
-    walked: Result<vmm_core::paging::walk::Translation, TranslateError>,
-) -> Expected {
+fn expectation(kind: AccessKind, walked: Result<Translation, TranslateError>) -> Expected {
     match walked {
         Ok(page) if kind == AccessKind::Fetch => {
             Expected::Done(Some((page.address.as_u64() >> 4) as u32))
         }
         Ok(page) => Expected::Done(tables::content(page.address.as_u64())),
-        Err(TranslateError::PageFault(code)) => {
-            let reserved = code & page_fault::RESERVED != 0;
-            let quirk = if reserved && model.tcg { page_fault::PRESENT } else { 0 };
-            Expected::PageFault(code & !quirk)
-        }
+        Err(TranslateError::PageFault(code)) => Expected::PageFault(code),
         Err(_) => Expected::NonCanonical,
     }
 }
@@ -201,8 +194,8 @@ fn expectation(
 fn pointers_are_bad(model: &Model) -> bool {
     let wide = u64::MAX << model.features.physical_address_bits.clamp(32, 52);
     (0..4).any(|index| {
-        let entry = u64::from(tables::model(index * 8))
-            | u64::from(tables::model(index * 8 + 4)) << 32;
+        let entry =
+            u64::from(tables::model(index * 8)) | u64::from(tables::model(index * 8 + 4)) << 32;
         entry & 1 == 1 && entry & (wide | 0x1E6) != 0
     })
 }

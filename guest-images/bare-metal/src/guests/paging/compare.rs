@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Prediction and CPU side by side.
 
-use vmm_core::paging::walk::AddressSpace;
+use vmm_core::paging::walk::{AddressSpace, page_fault};
+use vmm_core::state::cr4;
 
 use super::access::{Expected, LOAD_FAULT, STEPS, Step};
 use super::tables::{self, COUNT, MAX_WATCHED};
@@ -89,7 +90,7 @@ impl Outcomes {
             steps.iter().zip(expected).zip(tables).enumerate()
         {
             self.count(*expected);
-            let outcome = is_expected(step, *expected);
+            let outcome = is_expected(model, step, *expected);
             let marks = extra.explains(predicted, found, *expected);
             if outcome && marks.is_none() {
                 continue;
@@ -145,18 +146,15 @@ impl Outcomes {
 fn possible_codes(mode: Mode, model: &Model) -> u32 {
     const ABSENT: u32 = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6;
     const PROTECTED: u32 = 1 << 3 | 1 << 5 | 1 << 7;
-    let mut codes = ABSENT | PROTECTED;
-    let reserved = if model.tcg { 8 } else { 9 };
-    codes |= (1 << 0 | 1 << 2 | 1 << 4 | 1 << 6) << reserved;
-    if mode != Mode::Legacy {
-        codes |= 1 << 0x10 | 1 << 0x11 | 1 << 0x14 | 1 << 0x15;
-        codes |= 1 << (0x10 + reserved) | 1 << (0x14 + reserved);
-    }
-    codes
+    const RESERVED: u32 = 1 << 9 | 1 << 0xB | 1 << 0xD | 1 << 0xF;
+    const FETCH: u32 = 1 << 0x10 | 1 << 0x11 | 1 << 0x14 | 1 << 0x15 | 1 << 0x19 | 1 << 0x1D;
+    let smap = if model.cr4 & cr4::SMAP != 0 { 1 << 1 } else { 0 };
+    let reports_fetches = mode != Mode::Legacy || model.cr4 & cr4::SMEP != 0;
+    ABSENT | PROTECTED | RESERVED | smap | if reports_fetches { FETCH } else { 0 }
 }
 
 /// Whether the access ended as predicted.
-fn is_expected(step: &Step, expected: Expected) -> bool {
+fn is_expected(model: &Model, step: &Step, expected: Expected) -> bool {
     let at_instruction = step.trapped_at == step.instruction;
     match expected {
         Expected::Done(value) => {
@@ -165,14 +163,14 @@ fn is_expected(step: &Step, expected: Expected) -> bool {
             u64::from(step.vector) == DONE && value.is_none_or(same)
         }
         Expected::PageFault(code) => {
+            let reserved = code & page_fault::RESERVED != 0;
+            let open = if reserved && model.tcg { page_fault::PRESENT } else { 0 };
             u64::from(step.vector) == PF
-                && step.error == code
+                && (step.error ^ code) & !open == 0
                 && step.cr2 == step.address
                 && at_instruction
         }
-        Expected::NonCanonical => {
-            u64::from(step.vector) == GP && step.error == 0 && at_instruction
-        }
+        Expected::NonCanonical => u64::from(step.vector) == GP && step.error == 0 && at_instruction,
         Expected::LoadFault => step.vector == LOAD_FAULT && step.error == 0,
     }
 }

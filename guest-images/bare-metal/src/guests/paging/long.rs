@@ -3,11 +3,14 @@
 
 use core::arch::asm;
 
+use vmm_core::paging::walk::page_fault;
 use vmm_core::state::{ControlRegisters, cr0, cr4, efer};
 
-use super::access::Step;
+use super::access::{self, Step};
 use super::compare::Snapshots;
-use crate::rt::segments::{KERNEL_DATA, USER_DATA};
+use super::{Mode, tables};
+use crate::rt::paging::{PRESENT, WRITABLE};
+use crate::rt::segments::{KERNEL_DATA, USER_CODE, USER_DATA};
 use crate::rt::{cpu, trap};
 
 const EFER: u32 = 0xC000_0080;
@@ -35,6 +38,23 @@ pub fn run(control: &ControlRegisters, steps: &mut [Step], snapshots: &mut Snaps
         cpu::write_cr4(before.2);
         cpu::write_cr3(before.1);
     }
+}
+
+/// Whether the CPU takes a table's entry with bit 8, the global bit of pages, set.
+pub fn ignores_table_global() -> bool {
+    const GLOBAL: u64 = 1 << 8;
+    tables::clear(Mode::Long);
+    tables::set(Mode::Long, 0, 1, tables::address(1) | GLOBAL | PRESENT | WRITABLE);
+    let mut steps = [Step {
+        address: 1 << 39,
+        instruction: access::user_page(),
+        flags: 2,
+        code: USER_CODE.into(),
+        ..Step::default()
+    }];
+    let control = ControlRegisters { cr3: tables::address(0), ..ControlRegisters::default() };
+    run(&control, &mut steps, &mut Snapshots::new(Mode::Long));
+    steps.iter().all(|step| step.error & page_fault::RESERVED == 0)
 }
 
 fn one(cr3: u64, step: &mut Step) {

@@ -60,9 +60,13 @@ struct Model {
     cr4: u64,
     /// The top entries of PAE paging are loaded, and checked, with CR3.
     keeps_pointers: bool,
+    /// The CPU says that it is AMD's, but does not check bit 8 of table entries, which AMD's
+    /// reserve: QEMU 7.2 and Bochs 2.7. A VMM that follows the manual then sees faults where they
+    /// see none, so no entry has the bit.
+    ignores_table_global: bool,
     /// Quirks of QEMU 7.2's TCG: a fault by reserved bits lacks the present bit in its error
-    /// code; in the top entries of PAE paging bits 1, 2 and 5 to 8 are not reserved, and bit 5 is
-    /// set by walks; bit 8 is not reserved in any table, whatever the vendor.
+    /// code, unless a VMM raises it; in the top entries of PAE paging bits 1, 2 and 5 to 8 are
+    /// not reserved, and walks set bit 5.
     tcg: bool,
 }
 
@@ -94,18 +98,19 @@ pub fn run() -> u32 {
 fn model() -> Model {
     let (extended, widths) = (cpu::cpuid(0x8000_0001, 0), cpu::cpuid(0x8000_0008, 0));
     let structured = if cpu::cpuid(0, 0)[0] >= 7 { cpu::cpuid(7, 0)[1] } else { 0 };
-    let has = |register: u32, bit: u32, value: u64| if register >> bit & 1 == 1 { value } else { 0 };
-    let tcg = start_info::is_tcg_cpu();
+    let has =
+        |register: u32, bit: u32, value: u64| if register >> bit & 1 == 1 { value } else { 0 };
     let amd = cpu::cpuid(0, 0)[3] == u32::from_le_bytes(*b"enti");
     Model {
         features: PagingFeatures {
             physical_address_bits: widths[0] as u8,
             gigabyte_pages: extended[3] >> 26 & 1 == 1,
-            table_global_reserved: amd && !tcg,
+            table_global_reserved: amd,
         },
         cr4: cr4::PSE | cr4::PGE | has(structured, 7, cr4::SMEP) | has(structured, 20, cr4::SMAP),
         keeps_pointers: protected::keeps_pointers(),
-        tcg,
+        ignores_table_global: amd && long::ignores_table_global(),
+        tcg: start_info::is_tcg_cpu(),
     }
 }
 

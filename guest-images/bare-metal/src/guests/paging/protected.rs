@@ -11,9 +11,9 @@ use super::compare::Snapshots;
 use super::{Mode, tables};
 use crate::guests::modes::switch::{self, Context};
 use crate::rt::cell::Fixed;
+use crate::rt::cpu;
 use crate::rt::segments::{self, KERNEL_DATA, TASK32};
 use crate::rt::trap::{DONE, GP, PF, UD};
-use crate::rt::cpu;
 
 const EFER: u32 = 0xC000_0080;
 const TASK_SIZE: usize = 104;
@@ -136,7 +136,9 @@ pub fn prepare() {
     // SAFETY: this module's own tables, which nothing uses yet.
     unsafe {
         for vector in 0..32 {
-            gates.add(vector).write(switch::gate32(switch::mode_fault32 as *const () as usize, 0x8E));
+            gates
+                .add(vector)
+                .write(switch::gate32(switch::mode_fault32 as *const () as usize, 0x8E));
         }
         let handlers = [
             (UD, paging_trap_ud as *const () as usize, 0x8E),

@@ -51,7 +51,8 @@ fn entry(dice: &mut Dice, mode: Mode, model: &Model, table: usize) -> u64 {
     if !pointer || dice.one_in(8) {
         value |= (WRITABLE ^ dice.bit(6, 1)) | (USER ^ dice.bit(8, 2));
         value |= dice.bit(3, ACCESSED) | dice.bit(3, DIRTY) | dice.bit(6, GLOBAL);
-        value |= if large { LARGE } else { 0 };
+        // In the last table this is a bit of the page's attributes.
+        value |= if large || level == 1 && dice.one_in(4) { LARGE } else { 0 };
         value |= if dice.one_in(16) { NO_EXECUTE } else { 0 };
     }
     value |= dice.roll(4) << 3 | dice.roll(8) << 9;
@@ -65,6 +66,13 @@ fn entry(dice: &mut Dice, mode: Mode, model: &Model, table: usize) -> u64 {
     value |= target(dice, mode, table, large, level);
     if pointer && model.tcg {
         value &= !0x1E6;
+    }
+    if pointer && !model.keeps_pointers {
+        // The walker lets the bit through for QEMU's sake, other CPUs do not.
+        value &= !(1 << ACCESSED);
+    }
+    if mode == Mode::Long && model.ignores_table_global && value & LARGE == 0 {
+        value &= !(1 << GLOBAL);
     }
     if mode == Mode::Legacy { value & 0xFFFF_FFFF } else { value }
 }

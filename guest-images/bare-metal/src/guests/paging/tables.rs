@@ -19,7 +19,8 @@ pub const MAX_WATCHED: usize = 96;
 pub const LARGE: u64 = 1 << 7;
 
 /// Memory that pages of a shape map: [`fill`] writes lines of 16 bytes, each an executable
-/// `MOV EAX, line; INT 0x81` and the number of the line again at offset 8.
+/// `MOV EAX, line; INT 0x81`, and the line's address at offset 8. Taken for entries of tables they
+/// are not present.
 pub const DATA: u64 = 32 << 20;
 pub const DATA_SIZE: u64 = 4 << 20;
 /// End of the memory that all machines of this guest have.
@@ -42,9 +43,7 @@ static PLAIN: Fixed<[u64; 512]> = Fixed::new([0; 512]);
 /// Maps the first 4 MiB, where this program is, for the kernel alone, but for the page of the
 /// code that users execute; in long mode and PAE paging also the rest of memory.
 pub fn map_low(user_code: u64) {
-    let rights = |frame: u64| {
-        PRESENT | WRITABLE | if frame == user_code { USER } else { 0 }
-    };
+    let rights = |frame: u64| PRESENT | WRITABLE | if frame == user_code { USER } else { 0 };
     let tables = LOW_TABLES.get().cast::<u64>();
     let directory = LOW_DIRECTORY.get().cast::<u64>();
     // SAFETY: within this module's own tables, which nothing uses yet.
@@ -80,7 +79,7 @@ pub fn fill() {
         // SAFETY: memory that nothing else uses, mapped where it is.
         unsafe {
             ((line * 16) as *mut u64).write_volatile(low);
-            ((line * 16 + 8) as *mut u64).write_volatile(line);
+            ((line * 16 + 8) as *mut u64).write_volatile(line * 16);
         }
     }
 }
