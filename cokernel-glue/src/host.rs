@@ -36,6 +36,7 @@ impl Host for CoKernel {
         let frames = FrameRequest {
             frames: request.pages,
             alignment: request.alignment,
+            below: request.below,
             node: request.node.map(|node| node.0),
             ..FrameRequest::contiguous(request.pages)
         };
