@@ -99,6 +99,8 @@ pub const MODES: Guest = bare_metal("modes");
 pub const MSR_CPUID: Guest = bare_metal("msr_cpuid");
 /// Non-maskable interrupts.
 pub const NMI: Guest = bare_metal("nmi");
+/// Address translation, against the page walker.
+pub const PAGING: Guest = bare_metal("paging");
 /// Four vCPUs.
 pub const SMP: Guest = bare_metal("smp");
 /// String port I/O.

@@ -7,13 +7,13 @@ pub mod counter;
 pub mod cpuid_loop;
 pub mod denied;
 pub mod exceptions;
-
 pub mod hello;
 pub mod hostile;
 pub mod mmio;
 pub mod modes;
 pub mod msr_cpuid;
 pub mod nmi;
+pub mod paging;
 pub mod smp;
 pub mod strio;
 pub mod timers;
