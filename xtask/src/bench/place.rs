@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 use wire::{
-    EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, RunReport, Stage, VmDescription,
+    EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, RunReport, ShadowSettings, Stage,
+    VmDescription,
 };
 
 use super::machine::{self, Answer};
@@ -139,7 +140,8 @@ pub fn vm(job: Job<'_>, paging: Paging) -> VmDescription {
         name: "guest".into(),
         memory_mib: job.memory_mib,
         vcpus: job.cpus,
-        paging,
+        paging: Some(paging),
+        shadow: ShadowSettings::default(),
         kernel: "kernel".into(),
         initrd: Vec::new(),
         command_line: job.words.to_owned(),

@@ -144,11 +144,8 @@ pub const CPUS: &[Cpu] = &[
             guest::MODES,
             guest::MSR_CPUID,
             guest::NMI,
-<<<<<<< HEAD
             guest::CPUID_LOOP,
-=======
             guest::PAGING,
->>>>>>> walker
             guest::VMX_ENTRY_FAULTS,
         ],
     ),
