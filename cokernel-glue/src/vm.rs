@@ -7,12 +7,14 @@ use cokernel::memory;
 use host_iface::{Host, HostWallClock};
 use vmm_core::{
     EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
-    backend::Backend,
+    backend::{Backend, VcpuBackend},
     boot::{self, BootImages},
-    vm::{Vm, VmBuilder, VmConfig},
+    paging::shadow::ShadowConfig,
+    vcpu::Vcpu,
+    vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform};
-use wire::{Bundle, Paging, VmDescription};
+use wire::{Bundle, Paging, ShadowSettings, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -52,15 +54,13 @@ impl<B: Backend> GuestVm<B> {
         description: &VmDescription,
     ) -> Result<Self, String> {
         let heap_before = memory::heap_bytes();
-        if description.paging == Paging::Shadow {
-            return Err("shadow paging is not available; use nested paging".into());
-        }
         let config = VmConfig {
             memory_bytes: description.memory_mib.saturating_mul(MIB),
             vcpus: description.vcpus,
         };
         let text = |error: &dyn core::fmt::Display| error.to_string();
         let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
+        builder.set_paging(choice(description), shadow_config(description));
         let console = TimedConsole::new(description);
         let pc = PcConfig {
             console: Some(console.clone()),
@@ -84,6 +84,7 @@ impl<B: Backend> GuestVm<B> {
         if let Some(bootstrap) = vm.vcpus().first_mut() {
             bootstrap.set_initial_state(&state);
             bootstrap.apply_firmware_defaults();
+            spoil_entry(bootstrap, description)?;
         }
         let control_bytes = vm.control_bytes();
         drop(platform);
@@ -94,6 +95,49 @@ impl<B: Backend> GuestVm<B> {
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,
         })
+    }
+
+    /// How guest-physical addresses are translated.
+    pub fn paging(&self) -> Paging {
+        match self.vm.shadow_statistics() {
+            Some(_) => Paging::Shadow,
+            None => Paging::Nested,
+        }
+    }
+}
+
+fn choice(description: &VmDescription) -> PagingChoice {
+    match description.paging {
+        None => PagingChoice::Automatic,
+        Some(Paging::Nested) => PagingChoice::Nested,
+        Some(Paging::Shadow) => PagingChoice::Shadow,
+    }
+}
+
+fn shadow_config(description: &VmDescription) -> ShadowConfig {
+    let ShadowSettings { budget_bytes, cache } = description.shadow;
+    ShadowConfig { budget_bytes, cache }
+}
+
+/// Has an entry fail, if the manifest says so and this image is made for it.
+#[cfg(feature = "fault-injection")]
+fn spoil_entry<V: VcpuBackend>(
+    vcpu: &mut Vcpu<V>,
+    description: &VmDescription,
+) -> Result<(), String> {
+    if let Some(fault) = &description.entry_fault {
+        let what = fault.what.clone();
+        vcpu.set_entry_fault(vmm_core::vcpu::EntryFault { what, at_entry: fault.at_entry });
+    }
+    Ok(())
+}
+
+/// Refuses to have an entry fail: this image is made for work.
+#[cfg(not(feature = "fault-injection"))]
+fn spoil_entry<V: VcpuBackend>(_: &mut Vcpu<V>, description: &VmDescription) -> Result<(), String> {
+    match description.entry_fault {
+        Some(_) => Err("entry_fault needs an image with the feature 'fault-injection'".into()),
+        None => Ok(()),
     }
 }
 

@@ -48,7 +48,8 @@ enum Command {
         /// Kernel package, for example linux-image-amd64; a meta package is followed
         package: String,
     },
-    /// Checks rules of this repository: license lines, dependencies between its crates
+    /// Checks rules of this repository: license lines, dependencies between its crates, and what
+    /// the code of one CPU vendor and the rest may know of each other
     Lint,
     Clean(CleanOptions),
 }

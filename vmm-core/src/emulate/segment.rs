@@ -10,13 +10,17 @@ use crate::paging::walk::AccessKind;
 use crate::state::{Exception, Segment, SegmentRegister};
 
 /// Bits of the type field of a code or data descriptor (AMD APM vol. 2, 4.7).
-mod kind {
+pub(super) mod kind {
     /// Code, else data.
     pub const CODE: u8 = 1 << 3;
     /// Data: the valid offsets lie above the limit.
     pub const EXPAND_DOWN: u8 = 1 << 2;
+    /// Code: may be called from less privileged code.
+    pub const CONFORMING: u8 = 1 << 2;
     /// Data: writable. Code: readable.
     pub const READ_WRITE: u8 = 1 << 1;
+    /// The segment was loaded since the bit was cleared.
+    pub const ACCESSED: u8 = 1 << 0;
 }
 
 /// Exception for a violated segment check.
@@ -56,6 +60,16 @@ fn within_limit(segment: &Segment, offset: u64, size: u64) -> bool {
 }
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
+    /// Linear address of the memory operand, without any check.
+    pub fn unchecked_linear(&self) -> Step<u64> {
+        let operand = self.effective_address()?;
+        let has_base = !self.mode.is_64_bit()
+            || matches!(operand.segment, SegmentRegister::Fs | SegmentRegister::Gs);
+        let base = if has_base { self.cpu.segment(operand.segment).base } else { 0 };
+        let linear = base.wrapping_add(operand.offset);
+        Ok(if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF })
+    }
+
     /// Linear address of `size` bytes at `offset` in `register`, checked for `access`.
     pub fn linear(
         &self,

@@ -3,15 +3,17 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
-use host_iface::{CpuId, Host, HostError, PageRequest};
+use host_iface::{CpuId, Host, HostError, HostPhysAddr, PageRequest};
 
 use super::{
     asid::Asid,
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
     decode,
+    entry_check::{self, EntryState},
     nmi::NmiBlocking,
     permission::PermissionMaps,
+    shadow::ShadowedRegisters,
     step::Step,
     switch::{GuestRegisters, SwitchContext, enter_guest},
     vmcb::{EventInfo, ExitCode, Vmcb, VmcbSegment},
@@ -24,7 +26,10 @@ use crate::{
     fpu::{FpuState, FpuSupport},
     host_registers,
     memory::OwnedPages,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        efer, rflags,
+    },
     tsc_aux::TscAux,
 };
 
@@ -47,6 +52,8 @@ pub struct SvmVcpu {
     pub(super) asid: Asid,
     pub(super) asid_cpu: Option<CpuId>,
     pub(super) flush_wanted: bool,
+    /// The guest's control registers, with shadow paging.
+    pub(super) shadowed: Option<ShadowedRegisters>,
     pub(super) nmi: NmiBlocking,
     pub(super) step: Option<Step>,
     /// CR2 of the CPU is not what the control block says.
@@ -87,6 +94,7 @@ impl SvmVcpu {
             asid: Asid::default(),
             asid_cpu: None,
             flush_wanted: false,
+            shadowed: None,
             nmi: NmiBlocking::Unblocked,
             step: None,
             cr2_differs: false,
@@ -114,18 +122,20 @@ impl SvmVcpu {
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self) -> Exit {
+    fn take_exit(&mut self, entered: &EntryState) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        if ExitCode::is_invalid(code) {
+            let failed = entry_check::first_failure(entered);
+            self.distrust_tlb();
+            return Exit::EntryFailure(failed);
+        }
         self.injected = None;
         self.interrupted = decode::interrupted_event(info, cr2);
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
-        if ExitCode::is_invalid(code) {
-            self.distrust_tlb();
-        }
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
         if trapped {
@@ -140,8 +150,17 @@ impl SvmVcpu {
         }
         match step {
             Some(step) if trapped => self.finish_step(step),
-            _ => decode::exit(&self.vmcb().control),
+            _ => match decode::exit(&self.vmcb().control) {
+                Exit::InvalidatePage { .. } => Exit::InvalidatePage { address: self.operand() },
+                exit => exit,
+            },
         }
+    }
+
+    /// Linear address of INVLPG's operand, which a CPU with decode assists tells.
+    fn operand(&self) -> Option<u64> {
+        let told = self.capabilities.has(SvmFeatures::DECODE_ASSISTS);
+        told.then_some(self.vmcb().control.exit_info1)
     }
 
     /// QEMU 7.2 ends an interrupt shadow when it enters the guest. If nothing was executed
@@ -226,12 +245,13 @@ impl VcpuBackend for SvmVcpu {
             self.host.kick(cpu);
         }
         self.load_cr2();
+        let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
-        // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
-        // memory only.
+        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
+        // that the guest cannot replace, map the VM's own memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(&entered)
     }
 
     fn gpr(&self, register: Gpr) -> u64 {
@@ -301,6 +321,9 @@ impl VcpuBackend for SvmVcpu {
 
     fn control_registers(&self) -> ControlRegisters {
         let save = &self.vmcb().save;
+        if let Some(shadowed) = &self.shadowed {
+            return shadowed.view(save.cr2);
+        }
         ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
@@ -311,6 +334,12 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
+        if let Some(mut shadowed) = self.shadowed {
+            let Vmcb { control, save } = self.vmcb_mut();
+            shadowed.set(value, save, control);
+            self.shadowed = Some(shadowed);
+            return;
+        }
         let save = &mut self.vmcb_mut().save;
         let cr2_changes = save.cr2 != value.cr2;
         save.cr0 = value.cr0 | cr0::ET;
@@ -322,8 +351,15 @@ impl VcpuBackend for SvmVcpu {
         self.flush_wanted = true;
     }
 
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        if let Some(mut shadowed) = self.shadowed {
+            self.flush_wanted |= shadowed.set_root(root, &mut self.vmcb_mut().save);
+            self.shadowed = Some(shadowed);
+        }
+    }
+
     fn cr4(&self) -> u64 {
-        self.vmcb().save.cr4
+        self.shadowed.as_ref().map_or(self.vmcb().save.cr4, ShadowedRegisters::cr4)
     }
 
     fn cpl(&self) -> u8 {
@@ -416,6 +452,10 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb_mut().control.interrupt_shadow &= !1;
     }
 
+    fn begin_interrupt_shadow(&mut self, _: InterruptShadow) {
+        self.vmcb_mut().control.interrupt_shadow |= 1;
+    }
+
     fn inject(&mut self, event: Event) {
         self.injected = Some(event);
         self.vmcb_mut().control.event_injection = decode::injection(event);
@@ -437,7 +477,7 @@ impl VcpuBackend for SvmVcpu {
     fn take_interrupted_event(&mut self) -> Option<Event> {
         let event = self.interrupted.take();
         if event == Some(Event::Nmi) {
-            self.end_nmi_blocking();
+            self.set_nmi_blocking(false);
         }
         event
     }
@@ -457,9 +497,9 @@ impl VcpuBackend for SvmVcpu {
             control.interrupt_control.with_irq(wanted).with_ignore_tpr(wanted).with_priority(0xF);
     }
 
-    fn end_nmi_blocking(&mut self) {
-        self.nmi = NmiBlocking::Unblocked;
-        self.intercept_iret(false);
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.nmi = if blocked { NmiBlocking::Blocked } else { NmiBlocking::Unblocked };
+        self.intercept_iret(blocked);
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
@@ -489,7 +529,8 @@ impl VcpuBackend for SvmVcpu {
     fn instruction_bytes(&self) -> Option<&[u8]> {
         let control = &self.vmcb().control;
         // Other exits leave the bytes of an earlier instruction there.
-        let filled = control.exit_code == ExitCode::NESTED_PAGE_FAULT;
+        let filled = [ExitCode::NESTED_PAGE_FAULT, ExitCode::PAGE_FAULT];
+        let filled = filled.contains(&control.exit_code);
         if !filled || !self.capabilities.has(SvmFeatures::DECODE_ASSISTS) {
             return None;
         }
@@ -503,5 +544,10 @@ impl VcpuBackend for SvmVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

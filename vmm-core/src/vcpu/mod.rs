@@ -8,10 +8,14 @@ mod activity;
 mod control;
 mod dispatch;
 mod events;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod instruction;
+mod interpret;
 mod memory;
 mod msr;
 mod port;
+mod shadow;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -25,6 +29,7 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
+    cpuid::Vendor,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -34,6 +39,9 @@ use crate::{
 
 use activity::Activity;
 use events::PendingEvents;
+#[cfg(feature = "fault-injection")]
+pub use fault_injection::EntryFault;
+use shadow::ShadowState;
 
 /// What a vCPU is made of.
 pub(crate) struct VcpuParts<V> {
@@ -60,8 +68,13 @@ pub struct Vcpu<V: VcpuBackend> {
     now: Tsc,
     statistics: VcpuStatistics,
     last_exit: Option<ExitReason>,
+    /// Where the guest goes on behind an instruction that the emulator handed back as an exit.
+    intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
+    #[cfg(feature = "fault-injection")]
+    entry_fault: Option<EntryFault>,
+    shadow: ShadowState,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -74,6 +87,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         let paging = PagingFeatures {
             physical_address_bits: core.cpuid.physical_address_bits(),
             gigabyte_pages: core.cpuid.has_gigabyte_pages(),
+            table_global_reserved: core.cpuid.model().vendor == Vendor::Amd,
         };
         let mut vcpu = Self {
             link: core.links[index as usize].clone(),
@@ -87,7 +101,11 @@ impl<V: VcpuBackend> Vcpu<V> {
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
+            intercepted_next: None,
             accesses: 0,
+            #[cfg(feature = "fault-injection")]
+            entry_fault: None,
+            shadow: ShadowState::default(),
             core,
             index,
         };
@@ -139,6 +157,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.set_rflags(state.rflags);
         self.hardware.set_descriptor_tables(state.gdtr, state.idtr);
         self.hardware.set_control_registers(state.control);
+        self.shadow.root_is_old = true;
     }
 
     /// Runs the vCPU on the calling CPU until its VM ends. The backend was prepared there by
@@ -161,7 +180,8 @@ impl<V: VcpuBackend> Vcpu<V> {
                 break;
             }
             match self.activity {
-                Activity::Running => self.enter(),
+                Activity::Running if self.hardware.can_enter() => self.enter(),
+                Activity::Running => self.interpret(),
                 Activity::Halted | Activity::WaitForStartup => self.wait(),
             }
         }
@@ -219,10 +239,21 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
+        #[cfg(feature = "fault-injection")]
+        self.inject_entry_fault();
+        self.renew_shadow_root();
         self.link.going_inside(self.core.host.current_cpu());
+        if let Some(shadow) = self.core.shadow()
+            && shadow.enter(self.index)
+        {
+            self.hardware.flush_tlb();
+        }
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed);
         let exit = self.hardware.run(&mut gate);
         let entered_at = gate.asked_at();
+        if let Some(shadow) = self.core.shadow() {
+            shadow.leave(self.index);
+        }
         self.link.back_outside();
         let Some(reason) = ExitReason::of(&exit) else {
             self.now = entered_at;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guests of the matrix.
 
+use anyhow::Result;
+use wire::RunReport;
+
+use super::{cost, entry_faults};
 use crate::image;
 
 /// A guest and how it is run.
@@ -19,8 +23,28 @@ pub enum Kind {
     Linux(Linux),
     /// The bare-metal guest of the same name, which tests its machine by itself. How it is run
     /// is said in `test/bare_metal.rs`.
-    BareMetal,
+    BareMetal {
+        /// What its report has to show besides.
+        check: Option<Check>,
+    },
+    /// Small VMs one after the other, in which entries are made to fail, and sound ones among
+    /// them.
+    EntryFaults(&'static [EntryFault]),
 }
+
+/// An entry that is made to fail.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryFault {
+    /// What of the control block is spoiled, as the backend names it.
+    pub what: &'static str,
+    /// Before this entry; the first is 1.
+    pub at_entry: u64,
+    /// Part of the reason with which the VM has to end.
+    pub reason: &'static str,
+}
+
+/// Looks at a report.
+pub type Check = fn(&RunReport) -> Result<()>;
 
 /// A Linux guest.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +64,7 @@ const fn linux(name: &'static str, linux: Linux) -> Guest {
 }
 
 const fn bare_metal(name: &'static str) -> Guest {
-    Guest { name, kind: Kind::BareMetal }
+    Guest { name, kind: Kind::BareMetal { check: None } }
 }
 
 /// Debian's kernel for virtual machines.
@@ -58,6 +82,9 @@ pub const ACPI: Guest = bare_metal("acpi");
 pub const CONSOLE: Guest = bare_metal("console");
 /// Lines of output at a pace.
 pub const COUNTER: Guest = bare_metal("counter");
+/// Exits for CPUID, which must be cheap.
+pub const CPUID_LOOP: Guest =
+    Guest { name: "cpuid_loop", kind: Kind::BareMetal { check: Some(cost::of_cpuid) } };
 /// What must be refused.
 pub const DENIED: Guest = bare_metal("denied");
 /// Delivery of exceptions.
@@ -72,9 +99,21 @@ pub const MODES: Guest = bare_metal("modes");
 pub const MSR_CPUID: Guest = bare_metal("msr_cpuid");
 /// Non-maskable interrupts.
 pub const NMI: Guest = bare_metal("nmi");
+/// Address translation, against the page walker.
+pub const PAGING: Guest = bare_metal("paging");
 /// Four vCPUs.
 pub const SMP: Guest = bare_metal("smp");
 /// String port I/O.
 pub const STRIO: Guest = bare_metal("strio");
+/// Entry faults on VMX.
+pub const VMX_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX) };
+/// Entry faults on SVM as Bochs 2.7 emulates it.
+pub const BOCHS_SVM_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_BOCHS) };
+/// Entry faults on SVM as QEMU 7.2 emulates it.
+pub const TCG_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_TCG) };
+
 /// Timers and clocks.
 pub const TIMERS: Guest = bare_metal("timers");

@@ -36,6 +36,7 @@ const QEMU_ALL: &[Guest] = &[
     guest::ACPI,
     guest::CONSOLE,
     guest::COUNTER,
+    guest::CPUID_LOOP,
     guest::DENIED,
     guest::EXCEPTIONS,
     guest::HELLO,
@@ -43,14 +44,24 @@ const QEMU_ALL: &[Guest] = &[
     guest::MODES,
     guest::MSR_CPUID,
     guest::NMI,
+    guest::PAGING,
     guest::SMP,
     guest::STRIO,
     guest::TIMERS,
+    guest::TCG_ENTRY_FAULTS,
 ];
 
 /// On AMD models of Bochs. Five other guests end the emulated machine there, some in Bochs 2.7's
 /// own panic; for `exceptions`, `mmio` and `strio` the cause is not known.
-const BOCHS_AMD: &[Guest] = &[guest::CLOUD, guest::HELLO, guest::NMI, guest::TIMERS, guest::DENIED];
+const BOCHS_AMD: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::NMI,
+    guest::PAGING,
+    guest::TIMERS,
+    guest::DENIED,
+    guest::BOCHS_SVM_ENTRY_FAULTS,
+];
 
 /// On Intel models of Bochs.
 const BOCHS_INTEL: &[Guest] = &[
@@ -61,8 +72,10 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::PAGING,
     guest::STRIO,
     guest::ACPI,
+    guest::CPUID_LOOP,
 ];
 
 /// On the Intel model that tests run on.
@@ -74,8 +87,29 @@ const BOCHS_INTEL_ALL: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::PAGING,
     guest::STRIO,
     guest::ACPI,
+    guest::CPUID_LOOP,
+    guest::TIMERS,
+    guest::DENIED,
+    guest::VMX_ENTRY_FAULTS,
+];
+
+/// On the Intel model that does not execute real mode: application processors start there.
+const BOCHS_INTEL_INTERPRETED: &[Guest] = &[
+    guest::CLOUD,
+    guest::CLOUD_SMP2,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::SMP,
     guest::TIMERS,
     guest::DENIED,
 ];
@@ -93,7 +127,11 @@ pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_LINUX),
     qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
-    bochs("ryzen", BOCHS_AMD, &[guest::HELLO, guest::NMI, guest::TIMERS]),
+    bochs(
+        "ryzen",
+        BOCHS_AMD,
+        &[guest::HELLO, guest::NMI, guest::PAGING, guest::TIMERS, guest::BOCHS_SVM_ENTRY_FAULTS],
+    ),
     bochs("zambezi", BOCHS_AMD, &[]),
     bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
     bochs(
@@ -106,11 +144,16 @@ pub const CPUS: &[Cpu] = &[
             guest::MODES,
             guest::MSR_CPUID,
             guest::NMI,
+            guest::CPUID_LOOP,
+            guest::PAGING,
+            guest::VMX_ENTRY_FAULTS,
         ],
     ),
     bochs("corei7_skylake_x", BOCHS_INTEL, &[]),
     bochs("corei7_haswell_4770", BOCHS_INTEL, &[]),
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
+    // No unrestricted guest: real mode is interpreted.
+    bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
 ];
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 mod bare_metal;
 mod cell;
+mod cost;
+mod entry_faults;
 mod guest;
 mod linux;
 mod matrix;

@@ -291,13 +291,15 @@ impl Guest {
             name: VM_NAME.into(),
             memory_mib: options.mem,
             vcpus: options.smp,
-            paging: options.paging.into(),
+            paging: options.paging.map(Into::into),
+            shadow: options.shadow_settings(),
             kernel: "kernel".into(),
             initrd: names.collect(),
             command_line: self.command_line.clone(),
             console: GuestConsole::Serial,
             exit_port: matches!(self.format, KernelFile::Pvh { .. }).then_some(EXIT_PORT),
             time_limit_ms: timeout.map(|seconds| seconds.saturating_mul(1000)),
+            entry_fault: None,
         };
         bundle::write(path, &bundle::single(vm), &members)
     }

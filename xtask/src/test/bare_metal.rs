@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
+use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, VmDescription};
 
 use super::invoke::{Answer, Invocation};
 use super::machine::TestMachine;
@@ -193,18 +193,20 @@ pub fn tally(answer: &Answer) -> Result<Tally> {
 }
 
 /// A VM for a guest, without access to the serial port.
-fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
+pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
     VmDescription {
         name: name.into(),
         memory_mib: MEMORY_MIB,
         vcpus: 1,
-        paging: Paging::Nested,
+        paging: None,
+        shadow: ShadowSettings::default(),
         kernel: guest.into(),
         initrd: Vec::new(),
         command_line,
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),
         time_limit_ms: Some(5000),
+        entry_fault: None,
     }
 }
 

@@ -44,6 +44,12 @@ pub struct Line {
     length: usize,
 }
 
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Line {
     pub const fn new() -> Self {
         Self { bytes: [0; 128], length: 0 }
