@@ -227,6 +227,11 @@ pub trait VcpuBackend: Send {
     /// The entries that PAE paging takes from the table at CR3 when control registers are
     /// loaded (Intel SDM vol. 3, 4.4.1), for hardware that keeps them.
     fn set_page_directory_pointers(&mut self, _: [u64; 4]) {}
+    /// Those entries while the guest uses PAE paging; `None` where the hardware reads them from
+    /// memory on each walk.
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        None
+    }
     /// CR4 as the guest sees it, at no cost.
     fn cr4(&self) -> u64;
     /// Current privilege level.
@@ -291,4 +296,9 @@ pub trait VcpuBackend: Send {
     }
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);
+    /// Spoils the control block in the way that `fault` names, so that the next entry fails.
+    /// False if the backend knows no such way.
+    #[cfg(feature = "fault-injection")]
+    #[must_use]
+    fn spoil_entry(&mut self, fault: &str) -> bool;
 }

@@ -137,6 +137,13 @@ pub struct ControlRegisters {
     pub efer: u64,
 }
 
+impl ControlRegisters {
+    /// PAE paging: 8-byte entries outside long mode (Intel SDM vol. 3, 4.1.1).
+    pub const fn uses_pae_paging(&self) -> bool {
+        self.cr0 & cr0::PG != 0 && self.cr4 & cr4::PAE != 0 && self.efer & efer::LMA == 0
+    }
+}
+
 /// Bits of CR0 (AMD APM vol. 2, 3.1.1).
 #[expect(missing_docs, reason = "the names are the architecture's")]
 pub mod cr0 {

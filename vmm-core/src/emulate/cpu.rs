@@ -44,6 +44,10 @@ pub trait EmulatorCpu {
 
     /// What the processor model offers to paging.
     fn paging_features(&self) -> PagingFeatures;
+
+    /// In PAE paging, its top entries if the processor keeps them; see
+    /// [`AddressSpace::page_directory_pointers`].
+    fn page_directory_pointers(&self) -> Option<[u64; 4]>;
 }
 
 /// Default size of operands and addresses in the code segment.
@@ -94,9 +98,12 @@ impl Mode {
 
 /// The address space `cpu` runs in now.
 pub fn address_space(cpu: &impl EmulatorCpu) -> AddressSpace {
+    let control = cpu.control();
+    let pae = control.uses_pae_paging();
     AddressSpace {
-        control: cpu.control(),
+        control,
         alignment_check: cpu.rflags() & flag_bits::AC != 0,
         features: cpu.paging_features(),
+        page_directory_pointers: if pae { cpu.page_directory_pointers() } else { None },
     }
 }

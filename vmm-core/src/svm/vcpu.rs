@@ -10,6 +10,7 @@ use super::{
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
     decode,
+    entry_check::{self, EntryState},
     nmi::NmiBlocking,
     permission::PermissionMaps,
     step::Step,
@@ -114,18 +115,20 @@ impl SvmVcpu {
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self) -> Exit {
+    fn take_exit(&mut self, entered: &EntryState) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        if ExitCode::is_invalid(code) {
+            let failed = entry_check::first_failure(entered);
+            self.distrust_tlb();
+            return Exit::EntryFailure(failed);
+        }
         self.injected = None;
         self.interrupted = decode::interrupted_event(info, cr2);
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
-        if ExitCode::is_invalid(code) {
-            self.distrust_tlb();
-        }
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
         if trapped {
@@ -226,12 +229,13 @@ impl VcpuBackend for SvmVcpu {
             self.host.kick(cpu);
         }
         self.load_cr2();
+        let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
         // memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(&entered)
     }
 
     fn gpr(&self, register: Gpr) -> u64 {
@@ -503,5 +507,10 @@ impl VcpuBackend for SvmVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     control_registers::{
         check_cr0, check_cr3, check_cr4, check_cr8, check_page_directory_pointer, check_xcr0,
     },
-    state::{ControlRegisters, Exception, Gpr, cr0, cr4, efer},
+    state::{ControlRegisters, Exception, Gpr, cr0, cr4},
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -101,17 +101,15 @@ impl<V: VcpuBackend> Vcpu<V> {
         new: ControlRegisters,
         reloads: bool,
     ) -> Result<(), Exception> {
-        let pae_paging =
-            new.cr0 & cr0::PG != 0 && new.cr4 & cr4::PAE != 0 && new.efer & efer::LMA == 0;
-        if V::KEEPS_PAGE_DIRECTORY_POINTERS && pae_paging && reloads {
-            let entries = self.page_directory_pointers(new.cr3)?;
+        if V::KEEPS_PAGE_DIRECTORY_POINTERS && new.uses_pae_paging() && reloads {
+            let entries = self.load_page_directory_pointers(new.cr3)?;
             self.hardware.set_page_directory_pointers(entries);
         }
         self.hardware.set_control_registers(new);
         Ok(())
     }
 
-    fn page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {
+    fn load_page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {
         const TABLE: u64 = 0xFFFF_FFE0;
         let mut entries = [0; 4];
         for (entry, offset) in entries.iter_mut().zip((0..).step_by(8)) {

@@ -8,6 +8,8 @@ mod activity;
 mod control;
 mod dispatch;
 mod events;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod instruction;
 mod memory;
 mod msr;
@@ -25,6 +27,7 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
+    cpuid::Vendor,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -34,6 +37,8 @@ use crate::{
 
 use activity::Activity;
 use events::PendingEvents;
+#[cfg(feature = "fault-injection")]
+pub use fault_injection::EntryFault;
 
 /// What a vCPU is made of.
 pub(crate) struct VcpuParts<V> {
@@ -62,6 +67,8 @@ pub struct Vcpu<V: VcpuBackend> {
     last_exit: Option<ExitReason>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
+    #[cfg(feature = "fault-injection")]
+    entry_fault: Option<EntryFault>,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -74,6 +81,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         let paging = PagingFeatures {
             physical_address_bits: core.cpuid.physical_address_bits(),
             gigabyte_pages: core.cpuid.has_gigabyte_pages(),
+            table_global_reserved: core.cpuid.model().vendor == Vendor::Amd,
         };
         let mut vcpu = Self {
             link: core.links[index as usize].clone(),
@@ -88,6 +96,8 @@ impl<V: VcpuBackend> Vcpu<V> {
             statistics: VcpuStatistics::default(),
             last_exit: None,
             accesses: 0,
+            #[cfg(feature = "fault-injection")]
+            entry_fault: None,
             core,
             index,
         };
@@ -219,6 +229,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
+        #[cfg(feature = "fault-injection")]
+        self.inject_entry_fault();
         self.link.going_inside(self.core.host.current_cpu());
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed);
         let exit = self.hardware.run(&mut gate);

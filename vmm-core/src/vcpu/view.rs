@@ -64,6 +64,10 @@ impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
     fn paging_features(&self) -> PagingFeatures {
         self.paging
     }
+
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        self.hardware.page_directory_pointers()
+    }
 }
 
 /// Memory, devices and ports. Where nobody answers, reads give all ones and writes are

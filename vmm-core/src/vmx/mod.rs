@@ -10,6 +10,8 @@ mod entry;
 mod entry_check;
 mod entry_failure;
 mod ept;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod field;
 mod host_state;
 mod instruction;

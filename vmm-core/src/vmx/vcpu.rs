@@ -66,6 +66,10 @@ const DEBUG_VECTOR: u32 = 1;
 const ALIGNMENT_VECTOR: u32 = 17;
 const MACHINE_CHECK_VECTOR: u32 = 18;
 
+/// The top entries of PAE paging, which the hardware loads and saves while EPT is on.
+const PAGE_DIRECTORY_POINTERS: [Field; 4] =
+    [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
+
 impl VmxVcpu {
     pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
         let (host, capabilities) = (shared.host, &shared.capabilities);
@@ -297,10 +301,13 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn set_page_directory_pointers(&mut self, entries: [u64; 4]) {
-        let fields = [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
-        for (field, entry) in fields.into_iter().zip(entries) {
+        for (field, entry) in PAGE_DIRECTORY_POINTERS.into_iter().zip(entries) {
             self.vmcs.write(field, entry);
         }
+    }
+
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
     }
 
     fn cr4(&self) -> u64 {
@@ -468,5 +475,10 @@ impl VcpuBackend for VmxVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

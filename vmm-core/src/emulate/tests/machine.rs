@@ -113,7 +113,14 @@ impl EmulatorCpu for TestCpu {
         self.cpl
     }
     fn paging_features(&self) -> PagingFeatures {
-        PagingFeatures { physical_address_bits: 48, gigabyte_pages: true }
+        PagingFeatures {
+            physical_address_bits: 48,
+            gigabyte_pages: true,
+            table_global_reserved: true,
+        }
+    }
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        None
     }
 }
 

@@ -240,6 +240,11 @@ impl VcpuBackend for MockVcpu {
     fn prediction_barrier(&mut self) {
         self.registers.barriers += 1;
     }
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, _: &str) -> bool {
+        false
+    }
+
     fn flush_tlb(&mut self) {
         self.registers.flushes += 1;
     }
