@@ -13,6 +13,9 @@ use crate::{process, setup};
 /// Target of everything that runs without an operating system.
 pub const BARE_METAL: &str = "x86_64-unknown-none";
 
+/// Target of programs for Linux guests: static, whatever C library the guest has.
+const LINUX_GUEST: &str = "x86_64-unknown-linux-musl";
+
 /// What is read of Cargo's messages (The Cargo Book, "External tools").
 #[derive(Deserialize)]
 struct Message {
@@ -71,6 +74,18 @@ pub fn bare_metal(paths: &Paths, package: &str, name: &str, features: &[&str]) -
     command.args(["build", "--release", "--target", BARE_METAL]);
     command.args(["--package", package, "--bin", name, "--features", &features.join(",")]);
     find(build(paths, command, package)?, name)
+}
+
+/// Builds the program `package` for Linux guests and gives its path.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn linux_program(paths: &Paths, package: &str) -> Result<PathBuf> {
+    setup::rust::ensure_target(LINUX_GUEST)?;
+    let mut command = cargo();
+    command.args(["build", "--profile", "guest", "--target", LINUX_GUEST]);
+    command.args(["--package", package, "--bin", package]);
+    find(build(paths, command, package)?, package)
 }
 
 /// Builds all binaries of `package` for bare metal and gives names and paths.

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cokernel-glue", &["cokernel", "host-iface", "vmm-core", "vmm-devices", "wire"]),
     ("bare-metal", &[]),
     ("init-stamp", &[]),
+    ("self-test", &[]),
     ("xtask", &["wire"]),
 ];
 
