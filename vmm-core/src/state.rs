@@ -222,6 +222,15 @@ pub mod rflags {
     pub const ID: u64 = 1 << 21;
 }
 
+/// What keeps events off the instruction after it (Intel SDM vol. 3, 6.8.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InterruptShadow {
+    /// STI that set RFLAGS.IF.
+    Sti,
+    /// MOV to SS or POP SS, which keep debug traps off, too.
+    MovSs,
+}
+
 /// An interrupt or exception vector.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Vector(pub u8);
@@ -238,6 +247,8 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// #DE.
+    pub const DIVIDE: Self = Self::plain(0);
     /// #DB.
     pub const DEBUG: Self = Self::plain(1);
     /// #BR.
@@ -246,8 +257,6 @@ impl Exception {
     pub const INVALID_OPCODE: Self = Self::plain(6);
     /// #NM.
     pub const DEVICE_NOT_AVAILABLE: Self = Self::plain(7);
-    /// #DE.
-    pub const DIVIDE: Self = Self::plain(0);
     /// #GP(0).
     pub const GENERAL_PROTECTION: Self = Self::with_code(13, 0);
     /// #SS(0).
@@ -259,7 +268,8 @@ impl Exception {
         Self { vector: Vector(vector), error_code: None, fault_address: None }
     }
 
-    const fn with_code(vector: u8, code: u32) -> Self {
+    /// #TS, #NP, #SS or #GP with an error code.
+    pub(crate) const fn with_code(vector: u8, code: u32) -> Self {
         Self { vector: Vector(vector), error_code: Some(code), fault_address: None }
     }
 

@@ -25,7 +25,10 @@ use crate::{
     fpu::{FpuState, FpuSupport},
     host_registers,
     memory::OwnedPages,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        efer, rflags,
+    },
     tsc_aux::TscAux,
 };
 
@@ -420,6 +423,10 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb_mut().control.interrupt_shadow &= !1;
     }
 
+    fn begin_interrupt_shadow(&mut self, _: InterruptShadow) {
+        self.vmcb_mut().control.interrupt_shadow |= 1;
+    }
+
     fn inject(&mut self, event: Event) {
         self.injected = Some(event);
         self.vmcb_mut().control.event_injection = decode::injection(event);
@@ -441,7 +448,7 @@ impl VcpuBackend for SvmVcpu {
     fn take_interrupted_event(&mut self) -> Option<Event> {
         let event = self.interrupted.take();
         if event == Some(Event::Nmi) {
-            self.end_nmi_blocking();
+            self.set_nmi_blocking(false);
         }
         event
     }
@@ -461,9 +468,9 @@ impl VcpuBackend for SvmVcpu {
             control.interrupt_control.with_irq(wanted).with_ignore_tpr(wanted).with_priority(0xF);
     }
 
-    fn end_nmi_blocking(&mut self) {
-        self.nmi = NmiBlocking::Unblocked;
-        self.intercept_iret(false);
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.nmi = if blocked { NmiBlocking::Blocked } else { NmiBlocking::Unblocked };
+        self.intercept_iret(blocked);
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {

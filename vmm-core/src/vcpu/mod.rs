@@ -11,6 +11,7 @@ mod events;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
 mod instruction;
+mod interpret;
 mod memory;
 mod msr;
 mod port;
@@ -65,6 +66,8 @@ pub struct Vcpu<V: VcpuBackend> {
     now: Tsc,
     statistics: VcpuStatistics,
     last_exit: Option<ExitReason>,
+    /// Where the guest goes on behind an instruction that the emulator handed back as an exit.
+    intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
     #[cfg(feature = "fault-injection")]
@@ -95,6 +98,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
+            intercepted_next: None,
             accesses: 0,
             #[cfg(feature = "fault-injection")]
             entry_fault: None,
@@ -171,7 +175,8 @@ impl<V: VcpuBackend> Vcpu<V> {
                 break;
             }
             match self.activity {
-                Activity::Running => self.enter(),
+                Activity::Running if self.hardware.can_enter() => self.enter(),
+                Activity::Running => self.interpret(),
                 Activity::Halted | Activity::WaitForStartup => self.wait(),
             }
         }

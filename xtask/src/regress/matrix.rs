@@ -105,6 +105,23 @@ const BOCHS_INTEL_ALL: &[Guest] = &[
     guest::VMX_ENTRY_FAULTS,
 ];
 
+/// On the Intel model that does not execute real mode: application processors start there.
+const BOCHS_INTEL_INTERPRETED: &[Guest] = &[
+    guest::CLOUD,
+    guest::CLOUD_SMP2,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::STRIO,
+    guest::ACPI,
+    guest::SMP,
+    guest::TIMERS,
+    guest::DENIED,
+];
+
 const fn qemu(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
     Cpu { platform: Platform::Qemu, model, paging: Paging::Nested, guests, tested }
 }
@@ -141,6 +158,8 @@ pub const CPUS: &[Cpu] = &[
     bochs("corei7_skylake_x", BOCHS_INTEL, &[]),
     bochs("corei7_haswell_4770", BOCHS_INTEL, &[]),
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
+    // No unrestricted guest: real mode is interpreted.
+    bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
 ];
 
 #[cfg(test)]
