@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Building the bare-metal binaries of this workspace.
+//! Building what runs in the machines: bare-metal binaries and a Linux program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +13,8 @@ use crate::{process, setup};
 /// Target of everything that runs without an operating system.
 pub const BARE_METAL: &str = "x86_64-unknown-none";
 
-/// Target of programs for Linux guests: static, whatever C library the guest has.
-const LINUX_GUEST: &str = "x86_64-unknown-linux-musl";
+/// Target of Linux programs that run on any kernel without further files.
+const STATIC_LINUX: &str = "x86_64-unknown-linux-musl";
 
 /// What is read of Cargo's messages (The Cargo Book, "External tools").
 #[derive(Deserialize)]
@@ -81,11 +81,23 @@ pub fn bare_metal(paths: &Paths, package: &str, name: &str, features: &[&str]) -
 /// # Errors
 /// When the target cannot be installed or the build fails.
 pub fn linux_program(paths: &Paths, package: &str) -> Result<PathBuf> {
-    setup::rust::ensure_target(LINUX_GUEST)?;
+    setup::rust::ensure_target(STATIC_LINUX)?;
     let mut command = cargo();
-    command.args(["build", "--profile", "guest", "--target", LINUX_GUEST]);
+    command.args(["build", "--profile", "guest", "--target", STATIC_LINUX]);
     command.args(["--package", package, "--bin", package]);
     find(build(paths, command, package)?, package)
+}
+
+/// Builds the static Linux program that runs a guest under KVM.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn kvm_runner(paths: &Paths) -> Result<PathBuf> {
+    const NAME: &str = "kvm-runner";
+    setup::rust::ensure_target(STATIC_LINUX)?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--target", STATIC_LINUX, "--package", NAME]);
+    find(build(paths, command, NAME)?, NAME)
 }
 
 /// Builds all binaries of `package` for bare metal and gives names and paths.

@@ -19,9 +19,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vmm-devices", &["host-iface", "vmm-core"]),
     ("cokernel", &[]),
     ("cokernel-glue", &["cokernel", "host-iface", "vmm-core", "vmm-devices", "wire"]),
-    ("bare-metal", &[]),
+    ("bare-metal", &["vmm-core"]),
     ("init-stamp", &[]),
     ("self-test", &[]),
+    ("bench-guests", &["bare-metal"]),
+    ("kvm-runner", &[]),
     ("xtask", &["wire"]),
 ];
 

@@ -40,7 +40,7 @@ impl Cell {
     pub fn name(&self) -> String {
         let kind = match self.guest.kind {
             Kind::Linux(_) => "boot",
-            Kind::BareMetal => "bare-metal",
+            Kind::BareMetal { .. } => "bare-metal",
             Kind::EntryFaults(_) => "vm",
             Kind::SelfTest(_) => "self-test",
         };
@@ -78,7 +78,7 @@ impl Cell {
     ) -> Result<Tally> {
         match &self.guest.kind {
             Kind::Linux(guest) => linux::run(paths, self.cpu, guest, entry, log),
-            Kind::BareMetal => bare_metal::run(paths, self.cpu, entry, log),
+            Kind::BareMetal { check } => bare_metal::run(paths, self.cpu, *check, entry, log),
             Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
             Kind::SelfTest(tests) => self_test::run(self.cpu, tests, effort, entry, log),
         }
