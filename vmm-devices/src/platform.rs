@@ -2,7 +2,7 @@
 //! The PC: all of its devices, connected to each other and to a VM.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::{fmt, ops::RangeInclusive};
+use core::{array, fmt, ops::RangeInclusive};
 
 use host_iface::WallClockTime;
 use vmm_core::{
@@ -13,7 +13,8 @@ use vmm_core::{
 };
 
 use crate::{
-    CharBackend, ExitPort, IoApic, IrqRouter, Pic, Pit, PortRange, Rtc, Uart,
+    CharBackend, ExitPort, Hpet, IoApic, IrqRouter, LegacyReplacement, Pic, Pit, PortRange, Rtc,
+    Uart,
     acpi::{self, AcpiError, PlatformConfig},
     memory_map,
     pci::{
@@ -115,6 +116,8 @@ pub struct PcPlatform {
     pub pit: Arc<Pit>,
     /// The battery-backed clock.
     pub rtc: Arc<Rtc>,
+    /// The high precision event timers.
+    pub hpet: Arc<Hpet>,
     /// The first serial port.
     pub com1: Arc<Uart>,
     /// The PCI bus.
@@ -152,9 +155,13 @@ impl PcPlatform {
         let io_apic = IoApic::new(acpi::io_apic_id(vcpus), builder.apic_bus());
         let irq_router = IrqRouter::new(pic.clone(), io_apic.clone());
 
-        let pit = Pit::new(clock, builder.timer()?, irq_router.line(TIMER_IRQ));
-        let rtc_irq = irq_router.line(RTC_IRQ);
+        let replacement =
+            LegacyReplacement::new(irq_router.line(TIMER_IRQ), irq_router.line(RTC_IRQ));
+        let pit = Pit::new(clock, builder.timer()?, replacement.pit_line());
+        let rtc_irq = replacement.rtc_line();
         let rtc = Rtc::new(clock, builder.timer()?, rtc_irq, config.time, layout);
+        let inputs = array::from_fn(|index| irq_router.line(Hpet::FIRST_INPUT + index as u32));
+        let hpet = Hpet::new(clock, builder.timer()?, replacement, inputs);
         let pm = PmBlock::new(clock, control.clone(), irq_router.sci(), builder.timer()?);
         let console = config.console.clone();
         let com1 = Uart::new(Uart::COM_PORTS[0], irq_router.line(COM1_IRQ), console);
@@ -179,6 +186,7 @@ impl PcPlatform {
             irq_router,
             pit,
             rtc,
+            hpet,
             com1,
             pci,
             host_bridge,
@@ -209,6 +217,7 @@ impl PcPlatform {
             builder.claim_ports(ports, device)?;
         }
         builder.claim_mmio(IoApic::BASE, IoApic::BYTES, self.io_apic.clone())?;
+        builder.claim_mmio(Hpet::BASE, Hpet::BYTES, self.hpet.clone())?;
         builder.claim_mmio(ECAM_BASE, ECAM_BYTES, Arc::new(Ecam::new(self.pci.clone())))?;
         builder.on_eoi(self.io_apic.clone());
         builder.external_interrupts(self.pic.clone());

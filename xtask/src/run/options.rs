@@ -24,6 +24,10 @@ pub struct GuestOptions {
     /// [default: a busybox made by this tool]
     #[arg(long, value_name = "FILE")]
     pub initrd: Vec<PathBuf>,
+    /// Add the program 'self-test' to the default user space; 'self-test help' in the guest
+    /// tells what it can do
+    #[arg(long, conflicts_with = "initrd")]
+    pub self_test: bool,
     /// Added to the end of the kernel command line, which for a Linux kernel is:
     /// console=ttyS0 quiet panic=-1 no_timer_check nowatchdog
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]

@@ -238,7 +238,7 @@ impl Guest {
         };
         match format {
             KernelFile::Linux(_) if options.initrd.is_empty() => {
-                guest.take_job(paths, job, folder)?;
+                guest.take_job(paths, job, folder, options.self_test)?;
             }
             KernelFile::Pvh { .. } if matches!(job, Job::Command(_)) => {
                 bail!("--exec needs a Linux guest, but {} is none", guest.kernel.display());
@@ -250,12 +250,22 @@ impl Guest {
     }
 
     /// Uses our own user space.
-    fn take_job(&mut self, paths: &Paths, job: Job, folder: &RunFolder) -> Result<()> {
+    fn take_job(
+        &mut self,
+        paths: &Paths,
+        job: Job,
+        folder: &RunFolder,
+        self_test: bool,
+    ) -> Result<()> {
         let nonce = console::new_nonce()?;
         let path = folder.file("job.cpio");
         job.write(&nonce, &path)?;
         setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
-        self.initrds = vec![image::initramfs(paths)?, path];
+        self.initrds = vec![image::initramfs(paths)?];
+        if self_test {
+            self.initrds.push(image::self_test(paths)?);
+        }
+        self.initrds.push(path);
         self.job = Some(job);
         self.nonce = Some(nonce);
         Ok(())
