@@ -91,17 +91,9 @@ impl Mmu {
         self.arena.release_freed();
     }
 
-    /// The first shadow table of `gfn`, from which [`Mmu::next_of`] leads to the others.
+    /// The first shadow table of `gfn`, which leads to the others.
     pub(super) fn first_of(&self, gfn: Gfn) -> Option<PageHandle> {
         self.index.get(&gfn).copied()
-    }
-
-    /// The next shadow table of the same frame.
-    ///
-    /// # Errors
-    /// [`StaleHandle`].
-    pub(super) fn next_of(&self, handle: PageHandle) -> Result<Option<PageHandle>, StaleHandle> {
-        Ok(self.arena.get(handle)?.next_of_frame)
     }
 
     /// The table that shadows `gfn` in `role`, if there is one.
