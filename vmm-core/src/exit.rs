@@ -49,7 +49,7 @@ pub enum Exit {
         /// Error code (AMD APM vol. 2, 8.4.2).
         error_code: u32,
     },
-    /// INVLPG, with shadow paging.
+    /// INVLPG: with shadow paging, or interpreted.
     InvalidatePage {
         /// Linear address of the operand, if the hardware tells.
         address: Option<u64>,
@@ -106,7 +106,7 @@ pub struct PortIo {
 /// An access to a control register; its operand, if the hardware tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ControlRegisterAccess {
-    /// MOV to register 0, 3, 4 or 8. Without `source`, a write to register 0 may be CLTS or LMSW,
+    /// MOV to register 0, 2, 3, 4 or 8. Without `source`, a write to register 0 may be CLTS or LMSW,
     /// too.
     Write {
         /// Number of the control register.
@@ -114,7 +114,7 @@ pub enum ControlRegisterAccess {
         /// Where the value is.
         source: Option<Gpr>,
     },
-    /// MOV from register 0, 3, 4 or 8. Without `target`, a read of register 0 may be SMSW, too.
+    /// MOV from register 0, 2, 3, 4 or 8. Without `target`, a read of register 0 may be SMSW, too.
     Read {
         /// Number of the control register.
         register: u8,

@@ -8,7 +8,10 @@ mod activity;
 mod control;
 mod dispatch;
 mod events;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod instruction;
+mod interpret;
 mod memory;
 mod msr;
 mod port;
@@ -26,6 +29,7 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
+    cpuid::Vendor,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -35,6 +39,8 @@ use crate::{
 
 use activity::Activity;
 use events::PendingEvents;
+#[cfg(feature = "fault-injection")]
+pub use fault_injection::EntryFault;
 use shadow::ShadowState;
 
 /// What a vCPU is made of.
@@ -62,9 +68,13 @@ pub struct Vcpu<V: VcpuBackend> {
     now: Tsc,
     statistics: VcpuStatistics,
     last_exit: Option<ExitReason>,
+    /// Where the guest goes on behind an instruction that the emulator handed back as an exit.
+    intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
     shadow: ShadowState,
+    #[cfg(feature = "fault-injection")]
+    entry_fault: Option<EntryFault>,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -77,6 +87,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         let paging = PagingFeatures {
             physical_address_bits: core.cpuid.physical_address_bits(),
             gigabyte_pages: core.cpuid.has_gigabyte_pages(),
+            table_global_reserved: core.cpuid.model().vendor == Vendor::Amd,
         };
         let mut vcpu = Self {
             link: core.links[index as usize].clone(),
@@ -90,8 +101,11 @@ impl<V: VcpuBackend> Vcpu<V> {
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
+            intercepted_next: None,
             accesses: 0,
             shadow: ShadowState::default(),
+            #[cfg(feature = "fault-injection")]
+            entry_fault: None,
             core,
             index,
         };
@@ -166,7 +180,8 @@ impl<V: VcpuBackend> Vcpu<V> {
                 break;
             }
             match self.activity {
-                Activity::Running => self.enter(),
+                Activity::Running if self.hardware.can_enter() => self.enter(),
+                Activity::Running => self.interpret(),
                 Activity::Halted | Activity::WaitForStartup => self.wait(),
             }
         }
@@ -225,6 +240,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn enter(&mut self) {
         self.prepare_events();
         self.renew_shadow_root();
+        #[cfg(feature = "fault-injection")]
+        self.inject_entry_fault();
         self.link.going_inside(self.core.host.current_cpu());
         if let Some(shadow) = self.core.shadow()
             && shadow.enter(self.index)

@@ -49,6 +49,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             control: self.hardware.control_registers(),
             alignment_check: self.hardware.rflags() & rflags::AC != 0,
             features: self.paging,
+            page_directory_pointers: self.hardware.page_directory_pointers(),
         }
     }
 
@@ -164,20 +165,16 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    /// INVLPG.
-    pub(super) fn invalidate_page(&mut self, told: Option<u64>) -> Result<(), Exception> {
-        self.require_privilege()?;
-        let address = match told {
-            Some(address) => address,
-            None => {
-                let Some(address) = self.operand_address()? else { return Ok(()) };
-                address
+    /// INVLPG; the emulator knows its operand if the hardware does not tell.
+    pub(super) fn invalidate_page(&mut self, address: Option<u64>) -> Result<(), Exception> {
+        let Some(address) = address else { return self.emulate() };
+        match self.core.shadow() {
+            Some(shadow) => {
+                if shadow.invalidate(self.index, &self.core.memory, address) == Err(StaleHandle) {
+                    self.shadow_paging_failed(STALE_HANDLE);
+                }
             }
-        };
-        if let Some(shadow) = self.core.shadow()
-            && shadow.invalidate(self.index, &self.core.memory, address) == Err(StaleHandle)
-        {
-            self.shadow_paging_failed(STALE_HANDLE);
+            None => self.hardware.flush_tlb(),
         }
         self.skip_instruction()
     }

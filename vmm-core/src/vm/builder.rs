@@ -386,7 +386,11 @@ impl VmBuilder {
         };
         if nested {
             let huge = backend.has_huge_pages();
-            let tables = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
+            let mut tables = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
+            if let Some(page) = backend.hardware_page() {
+                self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
+                tables.map_read_only(page.guest, page.host)?;
+            }
             let translation = Translation::Nested(tables.root());
             return Ok((MemoryTables::Nested(Box::new(tables)), translation));
         }
