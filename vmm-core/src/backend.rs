@@ -166,6 +166,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Does the CPU have nested paging? If not, shadow paging is all there is.
     fn has_nested_paging(&self) -> bool;
 
+    /// Can the backend run guests on shadow page tables?
+    fn has_shadow_paging(&self) -> bool;
+
     /// Can nested page tables use 1 GiB pages?
     fn has_huge_pages(&self) -> bool;
 
@@ -262,15 +265,15 @@ pub trait VcpuBackend: Send {
     /// The entries that PAE paging takes from the table at CR3 when control registers are
     /// loaded (Intel SDM vol. 3, 4.4.1), for hardware that keeps them.
     fn set_page_directory_pointers(&mut self, _: [u64; 4]) {}
-    /// With shadow paging: sets the root of the tables that the CPU walks. They have four levels
-    /// if the guest is in long mode, and else are PAE tables with a root below 4 GiB. Another
-    /// root than before makes the CPU drop the translations of the old one.
-    fn set_shadow_root(&mut self, root: HostPhysAddr);
     /// Those entries while the guest uses PAE paging; `None` where the hardware reads them from
     /// memory on each walk.
     fn page_directory_pointers(&self) -> Option<[u64; 4]> {
         None
     }
+    /// With shadow paging: sets the root of the tables that the CPU walks. They have four levels
+    /// if the guest is in long mode, and else are PAE tables with a root below 4 GiB. Another
+    /// root than before makes the CPU drop the translations of the old one.
+    fn set_shadow_root(&mut self, root: HostPhysAddr);
     /// CR4 as the guest sees it, at no cost.
     fn cr4(&self) -> u64;
     /// Current privilege level.

@@ -106,15 +106,16 @@ pub struct PortIo {
 /// An access to a control register; its operand, if the hardware tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ControlRegisterAccess {
-    /// MOV to register 0, 2, 3, 4 or 8. Without `source`, a write to register 0 may be CLTS or LMSW,
-    /// too.
+    /// MOV to register 0, 2, 3, 4 or 8. Without `source`, a write to register 0 may be CLTS or
+    /// LMSW, too.
     Write {
         /// Number of the control register.
         register: u8,
         /// Where the value is.
         source: Option<Gpr>,
     },
-    /// MOV from register 0, 2, 3, 4 or 8. Without `target`, a read of register 0 may be SMSW, too.
+    /// MOV from register 0, 2, 3, 4 or 8. Without `target`, a read of register 0 may be SMSW,
+    /// too.
     Read {
         /// Number of the control register.
         register: u8,

@@ -72,9 +72,9 @@ pub struct Vcpu<V: VcpuBackend> {
     intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
-    shadow: ShadowState,
     #[cfg(feature = "fault-injection")]
     entry_fault: Option<EntryFault>,
+    shadow: ShadowState,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -103,9 +103,9 @@ impl<V: VcpuBackend> Vcpu<V> {
             last_exit: None,
             intercepted_next: None,
             accesses: 0,
-            shadow: ShadowState::default(),
             #[cfg(feature = "fault-injection")]
             entry_fault: None,
+            shadow: ShadowState::default(),
             core,
             index,
         };

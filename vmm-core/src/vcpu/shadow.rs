@@ -45,11 +45,14 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     fn address_space(&self) -> AddressSpace {
+        let control = self.hardware.control_registers();
+        let kept =
+            if control.uses_pae_paging() { self.hardware.page_directory_pointers() } else { None };
         AddressSpace {
-            control: self.hardware.control_registers(),
+            control,
             alignment_check: self.hardware.rflags() & rflags::AC != 0,
             features: self.paging,
-            page_directory_pointers: self.hardware.page_directory_pointers(),
+            page_directory_pointers: kept,
         }
     }
 

@@ -34,7 +34,7 @@ pub enum MemoryTables {
     /// Nested tables, which map it all.
     Nested(Box<dyn SecondLevel>),
     /// Shadow tables.
-    Shadow(ShadowMmu),
+    Shadow(Box<ShadowMmu>),
 }
 
 impl MemoryTables {

@@ -107,6 +107,10 @@ impl Backend for Vmx {
         true
     }
 
+    fn has_shadow_paging(&self) -> bool {
+        false
+    }
+
     fn has_huge_pages(&self) -> bool {
         self.shared.capabilities.msrs.ept.huge_pages()
     }

@@ -135,14 +135,14 @@ impl VmxVcpu {
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
         let virtual_apic = self.virtual_apic.as_ref().map_or(0, |p| p.address().as_u64());
-        let ept_pointer = match setup.translation {
-            Translation::Nested(root) => ept::pointer(root),
-            Translation::Shadow => 0,
-        };
         let areas = self.efer_areas.as_ref().map(EferAreas::addresses);
         let (msr_count, [entry_area, exit_area]) = match areas {
             Some(addresses) => (msr_area::COUNT, addresses.map(|address| address.as_u64())),
             None => (0, [0; 2]),
+        };
+        let ept_pointer = match setup.translation {
+            Translation::Nested(root) => ept::pointer(root),
+            Translation::Shadow => 0,
         };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
@@ -376,13 +376,13 @@ impl VcpuBackend for VmxVcpu {
         }
     }
 
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
+    }
+
     fn set_shadow_root(&mut self, root: HostPhysAddr) {
         self.vmcs.write(Field::GuestCr3, root.as_u64());
         self.flush_wanted = true;
-    }
-
-    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
-        Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
     }
 
     fn cr4(&self) -> u64 {

@@ -203,22 +203,22 @@ impl GuestOptions {
     }
 }
 
-impl GuestOptions {
-    /// The settings of shadow paging.
-    pub fn shadow_settings(&self) -> wire::ShadowSettings {
-        wire::ShadowSettings {
-            budget_bytes: self.shadow_budget.map(|mib| mib.saturating_mul(1 << 20)),
-            cache: self.shadow_cache == Switch::On,
-        }
-    }
-}
-
 impl Paging {
     /// Name in tables and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nested => "nested",
             Self::Shadow => "shadow",
+        }
+    }
+}
+
+impl GuestOptions {
+    /// The settings of shadow paging.
+    pub fn shadow_settings(&self) -> wire::ShadowSettings {
+        wire::ShadowSettings {
+            budget_bytes: self.shadow_budget.map(|mib| mib.saturating_mul(1 << 20)),
+            cache: self.shadow_cache == Switch::On,
         }
     }
 }

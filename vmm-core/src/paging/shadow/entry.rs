@@ -24,6 +24,8 @@ impl ShadowEntry {
     const LARGE: u64 = 1 << 7;
     const GLOBAL: u64 = 1 << 8;
     const NO_EXECUTE: u64 = 1 << 63;
+    #[cfg(test)]
+    const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
     /// Nothing is there.
     pub const EMPTY: Self = Self(0);
@@ -66,6 +68,12 @@ impl ShadowEntry {
         self.0 & Self::PRESENT != 0
     }
 
+    /// Where it leads, or what it maps.
+    #[cfg(test)]
+    pub const fn address(self) -> HostPhysAddr {
+        HostPhysAddr::new(self.0 & Self::ADDRESS)
+    }
+
     /// What an entry that maps a page allows.
     pub const fn rights(self) -> Rights {
         Rights {
@@ -98,7 +106,7 @@ mod tests {
         let all = Rights { write: true, user: true, execute: true };
         let page = ShadowEntry::page(at, all, false, false);
         assert_eq!(page.0, 0x1234_5067);
-        assert_eq!(page.rights(), all);
+        assert_eq!((page.address(), page.rights()), (at, all));
         assert_eq!(page.read_only().0, 0x1234_5025);
         let none = Rights { write: false, user: false, execute: false };
         let large = ShadowEntry::page(HostPhysAddr::new(0x20_0000), none, true, true);

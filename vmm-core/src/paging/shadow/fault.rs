@@ -15,9 +15,7 @@ use crate::{
     GuestPhysAddr, GuestVirtAddr,
     memory::GuestMemory,
     paging::walk::{
-        Access, AccessKind, AddressSpace, Privilege, Rights, TranslateError, page_fault,
-        rules::{Architecture, Rules},
-        translate,
+        Access, AccessKind, AddressSpace, Privilege, Rights, TranslateError, translate,
     },
     state::cr4,
 };
@@ -246,7 +244,7 @@ impl Mmu {
         }
         self.root_mut().unexplained = None;
         let access = Access { privilege: Privilege::ImplicitSupervisor, ..request.access };
-        FaultAction::Forward(Architecture::error_code(space, access, page_fault::PRESENT))
+        FaultAction::Forward(space.protection_fault(access))
     }
 
     /// The guest invalidates the translation of `address`: its entry is brought up to date.

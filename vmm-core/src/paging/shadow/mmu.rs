@@ -91,7 +91,7 @@ impl Mmu {
         self.arena.release_freed();
     }
 
-    /// The first shadow table of `gfn`, which leads to the others.
+    /// The first shadow table of `gfn`, from which `next_of_frame` leads to the others.
     pub(super) fn first_of(&self, gfn: Gfn) -> Option<PageHandle> {
         self.index.get(&gfn).copied()
     }

@@ -5,13 +5,13 @@
 //! walks shadow tables, which translate straight to the host's, and are made as the guest touches
 //! its pages. `docs/shadow-paging.md` has a picture. In short:
 //!
-//! - A shadow table stands for a guest frame in a [`role`]; an [`arena`] of bounded size holds
+//! - A shadow table stands for a guest frame in a `role`; an `arena` of bounded size holds
 //!   them all, by handles that go stale when a table is given up.
-//! - Each entry is in a [`chain`]: of the guest frame that it maps, or the table it leads to.
-//! - [`fault`] walks the guest's tables, sets their accessed and dirty bits, and then either gives
+//! - Each entry is in a `chain`: of the guest frame that it maps, or the table it leads to.
+//! - `fault` walks the guest's tables, sets their accessed and dirty bits, and then either gives
 //!   the fault to the guest or makes the missing entries.
-//! - [`protect`] keeps the guest from changing its tables unseen.
-//! - [`shootdown`] sees to it that no vCPU uses a translation that was taken back.
+//! - `protect` keeps the guest from changing its tables unseen.
+//! - `shootdown` sees to it that no vCPU uses a translation that was taken back.
 //!
 //! **Lock.** One lock for a VM is around all of it but the shootdown's atomics. It is innermost:
 //! nothing of a device is called while it is held, and who waits under it, for other vCPUs to
@@ -33,8 +33,6 @@ mod shared;
 mod shootdown;
 mod statistics;
 mod table_memory;
-#[cfg(test)]
-mod tests;
 mod zap;
 
 pub use arena::StaleHandle;
