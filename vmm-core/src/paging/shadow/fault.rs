@@ -17,7 +17,7 @@ use crate::{
     paging::walk::{
         Access, AccessKind, AddressSpace, Privilege, Rights, TranslateError, translate,
     },
-    state::cr4,
+    state::{cr0, cr4},
 };
 
 /// How often a fault is looked at anew because something changed under it.
@@ -204,7 +204,6 @@ impl Mmu {
             } else {
                 match self.permit_write(first)? {
                     WritePermit::Granted => {}
-                    WritePermit::Unshadowed => return Ok(Attempt::Again),
                     WritePermit::Emulate => {
                         rights.write = false;
                         action = FaultAction::TableWrite(first.address());
@@ -227,8 +226,9 @@ impl Mmu {
     }
 
     /// The shadow tables already allow the access. The vCPU may have had an older translation
-    /// cached; or the CPU accessed a system structure on its own behalf, which CR4.SMAP forbids in
-    /// user pages even while RFLAGS.AC lifts it for instructions.
+    /// cached, which goes now. If the same fault comes again although no entry was changed since,
+    /// it was not that: the CPU accessed a system structure on its own behalf, which CR4.SMAP
+    /// forbids in user pages even while RFLAGS.AC lifts it for instructions.
     fn unexplained(
         &mut self,
         space: &AddressSpace,
@@ -236,10 +236,12 @@ impl Mmu {
         rights: Rights,
     ) -> FaultAction {
         self.stale = true;
-        let lifted = space.control.cr4 & cr4::SMAP != 0 && space.alignment_check && rights.user;
+        let prevented = space.control.cr0 & cr0::PG != 0 && space.control.cr4 & cr4::SMAP != 0;
+        let lifted = prevented && space.alignment_check && rights.user;
         let explicit = request.access.privilege == Privilege::Supervisor
             && request.access.kind != AccessKind::Fetch;
-        let again = self.root_mut().unexplained.replace(request.address) == Some(request.address);
+        let this = (request.address, self.arena.changes());
+        let again = self.root_mut().unexplained.replace(this) == Some(this);
         if !(lifted && explicit && again) {
             return FaultAction::Resume;
         }
