@@ -22,7 +22,9 @@ pub trait NestedEntries {
     /// the levels above the last.
     fn leaf(address: HostPhysAddr, large: bool) -> u64;
     /// The same leaf without the permission to write.
-    fn read_only(leaf: u64) -> u64;
+    fn without_write(leaf: u64) -> u64;
+    /// An entry of the last level that maps a page of memory, readable only.
+    fn read_only_page(address: HostPhysAddr) -> u64;
     /// Address in an entry.
     fn address(entry: u64) -> HostPhysAddr;
     /// True if the entry maps or leads anywhere.
@@ -54,8 +56,12 @@ impl NestedEntries for LongModeEntries {
         Self::table(address) | Self::DIRTY | size
     }
 
-    fn read_only(leaf: u64) -> u64 {
+    fn without_write(leaf: u64) -> u64 {
         leaf & !Self::WRITABLE
+    }
+
+    fn read_only_page(address: HostPhysAddr) -> u64 {
+        Self::leaf(address, false) & !Self::WRITABLE
     }
 
     fn address(entry: u64) -> HostPhysAddr {
@@ -123,6 +129,20 @@ impl<F: NestedEntries> NestedTables<F> {
         Ok(tables)
     }
 
+    /// Maps one page more, readable only.
+    ///
+    /// # Errors
+    /// What the host answers when memory runs out.
+    pub fn map_read_only(
+        &mut self,
+        guest: GuestPhysAddr,
+        host: HostPhysAddr,
+    ) -> Result<(), HostError> {
+        let table = self.table_for(guest.as_u64(), 1)?;
+        self.write(table, index(guest.as_u64(), 1), F::read_only_page(host));
+        Ok(())
+    }
+
     /// Address of the root table.
     pub fn root(&self) -> HostPhysAddr {
         self.tables[0].address()
@@ -142,7 +162,7 @@ impl<F: NestedEntries> NestedTables<F> {
             let leaf = F::leaf(HostPhysAddr::new(to), level > 1);
             let entry = match access {
                 RegionAccess::ReadWrite => leaf,
-                RegionAccess::ReadOnly => F::read_only(leaf),
+                RegionAccess::ReadOnly => F::without_write(leaf),
             };
             let table = self.table_for(from, level)?;
             self.write(table, index(from, level), entry);

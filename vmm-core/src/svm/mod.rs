@@ -6,6 +6,9 @@ mod capability;
 mod cpu;
 mod debug;
 mod decode;
+mod entry_check;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod intercepts;
 mod nmi;
 mod permission;

@@ -10,6 +10,7 @@ use super::{
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
     decode,
+    entry_check::{self, EntryState},
     nmi::NmiBlocking,
     permission::PermissionMaps,
     step::Step,
@@ -24,7 +25,10 @@ use crate::{
     fpu::{FpuState, FpuSupport},
     host_registers,
     memory::OwnedPages,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        efer, rflags,
+    },
     tsc_aux::TscAux,
 };
 
@@ -114,18 +118,20 @@ impl SvmVcpu {
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self) -> Exit {
+    fn take_exit(&mut self, entered: &EntryState) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        if ExitCode::is_invalid(code) {
+            let failed = entry_check::first_failure(entered);
+            self.distrust_tlb();
+            return Exit::EntryFailure(failed);
+        }
         self.injected = None;
         self.interrupted = decode::interrupted_event(info, cr2);
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
-        if ExitCode::is_invalid(code) {
-            self.distrust_tlb();
-        }
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
         if trapped {
@@ -226,12 +232,13 @@ impl VcpuBackend for SvmVcpu {
             self.host.kick(cpu);
         }
         self.load_cr2();
+        let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
         // memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(&entered)
     }
 
     fn gpr(&self, register: Gpr) -> u64 {
@@ -416,6 +423,10 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb_mut().control.interrupt_shadow &= !1;
     }
 
+    fn begin_interrupt_shadow(&mut self, _: InterruptShadow) {
+        self.vmcb_mut().control.interrupt_shadow |= 1;
+    }
+
     fn inject(&mut self, event: Event) {
         self.injected = Some(event);
         self.vmcb_mut().control.event_injection = decode::injection(event);
@@ -437,7 +448,7 @@ impl VcpuBackend for SvmVcpu {
     fn take_interrupted_event(&mut self) -> Option<Event> {
         let event = self.interrupted.take();
         if event == Some(Event::Nmi) {
-            self.end_nmi_blocking();
+            self.set_nmi_blocking(false);
         }
         event
     }
@@ -457,9 +468,9 @@ impl VcpuBackend for SvmVcpu {
             control.interrupt_control.with_irq(wanted).with_ignore_tpr(wanted).with_priority(0xF);
     }
 
-    fn end_nmi_blocking(&mut self) {
-        self.nmi = NmiBlocking::Unblocked;
-        self.intercept_iret(false);
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.nmi = if blocked { NmiBlocking::Blocked } else { NmiBlocking::Unblocked };
+        self.intercept_iret(blocked);
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
@@ -503,5 +514,10 @@ impl VcpuBackend for SvmVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

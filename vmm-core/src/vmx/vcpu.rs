@@ -2,6 +2,7 @@
 //! One vCPU on VMX: its control structure, and its way into the guest and back.
 
 use alloc::sync::Arc;
+use core::cell::Cell;
 
 use host_iface::{HostError, PageRequest};
 use x86::{
@@ -12,14 +13,16 @@ use x86::{
 use super::{
     cpu::Shared,
     debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
-    decode, ept,
+    decode, entry_check, ept,
     field::{Field, SegmentFields},
     host_state::HostDescriptors,
-    interruptibility::{BLOCKED_BY_NMI, SHADOW},
+    interruptibility::SHADOW,
     length::LengthMemo,
+    msr_area::{self, EferAreas},
     segment,
     switch::SwitchContext,
     switched_msrs::SwitchedMsrs,
+    unpaged,
     vmcs::Vmcs,
     vpid::Vpid,
 };
@@ -30,7 +33,10 @@ use crate::{
     fpu::FpuState,
     memory::OwnedPages,
     msr::PAT_RESET,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        efer, rflags,
+    },
     tsc_aux::TscAux,
 };
 
@@ -41,6 +47,8 @@ pub struct VmxVcpu {
     /// Keeps the page with the guest's task priority, if the CPU shadows it.
     virtual_apic: Option<OwnedPages>,
     pub(super) vpid: Option<Vpid>,
+    /// If the VMCS does not hold EFER.
+    efer_areas: Option<EferAreas>,
     pub(super) context: SwitchContext,
     fpu: FpuState,
     breakpoints: BreakpointAddresses,
@@ -48,6 +56,12 @@ pub struct VmxVcpu {
     switched: SwitchedMsrs,
     tsc_aux: TscAux,
     cr8: u8,
+    /// CR3 and EFER as the guest set them, while it runs on the identity map with others.
+    unpaged: Option<(u64, u64)>,
+    /// Can the CPU enter the guest as it is? Unknown after a change.
+    enterable: Cell<Option<bool>>,
+    /// Without virtual NMIs: the guest is in its handler of one.
+    pub(super) handles_nmi: bool,
     /// While the vCPU is loaded.
     host: Option<HostDescriptors>,
     pub(super) flush_wanted: bool,
@@ -66,6 +80,10 @@ const DEBUG_VECTOR: u32 = 1;
 const ALIGNMENT_VECTOR: u32 = 17;
 const MACHINE_CHECK_VECTOR: u32 = 18;
 
+/// The top entries of PAE paging, which the hardware loads and saves while EPT is on.
+const PAGE_DIRECTORY_POINTERS: [Field; 4] =
+    [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
+
 impl VmxVcpu {
     pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
         let (host, capabilities) = (shared.host, &shared.capabilities);
@@ -76,6 +94,10 @@ impl VmxVcpu {
             vmcs: Vmcs::new(host, revision, capabilities.fields())?,
             virtual_apic: capabilities.has_tpr_shadow().then(page).transpose()?,
             vpid: if has_vpid { shared.vpids.take() } else { None },
+            efer_areas: match capabilities.switches_efer() {
+                true => None,
+                false => Some(EferAreas::new(host)?),
+            },
             context: SwitchContext::default(),
             fpu: FpuState::new(host, shared.fpu)?,
             breakpoints: BreakpointAddresses::default(),
@@ -83,6 +105,9 @@ impl VmxVcpu {
             switched: SwitchedMsrs::default(),
             tsc_aux: TscAux::new(capabilities.has_tsc_aux()),
             cr8: 0,
+            unpaged: None,
+            enterable: Cell::new(None),
+            handles_nmi: false,
             host: None,
             flush_wanted: false,
             shadow_ended: false,
@@ -110,6 +135,11 @@ impl VmxVcpu {
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
         let virtual_apic = self.virtual_apic.as_ref().map_or(0, |p| p.address().as_u64());
+        let areas = self.efer_areas.as_ref().map(EferAreas::addresses);
+        let (msr_count, [entry_area, exit_area]) = match areas {
+            Some(addresses) => (msr_area::COUNT, addresses.map(|address| address.as_u64())),
+            None => (0, [0; 2]),
+        };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
         for (field, value) in [
@@ -126,6 +156,10 @@ impl VmxVcpu {
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
             (Field::EptPointer, ept::pointer(setup.nested_root)),
             (Field::TscOffset, setup.tsc_offset),
+            (Field::EntryMsrLoadCount, msr_count),
+            (Field::EntryMsrLoadArea, entry_area),
+            (Field::ExitMsrLoadCount, msr_count),
+            (Field::ExitMsrLoadArea, exit_area),
             (Field::LinkPointer, u64::MAX),
             // The guest sees what it wrote; what it may write is checked first.
             (Field::Cr0Mask, u64::MAX),
@@ -142,11 +176,12 @@ impl VmxVcpu {
         self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
     }
 
-    /// Sets or clears bits of the primary controls.
+    /// Sets bits of the primary controls, or clears them unless they are always set.
     fn control(&mut self, bits: PrimaryControls, wanted: bool) {
         let old = self.vmcs.read(Field::PrimaryControls);
+        let always = u64::from(self.shared.capabilities.controls.primary.bits());
         let bits = u64::from(bits.bits());
-        let new = if wanted { old | bits } else { old & !bits };
+        let new = if wanted { old | bits } else { old & !bits | always };
         self.vmcs.write(Field::PrimaryControls, new);
     }
 
@@ -167,6 +202,10 @@ impl VcpuBackend for VmxVcpu {
             return false;
         }
         self.host = Some(HostDescriptors::capture(&mut self.vmcs));
+        let host_efer = self.vmcs.read(Field::HostEfer);
+        if let Some(areas) = &mut self.efer_areas {
+            areas.set_host(host_efer);
+        }
         // Another CPU, or other tables at the same address, may have been here.
         self.context.host_rsp = 0;
         self.flush_wanted = true;
@@ -191,6 +230,21 @@ impl VcpuBackend for VmxVcpu {
         if let Some(host) = self.host.take() {
             host.restore();
         }
+    }
+
+    #[inline]
+    fn can_enter(&self) -> bool {
+        let capabilities = &self.shared.capabilities;
+        if capabilities.has_unrestricted_guest() {
+            return true;
+        }
+        // What the guest itself does to its segments the CPU can enter again.
+        self.enterable.get().unwrap_or_else(|| {
+            let protected = self.vmcs.read(Field::Cr0Shadow) & cr0::PE != 0;
+            let enterable = protected && entry_check::segments_fit(&self.vmcs, capabilities);
+            self.enterable.set(Some(enterable));
+            enterable
+        })
     }
 
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
@@ -247,6 +301,7 @@ impl VcpuBackend for VmxVcpu {
         self.vmcs.write(fields.limit, segment.limit.into());
         self.vmcs.write(fields.base, segment.base);
         self.vmcs.write(fields.rights, segment::to_rights(segment.attributes));
+        self.enterable.set(None);
     }
 
     fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
@@ -265,42 +320,60 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn control_registers(&self) -> ControlRegisters {
+        let (cr3, efer) = self
+            .unpaged
+            .unwrap_or_else(|| (self.vmcs.read(Field::GuestCr3), self.vmcs.read(Field::GuestEfer)));
         ControlRegisters {
             cr0: self.vmcs.read(Field::Cr0Shadow),
             cr2: self.context.cr2,
-            cr3: self.vmcs.read(Field::GuestCr3),
+            cr3,
             cr4: self.vmcs.read(Field::Cr4Shadow),
-            efer: self.vmcs.read(Field::GuestEfer),
+            efer,
         }
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
+        let on_identity_map = self.shared.identity_map.is_some() && value.cr0 & cr0::PG == 0;
+        let real = if on_identity_map { unpaged::on_identity_map(value) } else { value };
+        if self.shared.identity_map.is_some() {
+            self.unpaged = on_identity_map.then_some((value.cr3, value.efer));
+            let cr3_exiting =
+                PrimaryControls::CR3_LOAD_EXITING | PrimaryControls::CR3_STORE_EXITING;
+            self.control(cr3_exiting, on_identity_map);
+        }
         let capabilities = &self.shared.capabilities;
         let (real_cr0, real_cr4) =
-            (capabilities.real_cr0(value.cr0), capabilities.real_cr4(value.cr4));
+            (capabilities.real_cr0(real.cr0), capabilities.real_cr4(real.cr4));
         let long_mode = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
         let entry = self.vmcs.read(Field::EntryControls) & !long_mode;
-        let is_long = value.efer & efer::LMA != 0;
+        let is_long = real.efer & efer::LMA != 0;
         for (field, value) in [
             (Field::GuestCr0, real_cr0),
             (Field::Cr0Shadow, value.cr0 | cr0::ET),
             (Field::GuestCr4, real_cr4),
             (Field::Cr4Shadow, value.cr4),
-            (Field::GuestCr3, value.cr3),
-            (Field::GuestEfer, value.efer),
+            (Field::GuestCr3, real.cr3),
+            (Field::GuestEfer, real.efer),
             (Field::EntryControls, if is_long { entry | long_mode } else { entry }),
         ] {
             self.vmcs.write(field, value);
         }
+        if let Some(areas) = &mut self.efer_areas {
+            areas.set_guest(real.efer);
+        }
         self.context.cr2 = value.cr2;
         self.flush_wanted = true;
+        self.enterable.set(None);
     }
 
     fn set_page_directory_pointers(&mut self, entries: [u64; 4]) {
-        let fields = [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
-        for (field, entry) in fields.into_iter().zip(entries) {
+        for (field, entry) in PAGE_DIRECTORY_POINTERS.into_iter().zip(entries) {
             self.vmcs.write(field, entry);
         }
+    }
+
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
     }
 
     fn cr4(&self) -> u64 {
@@ -395,12 +468,16 @@ impl VcpuBackend for VmxVcpu {
         Interruptibility {
             interrupts_enabled: self.rflags() & rflags::IF != 0,
             in_shadow: state & SHADOW != 0 && !self.shadow_ended,
-            nmi_blocked: state & BLOCKED_BY_NMI != 0,
+            nmi_blocked: self.blocks_nmis(),
         }
     }
 
     fn clear_interrupt_shadow(&mut self) {
         self.shadow_ended = true;
+    }
+
+    fn begin_interrupt_shadow(&mut self, shadow: InterruptShadow) {
+        self.begin_shadow(shadow);
     }
 
     fn inject(&mut self, event: Event) {
@@ -426,8 +503,12 @@ impl VcpuBackend for VmxVcpu {
         self.interrupted.take()
     }
 
-    fn end_nmi_blocking(&mut self) {
-        self.set_nmi_blocking(false);
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.block_nmis(blocked);
+    }
+
+    fn drop_pending_debug_exceptions(&mut self) {
+        self.vmcs.write(Field::PendingDebug, 0);
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {
@@ -435,7 +516,13 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
-        self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
+        if self.shared.capabilities.has_virtual_nmis() {
+            self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
+        } else if wanted {
+            // Asked for behind the window for interrupts: the handler of an NMI is over when
+            // interrupts are taken again.
+            self.control(PrimaryControls::INTERRUPT_WINDOW_EXITING, true);
+        }
     }
 
     fn intercept_cr8_writes(&mut self, wanted: bool) {
@@ -459,7 +546,8 @@ impl VcpuBackend for VmxVcpu {
 
     fn control_bytes(&self) -> usize {
         let virtual_apic = self.virtual_apic.as_ref().map_or(0, OwnedPages::bytes);
-        self.vmcs.bytes() + virtual_apic + self.fpu.bytes()
+        let efer_areas = self.efer_areas.as_ref().map_or(0, EferAreas::bytes);
+        self.vmcs.bytes() + virtual_apic + efer_areas + self.fpu.bytes()
     }
 
     fn control_accesses(&self) -> u64 {
@@ -468,5 +556,10 @@ impl VcpuBackend for VmxVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

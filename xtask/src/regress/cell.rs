@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::guest::{Guest, Kind};
 use super::matrix::{CPUS, Cpu};
 use super::table::{Entry, Table};
-use super::{RegressOptions, bare_metal, linux};
+use super::{RegressOptions, bare_metal, entry_faults, linux};
 use crate::paths::Paths;
 use crate::test::{Log, Row, Tally};
 
@@ -41,6 +41,7 @@ impl Cell {
         let kind = match self.guest.kind {
             Kind::Linux(_) => "boot",
             Kind::BareMetal => "bare-metal",
+            Kind::EntryFaults(_) => "vm",
         };
         let Cpu { platform, model, paging, .. } = self.cpu;
         format!("{kind}/{}/{model}/{}/{}", platform.name(), paging.name(), self.guest.name)
@@ -68,6 +69,7 @@ impl Cell {
         match &self.guest.kind {
             Kind::Linux(guest) => linux::run(paths, self.cpu, guest, entry, log),
             Kind::BareMetal => bare_metal::run(paths, self.cpu, entry, log),
+            Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
         }
     }
 }

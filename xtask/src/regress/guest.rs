@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guests of the matrix.
 
+use super::entry_faults;
 use crate::image;
 
 /// A guest and how it is run.
@@ -20,6 +21,20 @@ pub enum Kind {
     /// The bare-metal guest of the same name, which tests its machine by itself. How it is run
     /// is said in `test/bare_metal.rs`.
     BareMetal,
+    /// Small VMs one after the other, in which entries are made to fail, and sound ones among
+    /// them.
+    EntryFaults(&'static [EntryFault]),
+}
+
+/// An entry that is made to fail.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryFault {
+    /// What of the control block is spoiled, as the backend names it.
+    pub what: &'static str,
+    /// Before this entry; the first is 1.
+    pub at_entry: u64,
+    /// Part of the reason with which the VM has to end.
+    pub reason: &'static str,
 }
 
 /// A Linux guest.
@@ -76,5 +91,15 @@ pub const NMI: Guest = bare_metal("nmi");
 pub const SMP: Guest = bare_metal("smp");
 /// String port I/O.
 pub const STRIO: Guest = bare_metal("strio");
+/// Entry faults on VMX.
+pub const VMX_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX) };
+/// Entry faults on SVM as Bochs 2.7 emulates it.
+pub const BOCHS_SVM_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_BOCHS) };
+/// Entry faults on SVM as QEMU 7.2 emulates it.
+pub const TCG_ENTRY_FAULTS: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_TCG) };
+
 /// Timers and clocks.
 pub const TIMERS: Guest = bare_metal("timers");

@@ -46,11 +46,19 @@ const QEMU_ALL: &[Guest] = &[
     guest::SMP,
     guest::STRIO,
     guest::TIMERS,
+    guest::TCG_ENTRY_FAULTS,
 ];
 
 /// On AMD models of Bochs. Five other guests end the emulated machine there, some in Bochs 2.7's
 /// own panic; for `exceptions`, `mmio` and `strio` the cause is not known.
-const BOCHS_AMD: &[Guest] = &[guest::CLOUD, guest::HELLO, guest::NMI, guest::TIMERS, guest::DENIED];
+const BOCHS_AMD: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::NMI,
+    guest::TIMERS,
+    guest::DENIED,
+    guest::BOCHS_SVM_ENTRY_FAULTS,
+];
 
 /// On Intel models of Bochs.
 const BOCHS_INTEL: &[Guest] = &[
@@ -78,6 +86,24 @@ const BOCHS_INTEL_ALL: &[Guest] = &[
     guest::ACPI,
     guest::TIMERS,
     guest::DENIED,
+    guest::VMX_ENTRY_FAULTS,
+];
+
+/// On the Intel model that does not execute real mode: application processors start there.
+const BOCHS_INTEL_INTERPRETED: &[Guest] = &[
+    guest::CLOUD,
+    guest::CLOUD_SMP2,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::STRIO,
+    guest::ACPI,
+    guest::SMP,
+    guest::TIMERS,
+    guest::DENIED,
 ];
 
 const fn qemu(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
@@ -93,7 +119,11 @@ pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_LINUX),
     qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
-    bochs("ryzen", BOCHS_AMD, &[guest::HELLO, guest::NMI, guest::TIMERS]),
+    bochs(
+        "ryzen",
+        BOCHS_AMD,
+        &[guest::HELLO, guest::NMI, guest::TIMERS, guest::BOCHS_SVM_ENTRY_FAULTS],
+    ),
     bochs("zambezi", BOCHS_AMD, &[]),
     bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
     bochs(
@@ -106,11 +136,14 @@ pub const CPUS: &[Cpu] = &[
             guest::MODES,
             guest::MSR_CPUID,
             guest::NMI,
+            guest::VMX_ENTRY_FAULTS,
         ],
     ),
     bochs("corei7_skylake_x", BOCHS_INTEL, &[]),
     bochs("corei7_haswell_4770", BOCHS_INTEL, &[]),
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
+    // No unrestricted guest: real mode is interpreted.
+    bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
 ];
 
 #[cfg(test)]

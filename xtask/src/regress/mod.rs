@@ -3,6 +3,7 @@
 
 mod bare_metal;
 mod cell;
+mod entry_faults;
 mod guest;
 mod linux;
 mod matrix;

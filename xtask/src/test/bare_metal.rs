@@ -193,7 +193,7 @@ pub fn tally(answer: &Answer) -> Result<Tally> {
 }
 
 /// A VM for a guest, without access to the serial port.
-fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
+pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
     VmDescription {
         name: name.into(),
         memory_mib: MEMORY_MIB,
@@ -205,6 +205,7 @@ fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),
         time_limit_ms: Some(5000),
+        entry_fault: None,
     }
 }
 

@@ -5,7 +5,7 @@ mod bad_input;
 pub mod bare_metal;
 mod invoke;
 mod iso_row;
-mod machine;
+pub mod machine;
 mod row;
 mod run_rows;
 mod runner;

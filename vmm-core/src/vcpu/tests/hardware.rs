@@ -13,7 +13,10 @@ use crate::{
     cpuid::Vendor,
     memory::OwnedPages,
     paging::LongModeEntries,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        rflags,
+    },
 };
 
 /// What the guest does between an entry and the exit that ends it. It sees the event that
@@ -41,6 +44,7 @@ pub struct Registers {
     pub cpl: u8,
     pub dr6: u64,
     pub dr7: u64,
+    pub breakpoints: [u64; 4],
     pub msrs: HashMap<u8, u64>,
     pub xcr0: u64,
     pub tsc_aux: u32,
@@ -84,6 +88,8 @@ pub struct MockVcpu {
     pub guest: Guest,
     pub injected: Option<Event>,
     pub loaded: bool,
+    /// It cannot enter real mode.
+    pub interprets_real_mode: bool,
     /// What an OS reads of the vCPU's memory use.
     control_block: OwnedPages,
 }
@@ -203,6 +209,18 @@ impl VcpuBackend for MockVcpu {
     fn clear_interrupt_shadow(&mut self) {
         self.registers.in_shadow = false;
     }
+    fn begin_interrupt_shadow(&mut self, _: InterruptShadow) {
+        self.registers.in_shadow = true;
+    }
+    fn can_enter(&self) -> bool {
+        !self.interprets_real_mode || self.registers.control.cr0 & cr0::PE != 0
+    }
+    fn breakpoint_address(&self, number: u8) -> u64 {
+        self.registers.breakpoints[usize::from(number)]
+    }
+    fn set_breakpoint_address(&mut self, number: u8, address: u64) {
+        self.registers.breakpoints[usize::from(number)] = address;
+    }
     fn inject(&mut self, event: Event) {
         assert_eq!(self.injected, None, "at most one event for an entry");
         self.injected = Some(event);
@@ -218,8 +236,8 @@ impl VcpuBackend for MockVcpu {
     fn request_interrupt_window(&mut self, wanted: bool) {
         self.registers.requests.interrupt_window = wanted;
     }
-    fn end_nmi_blocking(&mut self) {
-        self.registers.nmi_blocked = false;
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.registers.nmi_blocked = blocked;
     }
     fn request_nmi_window(&mut self, wanted: bool) {
         self.registers.requests.nmi_window = wanted;
@@ -240,6 +258,11 @@ impl VcpuBackend for MockVcpu {
     fn prediction_barrier(&mut self) {
         self.registers.barriers += 1;
     }
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, _: &str) -> bool {
+        false
+    }
+
     fn flush_tlb(&mut self) {
         self.registers.flushes += 1;
     }
@@ -271,7 +294,14 @@ impl Backend for MockBackend {
         let registers = Registers { tsc_offset: setup.tsc_offset, ..Registers::default() };
         let control_block = OwnedPages::zeroed(self.host, PageRequest::contiguous(1))?;
         let guest = script([]);
-        Ok(MockVcpu { registers, guest, injected: None, loaded: false, control_block })
+        Ok(MockVcpu {
+            registers,
+            guest,
+            injected: None,
+            loaded: false,
+            interprets_real_mode: false,
+            control_block,
+        })
     }
 
     fn enter_cpu(&self) -> Result<(), Unsupported> {
