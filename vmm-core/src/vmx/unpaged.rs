@@ -120,7 +120,12 @@ mod tests {
         let space = AddressSpace {
             control: on_identity_map(guest),
             alignment_check: false,
-            features: PagingFeatures { physical_address_bits: 36, gigabyte_pages: false },
+            features: PagingFeatures {
+                physical_address_bits: 36,
+                gigabyte_pages: false,
+                table_global_reserved: false,
+            },
+            page_directory_pointers: None,
         };
         for address in [0, 0x1000, 0x3F_FFFF, 0x40_0000, 0xFEE0_0300, 0xFFFF_FFFF] {
             for kind in [AccessKind::Read, AccessKind::Write, AccessKind::Fetch] {

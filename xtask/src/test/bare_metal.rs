@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
+use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, Start, VmDescription};
 
 use super::invoke::{Answer, Invocation};
 use super::machine::TestMachine;
@@ -200,7 +200,8 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         vcpus: 1,
         paging: Paging::Nested,
         kernel: guest.into(),
-        initrd: Vec::new(),
+        start: Start::Detect,
+        modules: Vec::new(),
         command_line,
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),
