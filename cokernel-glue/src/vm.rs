@@ -9,11 +9,12 @@ use vmm_core::{
     EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
     boot::{self, BootImages, RawMode, RawStart},
+    paging::shadow::ShadowConfig,
     vcpu::Vcpu,
-    vm::{Vm, VmBuilder, VmConfig},
+    vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform, TablesBy};
-use wire::{Bundle, Paging, Start, VmDescription};
+use wire::{Bundle, Paging, ShadowSettings, Start, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -53,15 +54,13 @@ impl<B: Backend> GuestVm<B> {
         description: &VmDescription,
     ) -> Result<Self, String> {
         let heap_before = memory::heap_bytes();
-        if description.paging == Paging::Shadow {
-            return Err("shadow paging is not available; use nested paging".into());
-        }
         let config = VmConfig {
             memory_bytes: description.memory_mib.saturating_mul(MIB),
             vcpus: description.vcpus,
         };
         let text = |error: &dyn core::fmt::Display| error.to_string();
         let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
+        builder.set_paging(choice(description), shadow_config(description));
         let firmware = description.start == Start::Firmware;
         let console = TimedConsole::new(description);
         let pc = PcConfig {
@@ -106,6 +105,27 @@ impl<B: Backend> GuestVm<B> {
             control_bytes,
         })
     }
+
+    /// How guest-physical addresses are translated.
+    pub fn paging(&self) -> Paging {
+        match self.vm.shadow_statistics() {
+            Some(_) => Paging::Shadow,
+            None => Paging::Nested,
+        }
+    }
+}
+
+fn choice(description: &VmDescription) -> PagingChoice {
+    match description.paging {
+        None => PagingChoice::Automatic,
+        Some(Paging::Nested) => PagingChoice::Nested,
+        Some(Paging::Shadow) => PagingChoice::Shadow,
+    }
+}
+
+fn shadow_config(description: &VmDescription) -> ShadowConfig {
+    let ShadowSettings { budget_bytes, cache } = description.shadow;
+    ShadowConfig { budget_bytes, cache }
 }
 
 fn modules<'a>(bundle: &Bundle<'a>, description: &'a VmDescription) -> Vec<boot::Module<'a>> {

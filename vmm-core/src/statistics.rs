@@ -32,6 +32,8 @@ pub enum ExitReason {
     Hypercall,
     Mmio,
     NestedPageFault,
+    PageFault,
+    InvalidatePage,
     Exception,
     TaskSwitch,
     MachineCheck,
@@ -42,7 +44,7 @@ pub enum ExitReason {
 
 impl ExitReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::HostInterrupt,
         Self::InterruptWindow,
         Self::NmiWindow,
@@ -59,6 +61,8 @@ impl ExitReason {
         Self::Hypercall,
         Self::Mmio,
         Self::NestedPageFault,
+        Self::PageFault,
+        Self::InvalidatePage,
         Self::Exception,
         Self::TaskSwitch,
         Self::MachineCheck,
@@ -86,6 +90,8 @@ impl ExitReason {
             Self::Hypercall => "hypercall",
             Self::Mmio => "mmio",
             Self::NestedPageFault => "nested_page_fault",
+            Self::PageFault => "page_fault",
+            Self::InvalidatePage => "invalidate_page",
             Self::Exception => "exception",
             Self::TaskSwitch => "task_switch",
             Self::MachineCheck => "machine_check",
@@ -116,6 +122,8 @@ impl ExitReason {
             Exit::Hypercall => Self::Hypercall,
             Exit::NestedPageFault(fault) if fault.in_page_walk => Self::NestedPageFault,
             Exit::NestedPageFault(_) => Self::Mmio,
+            Exit::PageFault { .. } => Self::PageFault,
+            Exit::InvalidatePage { .. } => Self::InvalidatePage,
             Exit::Exception(_) => Self::Exception,
             Exit::MachineCheck => Self::MachineCheck,
             Exit::Shutdown => Self::Shutdown,

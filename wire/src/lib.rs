@@ -17,7 +17,7 @@ mod report;
 pub use bundle::{Bundle, BundleError};
 pub use manifest::{
     EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Module,
-    Paging, RawMode, Stage, Start, VmDescription,
+    Paging, RawMode, ShadowSettings, Stage, Start, VmDescription,
 };
 pub use report::{
     Counter, End, EndKind, ExitCounter, GuestSize, HostMemory, Machine, Milestone, REPORT_PREFIX,

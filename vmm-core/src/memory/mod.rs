@@ -5,6 +5,7 @@ mod allocate;
 mod guest;
 mod layout;
 mod pages;
+mod walked;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};

@@ -35,6 +35,8 @@ impl<V: VcpuBackend> Vcpu<V> {
             Exit::SetExtendedControl => self.set_extended_control(),
             Exit::Hypercall => self.hypercall(),
             Exit::NestedPageFault(fault) => self.nested_page_fault(fault),
+            Exit::PageFault { address, error_code } => self.page_fault(address, error_code),
+            Exit::InvalidatePage { address } => self.invalidate_page(address),
             Exit::Exception(exception) => Err(exception),
             Exit::Instruction(trapped) => self.trapped(trapped),
             Exit::MachineCheck

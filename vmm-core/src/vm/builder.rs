@@ -6,19 +6,26 @@ use core::{fmt, num::NonZeroU32, ops::RangeInclusive};
 
 use host_iface::{Host, HostError};
 
-use super::{Vm, core::VmCore, halt::HaltDetector};
+use super::{
+    Vm,
+    core::{MemoryTables, VmCore},
+    halt::HaltDetector,
+};
 use crate::{
     ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
     MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
     VmClock, VmControl, VmInstant,
     apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig},
-    backend::{Backend, VcpuSetup},
+    backend::{Backend, Translation, VcpuSetup},
     boot::{self, BootError},
     bus::{ClaimError, MmioBus, PortBus},
     cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
     hooks::Hooks,
     memory::{self, GuestMemory, MIN_MEMORY, MemoryLayout},
-    paging::NestedTables,
+    paging::{
+        NestedTables,
+        shadow::{ShadowConfig, ShadowMmu, least_tables},
+    },
     vcpu::{Vcpu, VcpuParts},
 };
 
@@ -34,6 +41,18 @@ pub struct VmConfig {
     pub vcpus: u32,
 }
 
+/// How guest-physical addresses are to be translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PagingChoice {
+    /// By the CPU if it can, else by shadow paging.
+    #[default]
+    Automatic,
+    /// By the CPU: nested page tables (AMD) or extended page tables (Intel).
+    Nested,
+    /// By shadow page tables that the VMM keeps.
+    Shadow,
+}
+
 /// Why a VM could not be built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BuildError {
@@ -47,6 +66,17 @@ pub enum BuildError {
     Claim(ClaimError),
     /// Devices want more timers than there are.
     TooManyTimers,
+    /// Nested paging was asked for, and the CPU has none.
+    NoNestedPaging,
+    /// Shadow paging was asked for, or is all that the CPU leaves, and the backend lacks it.
+    NoShadowPaging,
+    /// The budget for shadow tables, in bytes, is too small; how much is needed.
+    ShadowBudget {
+        /// What was asked for.
+        bytes: u64,
+        /// The least that does.
+        least: u64,
+    },
 }
 
 impl fmt::Display for BuildError {
@@ -62,6 +92,18 @@ impl fmt::Display for BuildError {
             ),
             Self::Host(error) => write!(f, "{error}"),
             Self::Claim(error) => write!(f, "{error}"),
+            Self::NoNestedPaging => write!(
+                f,
+                "this CPU has no nested paging; choose shadow paging, or leave the choice out"
+            ),
+            Self::NoShadowPaging => write!(
+                f,
+                "shadow paging is not there on VT-x; choose nested paging, on a CPU with EPT"
+            ),
+            Self::ShadowBudget { bytes, least } => write!(
+                f,
+                "a budget of {bytes} bytes for shadow tables is too small; choose {least} or more"
+            ),
             Self::TooManyTimers => write!(f, "the devices need more than {MAX_TIMERS} timers"),
         }
     }
@@ -99,6 +141,8 @@ pub struct VmBuilder {
     external: Option<Arc<dyn ExternalInterruptSource>>,
     host_event_clients: Vec<Arc<dyn HostEventClient>>,
     timer_clients: Vec<Arc<dyn TimerClient>>,
+    paging: PagingChoice,
+    shadow: ShadowConfig,
 }
 
 impl VmBuilder {
@@ -140,12 +184,20 @@ impl VmBuilder {
             external: None,
             host_event_clients: Vec::new(),
             timer_clients: Vec::new(),
+            paging: PagingChoice::default(),
+            shadow: ShadowConfig::default(),
         })
     }
 
     /// What was asked for.
     pub fn config(&self) -> VmConfig {
         self.config
+    }
+
+    /// Chooses how guest-physical addresses are translated, and how shadow paging is set up
+    /// where it is used.
+    pub fn set_paging(&mut self, choice: PagingChoice, shadow: ShadowConfig) {
+        (self.paging, self.shadow) = (choice, shadow);
     }
 
     /// The VM's clock, which started when the builder was made.
@@ -297,21 +349,13 @@ impl VmBuilder {
     /// What the host lacks; everything goes back then.
     pub fn build<B: Backend>(self, backend: &B) -> Result<Vm<B::Vcpu>, BuildError> {
         let (host, config) = (self.host, self.config);
-        let mut tables =
-            NestedTables::<B::Entries>::map_all(host, &self.memory, backend.has_huge_pages())?;
-        if let Some(page) = backend.hardware_page() {
-            self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
-            tables.map_read_only(page.guest, page.host)?;
-        }
-        let setup = VcpuSetup {
-            nested_root: tables.root(),
-            tsc_offset: self.clock.origin().0.wrapping_neg(),
-        };
+        let (tables, translation) = self.tables(backend)?;
+        let setup = VcpuSetup { translation, tsc_offset: self.clock.origin().0.wrapping_neg() };
         let cpuid = self.cpuid_table::<B>();
         let core = Arc::new(VmCore {
             host,
             memory: self.memory,
-            second_level: Box::new(tables),
+            tables,
             ports: self.ports,
             mmio: self.mmio,
             hooks: self.hooks,
@@ -344,5 +388,38 @@ impl VmBuilder {
         };
         let vcpus: Result<Vec<_>, _> = (0..config.vcpus).map(vcpu).collect();
         Ok(Vm { core: core.clone(), vcpus: vcpus? })
+    }
+
+    /// The tables that the CPUs walk on their way to guest memory.
+    fn tables<B: Backend>(&self, backend: &B) -> Result<(MemoryTables, Translation), BuildError> {
+        let nested = match self.paging {
+            PagingChoice::Automatic => backend.has_nested_paging(),
+            PagingChoice::Nested if !backend.has_nested_paging() => {
+                return Err(BuildError::NoNestedPaging);
+            }
+            PagingChoice::Nested => true,
+            PagingChoice::Shadow => false,
+        };
+        if !nested && !backend.has_shadow_paging() {
+            return Err(BuildError::NoShadowPaging);
+        }
+        if nested {
+            let huge = backend.has_huge_pages();
+            let mut tables = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
+            if let Some(page) = backend.hardware_page() {
+                self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
+                tables.map_read_only(page.guest, page.host)?;
+            }
+            let translation = Translation::Nested(tables.root());
+            return Ok((MemoryTables::Nested(Box::new(tables)), translation));
+        }
+        let least = least_tables(self.config.vcpus) * PAGE_SIZE;
+        if let Some(bytes) = self.shadow.budget_bytes.filter(|bytes| *bytes < least) {
+            return Err(BuildError::ShadowBudget { bytes, least });
+        }
+        let doorbells =
+            self.links.iter().map(|link| Doorbell::new(self.host, link.clone())).collect();
+        let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, doorbells)?;
+        Ok((MemoryTables::Shadow(Box::new(mmu)), Translation::Shadow))
     }
 }

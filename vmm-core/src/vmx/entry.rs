@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::{
         Trapped,
-        backend::{VcpuBackend, VcpuSetup},
+        backend::{Translation, VcpuBackend, VcpuSetup},
         fpu::FpuSupport,
         state::{Gpr, Vector, rflags},
         vmx::{
@@ -202,7 +202,10 @@ mod tests {
             identity_map: None,
             cpus: [].into(),
         };
-        let setup = VcpuSetup { nested_root: HostPhysAddr::new(0x1000), tsc_offset: 0 };
+        let setup = VcpuSetup {
+            translation: Translation::Nested(HostPhysAddr::new(0x1000)),
+            tsc_offset: 0,
+        };
         let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();
         // SAFETY: in tests the VMX instructions work on ordinary memory.
         assert!(unsafe { vcpu.vmcs.load() });

@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use host_iface::{HostError, PageRequest};
+use host_iface::{HostError, HostPhysAddr, PageRequest};
 use x86::{
     msr::{IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR},
     vmx::vmcs::control::{EntryControls, PrimaryControls},
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Event, Exit,
-    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    backend::{EntryGate, HardwareMsr, Interruptibility, Translation, VcpuBackend, VcpuSetup},
     debug::BreakpointAddresses,
     fpu::FpuState,
     memory::OwnedPages,
@@ -140,6 +140,10 @@ impl VmxVcpu {
             Some(addresses) => (msr_area::COUNT, addresses.map(|address| address.as_u64())),
             None => (0, [0; 2]),
         };
+        let ept_pointer = match setup.translation {
+            Translation::Nested(root) => ept::pointer(root),
+            Translation::Shadow => 0,
+        };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
         for (field, value) in [
@@ -154,7 +158,7 @@ impl VmxVcpu {
             (Field::MsrBitmap, self.shared.maps.msr_address().as_u64()),
             (Field::VirtualApic, virtual_apic),
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
-            (Field::EptPointer, ept::pointer(setup.nested_root)),
+            (Field::EptPointer, ept_pointer),
             (Field::TscOffset, setup.tsc_offset),
             (Field::EntryMsrLoadCount, msr_count),
             (Field::EntryMsrLoadArea, entry_area),
@@ -374,6 +378,11 @@ impl VcpuBackend for VmxVcpu {
 
     fn page_directory_pointers(&self) -> Option<[u64; 4]> {
         Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
+    }
+
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        self.vmcs.write(Field::GuestCr3, root.as_u64());
+        self.flush_wanted = true;
     }
 
     fn cr4(&self) -> u64 {

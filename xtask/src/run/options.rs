@@ -61,8 +61,25 @@ pub struct GuestOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub smp: u32,
     /// How guest-physical addresses are translated
-    #[arg(long, value_enum, default_value_t = Paging::Nested)]
-    pub paging: Paging,
+    /// [default: nested if the CPU has it, else shadow]
+    #[arg(long, value_enum)]
+    pub paging: Option<Paging>,
+    /// With shadow paging: most memory for shadow tables, in MiB
+    /// [default: a sixty-fourth of the guest's memory, from 2 to 64]
+    #[arg(long, value_name = "MIB")]
+    pub shadow_budget: Option<u64>,
+    /// With shadow paging: keep shadow tables when the guest loads CR3
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub shadow_cache: Switch,
+}
+
+/// On or off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// Reads a number in decimal, or in hexadecimal after `0x`.
@@ -79,7 +96,7 @@ fn parse_number(text: &str) -> Result<u64, String> {
 pub enum Paging {
     /// By the CPU's nested page tables.
     Nested,
-    /// By shadow page tables the VMM keeps (not supported yet).
+    /// By shadow page tables the VMM keeps.
     Shadow,
 }
 
@@ -216,6 +233,12 @@ impl GuestOptions {
             self.smp
         );
         ensure!(self.mem != 0, "--mem 0: a guest needs memory; the default is 512");
+        ensure!(self.shadow_budget != Some(0), "--shadow-budget 0: give at least 1");
+        let settings = self.shadow_budget.is_some() || self.shadow_cache == Switch::Off;
+        ensure!(
+            !settings || self.paging != Some(Paging::Nested),
+            "--shadow-budget and --shadow-cache are for shadow paging: leave --paging nested out"
+        );
         Ok(())
     }
 
@@ -232,6 +255,16 @@ impl Paging {
         match self {
             Self::Nested => "nested",
             Self::Shadow => "shadow",
+        }
+    }
+}
+
+impl GuestOptions {
+    /// The settings of shadow paging.
+    pub fn shadow_settings(&self) -> wire::ShadowSettings {
+        wire::ShadowSettings {
+            budget_bytes: self.shadow_budget.map(|mib| mib.saturating_mul(1 << 20)),
+            cache: self.shadow_cache == Switch::On,
         }
     }
 }
@@ -290,6 +323,8 @@ mod tests {
             (&["--mem", "lots"], "invalid value 'lots'"),
             (&["--timeout", "0"], "--timeout 0"),
             (&["--paging", "flat"], "invalid value 'flat'"),
+            (&["--shadow-budget", "0"], "--shadow-budget 0"),
+            (&["--paging", "nested", "--shadow-cache", "off"], "leave --paging nested out"),
             (&["--platform", "bochs", "--bare"], "--bare needs --platform qemu"),
             (&["--platform", "bochs", "--icount"], "--icount needs --platform qemu"),
             (&["--platform", "bochs", "--accel", "tcg"], "leave --accel out"),
