@@ -42,6 +42,6 @@ pub use irq_router::IrqRouter;
 pub use memory_map::memory_map;
 pub use pic::{Pic, PicState};
 pub use pit::{Pit, PitState};
-pub use platform::{PcConfig, PcPlatform, PlatformError};
+pub use platform::{PcConfig, PcPlatform, PlatformError, TablesBy};
 pub use rtc::{Rtc, RtcState};
 pub use uart::{Uart, UartState};

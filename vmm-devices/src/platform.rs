@@ -9,7 +9,7 @@ use vmm_core::{
     GuestPhysAddr, PortDevice,
     boot::MemoryRange,
     memory::{MemoryError, MemoryLayout},
-    vm::{BuildError, VmBuilder},
+    vm::{BuildError, VmBuilder, VmConfig},
 };
 
 use crate::{
@@ -43,6 +43,17 @@ pub struct PcConfig {
     pub time: WallClockTime,
     /// Width of guest-physical addresses in bits; bounds the 64-bit PCI window.
     pub address_bits: u8,
+    /// Who makes the ACPI tables.
+    pub tables: TablesBy,
+}
+
+/// Who makes the tables that describe the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TablesBy {
+    /// The platform writes them to the guest's memory where firmware would have.
+    Platform,
+    /// Firmware in the guest; there are none when it starts.
+    Firmware,
 }
 
 /// Why the platform could not be put together.
@@ -136,12 +147,13 @@ pub struct PcPlatform {
     pub keyboard: Arc<KeyboardControllerReset>,
     /// The memory map to hand to the guest.
     pub memory_map: Vec<MemoryRange>,
-    /// Where the ACPI tables start.
-    pub rsdp: GuestPhysAddr,
+    /// Where the ACPI tables start, unless firmware is to make them.
+    pub rsdp: Option<GuestPhysAddr>,
 }
 
 impl PcPlatform {
-    /// Makes the devices, connects them to the VM, and writes the ACPI tables to its memory.
+    /// Makes the devices, connects them to the VM, and writes the ACPI tables to its memory
+    /// unless firmware is to make them.
     ///
     /// # Errors
     /// [`PlatformError`]; an exit port on the ports of another device is one.
@@ -172,13 +184,10 @@ impl PcPlatform {
         pci.attach(FunctionAddress::HOST_BRIDGE, host_bridge.clone())?;
         let config_ports = Arc::new(ConfigPorts::new(pci.clone(), reset_control.clone()));
 
-        let tables = acpi::build(&PlatformConfig {
-            vcpus,
-            memory: layout,
-            address_bits: config.address_bits,
-            exit_port: config.exit_port,
-        })?;
-        tables.write_to(builder.memory())?;
+        let rsdp = match config.tables {
+            TablesBy::Platform => Some(write_tables(builder, config)?),
+            TablesBy::Firmware => None,
+        };
 
         let platform = Self {
             pic,
@@ -196,7 +205,7 @@ impl PcPlatform {
             port_a: Arc::new(SystemControlPortA::new(control.clone())),
             keyboard: Arc::new(KeyboardControllerReset::new(control)),
             memory_map: memory_map(layout),
-            rsdp: tables.rsdp,
+            rsdp,
         };
         platform.claim(builder)?;
         if let Some(ports) = exit_ports {
@@ -239,6 +248,19 @@ impl PcPlatform {
     }
 }
 
+/// Writes the ACPI tables to the guest's memory; returns where they start.
+fn write_tables(builder: &VmBuilder, config: &PcConfig) -> Result<GuestPhysAddr, PlatformError> {
+    let VmConfig { memory_bytes, vcpus, .. } = builder.config();
+    let tables = acpi::build(&PlatformConfig {
+        vcpus,
+        memory: MemoryLayout::of(memory_bytes),
+        address_bits: config.address_bits,
+        exit_port: config.exit_port,
+    })?;
+    tables.write_to(builder.memory())?;
+    Ok(tables.rsdp)
+}
+
 fn exit_ports(first: u16) -> Result<RangeInclusive<u16>, PlatformError> {
     let last = first.checked_add(ExitPort::PORTS - 1).ok_or(PlatformError::ExitPort(first))?;
     Ok(first..=last)
@@ -247,7 +269,6 @@ fn exit_ports(first: u16) -> Result<RangeInclusive<u16>, PlatformError> {
 #[cfg(test)]
 mod tests {
     use host_mock::MockHost;
-    use vmm_core::vm::VmConfig;
 
     use super::*;
 
@@ -255,7 +276,7 @@ mod tests {
 
     fn config(exit_port: Option<u16>) -> PcConfig {
         let time = WallClockTime { unix_seconds: 1_700_000_000, nanoseconds: 0 };
-        PcConfig { console: None, exit_port, time, address_bits: 40 }
+        PcConfig { console: None, exit_port, time, address_bits: 40, tables: TablesBy::Platform }
     }
 
     fn build(
@@ -272,13 +293,26 @@ mod tests {
     fn tables_are_in_memory_that_the_map_reserves() {
         let (builder, platform) = build(MockHost::leak(2), Some(0xF4));
         let platform = platform.unwrap();
-        let signature: [u8; 8] = builder.memory().read_plain(platform.rsdp).unwrap();
+        let rsdp = platform.rsdp.unwrap();
+        let signature: [u8; 8] = builder.memory().read_plain(rsdp).unwrap();
         assert_eq!(&signature, b"RSD PTR ");
-        let rsdp = platform.rsdp.as_u64();
+        let rsdp = rsdp.as_u64();
         let range = platform.memory_map.iter().find(|range| {
             (range.start.as_u64()..range.start.as_u64() + range.bytes).contains(&rsdp)
         });
         assert_eq!(range.unwrap().kind, vmm_core::boot::MemoryKind::Reserved);
+    }
+
+    #[test]
+    fn tables_are_left_to_firmware() {
+        let vm = VmConfig { memory_bytes: MEMORY, vcpus: 1 };
+        let mut builder = VmBuilder::new(MockHost::leak(1), vm).unwrap();
+        let config = PcConfig { tables: TablesBy::Firmware, ..config(None) };
+        let platform = PcPlatform::new(&mut builder, &config).unwrap();
+        assert_eq!(platform.rsdp, None);
+        let mut area = vec![1; 0x2_0000];
+        builder.memory().read(GuestPhysAddr::new(0xE_0000), &mut area).unwrap();
+        assert!(area.iter().all(|&byte| byte == 0));
     }
 
     #[test]
