@@ -6,7 +6,7 @@ use alloc::{string::String, string::ToString, sync::Arc, vec::Vec};
 use cokernel::memory;
 use host_iface::{Host, HostWallClock};
 use vmm_core::{
-    EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
+    Doorbell, EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
     boot::{self, BootImages},
     paging::shadow::ShadowConfig,
@@ -26,6 +26,8 @@ pub struct GuestVm<B: Backend> {
     pub vm: Vm<B::Vcpu>,
     /// Where its first serial port leads.
     pub console: Arc<TimedConsole>,
+    /// Makes its first vCPU look for input.
+    pub doorbell: Doorbell,
     /// TSC when it was complete.
     pub created: u64,
     /// Heap that it took, in bytes.
@@ -79,6 +81,7 @@ impl<B: Backend> GuestVm<B> {
             memory_map: &platform.memory_map,
             rsdp: Some(platform.rsdp),
         };
+        let doorbell = builder.doorbell();
         let state = boot::load(builder.memory(), &images).map_err(|e| text(&e))?;
         let mut vm = builder.build(backend).map_err(|e| text(&e))?;
         if let Some(bootstrap) = vm.vcpus().first_mut() {
@@ -91,6 +94,7 @@ impl<B: Backend> GuestVm<B> {
         Ok(Self {
             vm,
             console,
+            doorbell,
             created: COKERNEL.tsc().0,
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,
