@@ -38,7 +38,7 @@ impl VmxVcpu {
         // who set it, and the nested tables map the VM's own memory only.
         let outcome = unsafe { switch::enter(&mut self.context, resume) };
         self.accesses_at_entry = self.vmcs.accesses() + self.context.accesses;
-        if self.injected.take() == Some(Event::Nmi) && !self.shared.capabilities.has_virtual_nmis()
+        if self.injected.take() == Some(Event::Nmi) && !self.capabilities.has_virtual_nmis()
         {
             self.handles_nmi = true;
         }
@@ -120,7 +120,7 @@ impl VmxVcpu {
             reason::INVALID_GUEST_STATE => entry_failure::guest_state_qualification(
                 self.qualification(),
             )
-            .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.shared.capabilities)),
+            .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.capabilities)),
             reason::MSR_LOADING => "loading of MSRs (SDM vol. 3, 26.4)",
             reason::MACHINE_CHECK_AT_ENTRY => "a machine check (SDM vol. 3, 26.9)",
             _ => "a reason that the manual does not list",
@@ -133,7 +133,7 @@ impl VmxVcpu {
             && let Some(vpid) = &self.vpid
         {
             // SAFETY: the vCPU is loaded, so the CPU is in VMX operation.
-            unsafe { vpid.invalidate(&self.shared.capabilities) };
+            unsafe { vpid.invalidate(&self.capabilities) };
         }
     }
 
