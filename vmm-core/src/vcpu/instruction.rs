@@ -111,25 +111,6 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
-    /// Reads operand `number` of the instruction that exited. `None` if that has ended the VM.
-    pub(super) fn read_operand(&mut self, number: u32) -> Result<Option<u64>, Exception> {
-        let (mut cpu, mut bus) = self.views();
-        match emulate::read_operand(&mut cpu, &mut bus, number) {
-            Ok(value) => Ok(Some(value)),
-            Err(outcome) => self.conclude(outcome).map(|()| None),
-        }
-    }
-
-    /// Linear address of the memory operand of the instruction that exited, unchecked. `None` if
-    /// that has ended the VM.
-    pub(super) fn operand_address(&mut self) -> Result<Option<u64>, Exception> {
-        let (mut cpu, mut bus) = self.views();
-        match emulate::operand_address(&mut cpu, &mut bus) {
-            Ok(address) => Ok(Some(address)),
-            Err(outcome) => self.conclude(outcome).map(|()| None),
-        }
-    }
-
     /// The vCPU and its surroundings as the emulator sees them.
     pub(super) fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
         let cpu =

@@ -239,9 +239,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
+        self.renew_shadow_root();
         #[cfg(feature = "fault-injection")]
         self.inject_entry_fault();
-        self.renew_shadow_root();
         self.link.going_inside(self.core.host.current_cpu());
         if let Some(shadow) = self.core.shadow()
             && shadow.enter(self.index)

@@ -204,7 +204,6 @@ impl Mmu {
             } else {
                 match self.permit_write(first)? {
                     WritePermit::Granted => {}
-                    WritePermit::Unshadowed => return Ok(Attempt::Again),
                     WritePermit::Emulate => {
                         rights.write = false;
                         action = FaultAction::TableWrite(first.address());

@@ -89,8 +89,16 @@ fn directory(
             (frame(cr3 & CR3_LEGACY), role(Level::Two, source))
         }
         GuestMode::Pae => {
-            let at = GuestPhysAddr::new((cr3 & CR3_PAE) + slot as u64 * 8);
-            let pointer = memory.read_u64(at).ok().filter(|pointer| pointer & PRESENT != 0)?;
+            let pointer = match space.page_directory_pointers {
+                Some(kept) => kept[slot],
+                None => {
+                    let at = GuestPhysAddr::new((cr3 & CR3_PAE) + slot as u64 * 8);
+                    memory.read_u64(at).unwrap_or(u64::MAX)
+                }
+            };
+            if pointer & PRESENT == 0 {
+                return None;
+            }
             (frame(pointer & ADDRESS), role(Level::Two, Source::Pae))
         }
     };
