@@ -381,10 +381,23 @@ pub(super) mod samples {
         ept: EptVpidCapabilities::from_bits(0x0F01_06B3_4141),
     };
 
+    /// Bochs's `core2_penryn_t9600`.
     pub const PENRYN: CapabilityMsrs = CapabilityMsrs {
-        secondary: Allowed(0x41 << 32),
+        cpuid_ecx: 0x0C08_E3FD,
+        cpuid_extended_edx: 0x2010_0800,
+        physical_address_bits: 40,
+        feature_control: 5,
+        basic: BasicInformation::from_bits(0x00D8_1000_0000_002B),
+        pin: Allowed(0x0000_003F_0000_0016),
+        primary: Allowed(0xF7F9_FFFE_0400_6172),
+        secondary: Allowed(0x0000_0041_0000_0000),
+        exit: Allowed(0x0003_FFFF_0003_6DFB),
+        entry: Allowed(0x0000_3FFF_0000_11FB),
+        cr0_fixed0: 0x8000_0021,
+        cr0_fixed1: 0xFFFF_FFFF,
+        cr4_fixed0: 0x2000,
+        cr4_fixed1: 0x0004_67FF,
         ept: EptVpidCapabilities::new(),
-        ..TIGER_LAKE
     };
 
     /// The same MSR with `bits` not offered.
@@ -395,7 +408,10 @@ pub(super) mod samples {
 
 #[cfg(test)]
 mod tests {
-    use super::{samples::TIGER_LAKE, *};
+    use super::{
+        samples::{PENRYN, TIGER_LAKE, without},
+        *,
+    };
 
     #[test]
     fn reads_the_words_as_the_manual_lays_them_out() {
@@ -416,8 +432,35 @@ mod tests {
         assert!(matches!(error, Err(Unsupported::LockedByFirmware(text)) if text.contains("3A")));
         let unlocked = CapabilityMsrs { feature_control: 0, ..TIGER_LAKE };
         assert!(Capabilities::new(unlocked).is_ok(), "we lock it ourselves");
-        let no_walk = CapabilityMsrs { ept: TIGER_LAKE.ept.with_four_levels(false), ..TIGER_LAKE };
-        assert!(matches!(Capabilities::new(no_walk), Err(Unsupported::MissingFeature(_))));
+        let no_bitmaps = CapabilityMsrs {
+            primary: without(PENRYN.primary, PrimaryControls::USE_MSR_BITMAPS.bits()),
+            ..PENRYN
+        };
+        assert!(matches!(Capabilities::new(no_bitmaps), Err(Unsupported::MissingFeature(_))));
+    }
+
+    #[test]
+    fn fields_exist_with_what_they_belong_to() {
+        let fields = |capabilities: Capabilities| {
+            [Field::EptPointer, Field::Pdpte3, Field::SecondaryControls, Field::Vpid]
+                .map(|field| capabilities.fields() & field.bit() != 0)
+        };
+        let tiger_lake = Capabilities::new(TIGER_LAKE).unwrap();
+        assert_eq!(fields(tiger_lake), [true; 4]);
+        assert_eq!(fields(tiger_lake.for_shadow_paging()), [false, false, true, true]);
+        assert_eq!(fields(Capabilities::new(PENRYN).unwrap()), [false, false, true, false]);
+    }
+
+    #[test]
+    fn no_guest_is_unrestricted_on_shadow_tables() {
+        let capabilities = Capabilities::new(TIGER_LAKE).unwrap();
+        assert!(capabilities.has_unrestricted_guest() && capabilities.has_ept());
+        let shadow = capabilities.for_shadow_paging();
+        assert!(!shadow.has_unrestricted_guest() && !shadow.needs_identity_map());
+        assert_eq!(shadow.fixed_cr0() & (cr0::PE | cr0::PG), cr0::PE | cr0::PG);
+        let penryn = Capabilities::new(PENRYN).unwrap();
+        assert_eq!(penryn, penryn.for_shadow_paging());
+        assert!(!penryn.names().contains(&"ept".into()));
     }
 
     #[test]

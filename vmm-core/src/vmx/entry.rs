@@ -38,8 +38,7 @@ impl VmxVcpu {
         // who set it, and the nested tables map the VM's own memory only.
         let outcome = unsafe { switch::enter(&mut self.context, resume) };
         self.accesses_at_entry = self.vmcs.accesses() + self.context.accesses;
-        if self.injected.take() == Some(Event::Nmi) && !self.capabilities.has_virtual_nmis()
-        {
+        if self.injected.take() == Some(Event::Nmi) && !self.capabilities.has_virtual_nmis() {
             self.handles_nmi = true;
         }
         self.shadow_ended = false;
@@ -117,10 +116,10 @@ impl VmxVcpu {
     /// Which check the guest's state failed.
     fn entry_failure(&self) -> &'static str {
         match self.basic_reason {
-            reason::INVALID_GUEST_STATE => entry_failure::guest_state_qualification(
-                self.qualification(),
-            )
-            .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.capabilities)),
+            reason::INVALID_GUEST_STATE => {
+                entry_failure::guest_state_qualification(self.qualification())
+                    .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.capabilities))
+            }
             reason::MSR_LOADING => "loading of MSRs (SDM vol. 3, 26.4)",
             reason::MACHINE_CHECK_AT_ENTRY => "a machine check (SDM vol. 3, 26.9)",
             _ => "a reason that the manual does not list",
