@@ -59,6 +59,7 @@ mod tests;
 
 pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};
+pub use fetch::length_of_common;
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;
 

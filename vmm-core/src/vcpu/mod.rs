@@ -64,6 +64,8 @@ pub struct Vcpu<V: VcpuBackend> {
     pending: PendingEvents,
     /// Deadline that the host's timer is armed for.
     armed: Option<Tsc>,
+    /// The earliest deadline of the VM's devices, if this vCPU serves them.
+    device_deadline: Option<Tsc>,
     /// The time-stamp counter when the guest last exited, or the gate last stayed closed.
     now: Tsc,
     statistics: VcpuStatistics,
@@ -98,6 +100,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             activity: if index == 0 { Activity::Running } else { Activity::WaitForStartup },
             pending: PendingEvents::default(),
             armed: None,
+            device_deadline: None,
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
@@ -219,13 +222,14 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Keeps the host's timer armed for the earliest deadline of this vCPU.
     #[inline]
     fn arm_timer(&mut self) {
-        let mut deadline = self.apic.next_deadline();
-        if self.serves_devices()
-            && let Some(device) = self.core.timers.earliest()
-        {
-            let device = self.core.clock.tsc_at(device);
-            deadline = Some(deadline.map_or(device, |own| own.min(device)));
+        if self.serves_devices() && self.core.timers.take_changed() {
+            let earliest = self.core.timers.earliest();
+            self.device_deadline = earliest.map(|moment| self.core.clock.tsc_at(moment));
         }
+        let deadline = match (self.apic.next_deadline(), self.device_deadline) {
+            (Some(own), Some(device)) => Some(own.min(device)),
+            (own, device) => own.or(device),
+        };
         if deadline == self.armed {
             return;
         }

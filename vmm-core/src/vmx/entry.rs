@@ -78,6 +78,7 @@ impl VmxVcpu {
             self.vmcs.entry_failed();
             return Exit::EntryFailure(self.entry_failure());
         }
+        self.iret_interrupted = false;
         if decode::may_interrupt_delivery(self.basic_reason) {
             let event = EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32);
             let error_code =
@@ -290,6 +291,24 @@ mod tests {
         ];
         exit(&mut vcpu, &fields);
         assert!(vcpu.interruptibility().nmi_blocked);
+    }
+
+    #[test]
+    fn an_iret_that_faults_in_the_guest_unblocks_nmis() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::EXCEPTION_OR_NMI)),
+            (Field::ExitEvent, 0x8000_1B0E),
+            (Field::ExitErrorCode, 4),
+            (Field::ExitQualification, 0x5000),
+            (Field::VectoringEvent, 0),
+            (Field::Interruptibility, 0),
+        ];
+        let fault = Exit::PageFault { address: 0x5000, error_code: 4 };
+        assert_eq!(exit(&mut vcpu, &fields), fault);
+        assert!(vcpu.interruptibility().nmi_blocked, "as far as it is repeated");
+        vcpu.inject(Event::Exception(Exception::page_fault(0x5000, 4)));
+        assert!(!vcpu.interruptibility().nmi_blocked);
     }
 
     #[test]

@@ -35,6 +35,10 @@ impl NestedEntries for EptEntries {
         address.as_u64() | Self::ACCESS | Self::WRITE_BACK | Self::IGNORE_PAT | size
     }
 
+    fn without_write(leaf: u64) -> u64 {
+        leaf & !Self::WRITE
+    }
+
     fn read_only_page(address: HostPhysAddr) -> u64 {
         address.as_u64() | Self::READ | Self::WRITE_BACK | Self::IGNORE_PAT
     }
@@ -79,6 +83,7 @@ mod tests {
         assert_eq!(EptEntries::table(address), 0x1234_5007);
         assert_eq!(EptEntries::leaf(address, false), 0x1234_5077);
         assert_eq!(EptEntries::leaf(HostPhysAddr::new(0x20_0000), true), 0x20_00F7);
+        assert_eq!(EptEntries::without_write(EptEntries::leaf(address, false)), 0x1234_5075);
         assert_eq!(EptEntries::read_only_page(address), 0x1234_5071);
         assert_eq!(EptEntries::address(0x1234_5077), address);
         assert!(EptEntries::is_present(4) && !EptEntries::is_present(0x1234_5070));

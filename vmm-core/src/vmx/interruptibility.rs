@@ -66,6 +66,15 @@ impl VmxVcpu {
         };
         if iret_interrupted && self.interrupted.is_none() {
             self.block_nmis(true);
+            self.iret_interrupted = true;
+        }
+    }
+
+    /// The instruction that exited raises an exception in the guest. If it is an IRET, it is not
+    /// repeated, and has ended the blocking of NMIs although it failed.
+    pub(super) fn keep_nmi_unblocking(&mut self) {
+        if core::mem::take(&mut self.iret_interrupted) {
+            self.block_nmis(false);
         }
     }
 

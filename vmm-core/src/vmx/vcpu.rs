@@ -68,6 +68,8 @@ pub struct VmxVcpu {
     enterable: Cell<Option<bool>>,
     /// Without virtual NMIs: the guest is in its handler of one.
     pub(super) handles_nmi: bool,
+    /// The last exit cut short an IRET that had ended the blocking of NMIs.
+    pub(super) iret_interrupted: bool,
     /// While the vCPU is loaded.
     host: Option<HostDescriptors>,
     pub(super) flush_wanted: bool,
@@ -122,6 +124,7 @@ impl VmxVcpu {
             hidden: None,
             enterable: Cell::new(None),
             handles_nmi: false,
+            iret_interrupted: false,
             host: None,
             flush_wanted: false,
             shadow_ended: false,
@@ -215,6 +218,11 @@ impl VmxVcpu {
             }
             None => None,
         }
+    }
+
+    /// CR0.PE and the entry controls, on which it depends which segments the CPU accepts.
+    fn mode(&self) -> (u64, u64) {
+        (self.vmcs.read(Field::Cr0Shadow) & cr0::PE, self.vmcs.read(Field::EntryControls))
     }
 
     /// True if the guest executes 64-bit code.
@@ -381,6 +389,7 @@ impl VcpuBackend for VmxVcpu {
         let long_mode = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
         let entry = self.vmcs.read(Field::EntryControls) & !long_mode;
         let is_long = real.efer & efer::LMA != 0;
+        let mode = self.mode();
         for (field, value) in [
             (Field::GuestCr0, real_cr0),
             (Field::Cr0Shadow, value.cr0 | cr0::ET),
@@ -398,7 +407,9 @@ impl VcpuBackend for VmxVcpu {
         self.context.cr2 = value.cr2;
         // Of shadow tables it is known when translations go.
         self.flush_wanted |= self.shadow.is_none();
-        self.enterable.set(None);
+        if self.mode() != mode {
+            self.enterable.set(None);
+        }
     }
 
     fn set_page_directory_pointers(&mut self, entries: [u64; 4]) {
@@ -544,10 +555,11 @@ impl VcpuBackend for VmxVcpu {
         if let Some(length) = injection.instruction_length {
             self.vmcs.write(Field::EntryInstructionLength, length.into());
         }
-        if let Event::Exception(exception) = event
-            && let Some(address) = exception.fault_address
-        {
-            self.context.cr2 = address;
+        if let Event::Exception(exception) = event {
+            self.keep_nmi_unblocking();
+            if let Some(address) = exception.fault_address {
+                self.context.cr2 = address;
+            }
         }
     }
 

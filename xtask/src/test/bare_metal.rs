@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, VmDescription};
+use wire::{
+    EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, Start, VmDescription,
+};
 
 use super::invoke::{Answer, Invocation};
 use super::machine::TestMachine;
@@ -221,7 +223,8 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         paging: None,
         shadow: ShadowSettings::default(),
         kernel: guest.into(),
-        initrd: Vec::new(),
+        start: Start::Detect,
+        modules: Vec::new(),
         command_line,
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),

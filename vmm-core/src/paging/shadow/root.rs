@@ -12,7 +12,7 @@ use super::{
     arena::{PageHandle, StaleHandle},
     entry::ShadowEntry,
     mmu::Mmu,
-    role::{ALL_RIGHTS, ENTRIES, Gfn, GuestMode, LARGE_FRAMES, Level, Role, Source, Switches},
+    role::{ALL_RIGHTS, Gfn, GuestMode, LARGE_FRAMES, Level, Role, Source, Switches},
     table_memory::TableMemory,
 };
 use crate::{GuestPhysAddr, memory::GuestMemory, paging::walk::AddressSpace};
@@ -23,24 +23,18 @@ const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 /// CR3 outside long mode.
 const CR3_LEGACY: u64 = 0xFFFF_F000;
 const CR3_PAE: u64 = 0xFFFF_FFE0;
-/// Entries at the root of PAE paging.
-const POINTERS: usize = 4;
-/// So often do they fit into a page.
-const PLACES: usize = ENTRIES / POINTERS;
 
 /// The root of one vCPU.
 pub(super) struct Root {
-    /// Places for the four entries of PAE paging. The first stays empty: a root of either format
-    /// that maps nothing.
+    /// Four entries for PAE paging; all empty, it is a root of either format that maps nothing.
     pointers: TableMemory,
-    /// The place that was used last.
-    place: usize,
     mode: GuestMode,
     /// The root, or with PAE tables the page directories.
     directories: [Option<PageHandle>; 4],
     address: HostPhysAddr,
-    /// Where the last fault was for which there was nothing to do.
-    pub(super) unexplained: Option<u64>,
+    /// Where the last fault was for which there was nothing to do, and how often the shadow tables
+    /// had been changed by then.
+    pub(super) unexplained: Option<(u64, u64)>,
 }
 
 impl Root {
@@ -52,7 +46,7 @@ impl Root {
         let pointers = TableMemory::new(host, PageRequest::contiguous(1).below(FOUR_GIB))?;
         let address = pointers.address();
         let (mode, directories) = (GuestMode::Unpaged, [None; 4]);
-        Ok(Self { pointers, place: 0, mode, directories, address, unexplained: None })
+        Ok(Self { pointers, mode, directories, address, unexplained: None })
     }
 
     /// What the CPU's CR3 has to hold.
@@ -65,16 +59,16 @@ impl Root {
         self.directories.contains(&Some(handle))
     }
 
-    /// Takes the next place for a root of PAE paging.
-    fn next_place(&mut self) {
-        self.place = self.place % (PLACES - 1) + 1;
-        let offset = (self.place * POINTERS * size_of::<ShadowEntry>()) as u64;
-        self.address = HostPhysAddr::new(self.pointers.address().as_u64() + offset);
+    /// How often the table is the root, or one of the page directories.
+    #[cfg(test)]
+    pub(super) fn uses(&self, handle: PageHandle) -> usize {
+        self.directories.iter().filter(|directory| **directory == Some(handle)).count()
     }
 
-    /// Replaces entry `slot` of the place that is used.
-    fn set_pointer(&mut self, slot: usize, pointer: ShadowEntry) {
-        self.pointers.write(self.place * POINTERS + slot, pointer);
+    /// One of the four entries of PAE paging.
+    #[cfg(test)]
+    pub(super) fn pointer(&self, slot: usize) -> ShadowEntry {
+        self.pointers.read(slot)
     }
 
     const fn slot(&self, address: u64) -> usize {
@@ -153,11 +147,7 @@ impl Mmu {
     ) -> Result<(), StaleHandle> {
         self.release_root()?;
         let mode = GuestMode::of(&space.control);
-        let root = self.root_mut();
-        root.mode = mode;
-        if mode != GuestMode::Long {
-            root.next_place();
-        }
+        self.root_mut().mode = mode;
         for slot in 0..4 {
             let Some((gfn, role)) = directory(memory, space, mode, slot) else { continue };
             let (handle, _) = self.obtain(memory, gfn, role)?;
@@ -170,7 +160,7 @@ impl Mmu {
             if mode == GuestMode::Long {
                 root.address = address;
             } else {
-                root.set_pointer(slot, ShadowEntry::pae_pointer(address));
+                root.pointers.write(slot, ShadowEntry::pae_pointer(address));
             }
         }
         self.resync_reachable(memory)
@@ -181,9 +171,13 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn release_root(&mut self) -> Result<(), StaleHandle> {
+        if self.root().mode != GuestMode::Long {
+            // The next root has the same address, so that the CPU does not see that it is another.
+            self.shootdown.outdate(self.current);
+        }
         for slot in 0..4 {
             let root = self.root_mut();
-            root.set_pointer(slot, ShadowEntry::EMPTY);
+            root.pointers.write(slot, ShadowEntry::EMPTY);
             root.address = root.pointers.address();
             let Some(handle) = root.directories[slot].take() else { continue };
             let page = self.arena.get_mut(handle)?;
@@ -213,98 +207,5 @@ impl Mmu {
         let Some(handle) = root.directories[slot] else { return Ok(wanted.is_some()) };
         let page = self.arena.get(handle)?;
         Ok(page.obsolete || wanted != Some((page.gfn, page.role)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use host_mock::MockHost;
-
-    use super::*;
-    use crate::{
-        Doorbell, PAGE_SIZE,
-        memory::OwnedPages,
-        paging::walk::PagingFeatures,
-        state::{ControlRegisters, cr0, cr4, efer},
-    };
-
-    const BYTES: u64 = 1 << 20;
-
-    fn machine() -> (GuestMemory, Mmu) {
-        let host = MockHost::leak(1);
-        let mut memory = GuestMemory::new();
-        let pages = OwnedPages::zeroed(host, PageRequest::contiguous(BYTES / PAGE_SIZE)).unwrap();
-        memory.add(GuestPhysAddr::new(0), pages).unwrap();
-        let mmu = Mmu::new(host, &memory, 64, true, alloc::vec![Doorbell::disconnected()]);
-        (memory, mmu.unwrap())
-    }
-
-    fn space(efer: u64, pointers: Option<[u64; 4]>) -> AddressSpace {
-        let control = ControlRegisters {
-            cr0: cr0::PE | cr0::PG | cr0::WP,
-            cr3: 0x1000,
-            cr4: cr4::PAE,
-            efer,
-            cr2: 0,
-        };
-        AddressSpace {
-            control,
-            alignment_check: false,
-            features: PagingFeatures {
-                physical_address_bits: 40,
-                gigabyte_pages: false,
-                table_global_reserved: false,
-            },
-            page_directory_pointers: pointers,
-        }
-    }
-
-    fn pointers(root: &Root) -> [u64; 4] {
-        let offset = root.address().as_u64() - root.pointers.address().as_u64();
-        assert_eq!(offset % 32, 0);
-        let first = offset as usize / 8;
-        core::array::from_fn(|slot| root.pointers.read(first + slot).0)
-    }
-
-    #[test]
-    fn each_load_of_pae_paging_gives_another_root() {
-        let (memory, mut mmu) = machine();
-        let empty = mmu.root().address();
-        let mut last = empty;
-        for turn in 0..2 * PLACES as u64 {
-            let kept = [0x2001 + (turn & 1) * 0x1000, 0, 0, 0x8001];
-            mmu.load_root(&memory, &space(0, Some(kept))).unwrap();
-            let root = mmu.root();
-            assert!(root.address() != last && root.address() != empty);
-            let [first, second, third, fourth] = pointers(root);
-            assert!(first & 1 == 1 && fourth & 1 == 1 && (second, third) == (0, 0));
-            last = root.address();
-        }
-        mmu.release_root().unwrap();
-        assert_eq!((mmu.root().address(), pointers(mmu.root())), (empty, [0; 4]));
-        assert!((0..ENTRIES).all(|entry| !mmu.root().pointers.read(entry).is_present()));
-    }
-
-    #[test]
-    fn the_pointers_that_the_processor_keeps_count_not_those_in_memory() {
-        let (memory, mut mmu) = machine();
-        memory.write_u64(GuestPhysAddr::new(0x1000), 0x5001).unwrap();
-        mmu.load_root(&memory, &space(0, Some([0; 4]))).unwrap();
-        assert_eq!(pointers(mmu.root()), [0; 4]);
-        mmu.load_root(&memory, &space(0, None)).unwrap();
-        assert!(pointers(mmu.root())[0] & 1 == 1);
-        assert!(!mmu.root_is_outdated(&memory, &space(0, None), 0).unwrap());
-        assert!(mmu.root_is_outdated(&memory, &space(0, Some([0; 4])), 0).unwrap());
-    }
-
-    #[test]
-    fn a_table_of_long_mode_has_one_root() {
-        let (memory, mut mmu) = machine();
-        mmu.load_root(&memory, &space(efer::LME | efer::LMA, None)).unwrap();
-        let root = mmu.root().address();
-        mmu.load_root(&memory, &space(0, Some([0x2001, 0, 0, 0]))).unwrap();
-        assert_ne!(mmu.root().address(), root);
-        mmu.load_root(&memory, &space(efer::LME | efer::LMA, None)).unwrap();
-        assert_eq!(mmu.root().address(), root, "it was kept");
     }
 }
