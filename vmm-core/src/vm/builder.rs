@@ -68,8 +68,6 @@ pub enum BuildError {
     TooManyTimers,
     /// Nested paging was asked for, and the CPU has none.
     NoNestedPaging,
-    /// Shadow paging was asked for, or is all that the CPU leaves, and the backend lacks it.
-    NoShadowPaging,
     /// The budget for shadow tables, in bytes, is too small; how much is needed.
     ShadowBudget {
         /// What was asked for.
@@ -95,10 +93,6 @@ impl fmt::Display for BuildError {
             Self::NoNestedPaging => write!(
                 f,
                 "this CPU has no nested paging; choose shadow paging, or leave the choice out"
-            ),
-            Self::NoShadowPaging => write!(
-                f,
-                "shadow paging is not there on VT-x; choose nested paging, on a CPU with EPT"
             ),
             Self::ShadowBudget { bytes, least } => write!(
                 f,
@@ -401,9 +395,6 @@ impl VmBuilder {
             PagingChoice::Nested => true,
             PagingChoice::Shadow => false,
         };
-        if !nested && !backend.has_shadow_paging() {
-            return Err(BuildError::NoShadowPaging);
-        }
         if nested {
             let huge = backend.has_huge_pages();
             let mut tables = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;

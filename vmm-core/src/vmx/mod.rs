@@ -20,6 +20,7 @@ mod length;
 mod msr_area;
 mod permission;
 mod segment;
+mod shadow;
 mod switch;
 mod switched_msrs;
 mod unpaged;

@@ -140,12 +140,37 @@ const BOCHS_INTEL_INTERPRETED: &[Guest] = &[
     guest::DENIED,
 ];
 
+/// On Intel models of Bochs, on shadow page tables: real mode is interpreted there, too.
+const BOCHS_INTEL_SHADOW: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::CPUID_LOOP,
+    guest::TIMERS,
+    guest::DENIED,
+];
+
 const fn qemu(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
     Cpu { platform: Platform::Qemu, model, paging: Paging::Nested, guests, tested }
 }
 
 const fn bochs(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
     Cpu { platform: Platform::Bochs, model, paging: Paging::Nested, guests, tested }
+}
+
+const fn bochs_shadow(
+    model: &'static str,
+    guests: &'static [Guest],
+    tested: &'static [Guest],
+) -> Cpu {
+    Cpu { paging: Paging::Shadow, ..bochs(model, guests, tested) }
 }
 
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
@@ -190,6 +215,13 @@ pub const CPUS: &[Cpu] = &[
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
     // No unrestricted guest: real mode is interpreted.
     bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
+    bochs_shadow("tigerlake", BOCHS_INTEL_SHADOW, &[guest::PAGING]),
+    // Nothing but shadow paging.
+    bochs_shadow(
+        "core2_penryn_t9600",
+        BOCHS_INTEL_SHADOW,
+        &[guest::HELLO, guest::MODES, guest::PAGING],
+    ),
 ];
 
 #[cfg(test)]
