@@ -41,6 +41,21 @@ impl VectorSet {
         Some(Vector((word as u8) * WORD_BITS + bit as u8))
     }
 
+    /// The vectors that are not in `others`.
+    #[inline]
+    #[must_use]
+    pub fn without(mut self, others: Self) -> Self {
+        for (word, other) in self.0.iter_mut().zip(others.0) {
+            *word &= !other;
+        }
+        self
+    }
+
+    /// Vectors 64 × `index` to 64 × `index` + 63, one bit each. Zero beyond the fourth.
+    pub fn quadword(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or(0)
+    }
+
     /// True if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 4]
@@ -55,7 +70,7 @@ impl VectorSet {
 
     /// Adds the vectors of register `index`, as [`VectorSet::register`] numbers them.
     #[inline]
-    pub(super) fn merge(&mut self, index: usize, bits: u32) {
+    pub(crate) fn merge(&mut self, index: usize, bits: u32) {
         if let Some(word) = self.0.get_mut(index / 2) {
             *word |= u64::from(bits) << (32 * (index % 2));
         }

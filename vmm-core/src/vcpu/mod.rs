@@ -5,7 +5,9 @@
 //! its local APIC's inbox and the VM's timers, and is taken up between exits.
 
 mod activity;
+mod apic;
 mod control;
+mod deadline;
 mod dispatch;
 mod events;
 mod instruction;
@@ -22,8 +24,8 @@ use host_iface::Tsc;
 
 use crate::{
     EndReason, Exit, VcpuLink,
-    apic::LocalApic,
-    backend::{EntryGate, VcpuBackend},
+    apic::{LocalApic, VectorSet},
+    backend::{ApicRole, EntryGate, VcpuBackend},
     boot::InitialState,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
@@ -54,8 +56,14 @@ pub struct Vcpu<V: VcpuBackend> {
     paging: PagingFeatures,
     activity: Activity,
     pending: PendingEvents,
-    /// Deadline that the host's timer is armed for.
+    /// What the hardware does of the local APIC's work.
+    apic_role: ApicRole,
+    /// Interrupts that the hardware was given to deliver, or made itself, and has not.
+    handed_over: VectorSet,
+    /// The earliest deadline, for which a timer is armed while the vCPU runs or waits.
     armed: Option<Tsc>,
+    /// Deadline that the host's timer is armed for.
+    host_timer: Option<Tsc>,
     /// The time-stamp counter when the guest last exited, or the gate last stayed closed.
     now: Tsc,
     statistics: VcpuStatistics,
@@ -83,7 +91,10 @@ impl<V: VcpuBackend> Vcpu<V> {
             paging,
             activity: if index == 0 { Activity::Running } else { Activity::WaitForStartup },
             pending: PendingEvents::default(),
+            apic_role: ApicRole::default(),
+            handed_over: VectorSet::default(),
             armed: None,
+            host_timer: None,
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
@@ -167,15 +178,14 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         self.close_exit(self.core.host.tsc());
         self.hardware.put();
-        if self.armed.take().is_some() {
-            self.core.host.cancel_timer();
-        }
+        self.armed = None;
+        self.cancel_host_timer();
     }
 
     /// Looks at all that may have come from outside since the last entry.
     fn take_up_work(&mut self) {
         if self.armed.is_some_and(|deadline| deadline <= self.now) {
-            self.armed = None;
+            self.deadline_came();
             self.apic.expire(self.now);
             if self.serves_devices() {
                 self.core.timers.expire(self.core.clock.now());
@@ -188,7 +198,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.follow_lint0();
         }
         self.apic.collect();
-        self.arm_timer();
+        self.follow_deadline();
     }
 
     /// The first vCPU serves the timers, the console and the 8259A pair.
@@ -196,31 +206,12 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.index == 0
     }
 
-    /// Keeps the host's timer armed for the earliest deadline of this vCPU.
-    #[inline]
-    fn arm_timer(&mut self) {
-        let mut deadline = self.apic.next_deadline();
-        if self.serves_devices()
-            && let Some(device) = self.core.timers.earliest()
-        {
-            let device = self.core.clock.tsc_at(device);
-            deadline = Some(deadline.map_or(device, |own| own.min(device)));
-        }
-        if deadline == self.armed {
-            return;
-        }
-        match deadline {
-            Some(deadline) => self.core.host.arm_timer(deadline),
-            None => self.core.host.cancel_timer(),
-        }
-        self.armed = deadline;
-    }
-
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
         self.link.going_inside(self.core.host.current_cpu());
-        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed);
+        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
+            .with_hardware_deadline(self.hardware_deadline(), self.now);
         let exit = self.hardware.run(&mut gate);
         let entered_at = gate.asked_at();
         self.link.back_outside();
@@ -237,10 +228,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.statistics.guest_ticks += self.now.0.saturating_sub(entered_at.0);
         self.last_exit = Some(reason);
         self.pending.interrupted = self.hardware.take_interrupted_event();
-        let cr8 = self.hardware.cr8();
-        if u64::from(cr8) != self.apic.cr8() {
-            self.apic.set_cr8(cr8.into());
-        }
+        self.take_back_apic();
         self.dispatch(exit);
     }
 

@@ -6,13 +6,18 @@ use core::{fmt, num::NonZeroU32, ops::RangeInclusive};
 
 use host_iface::{Host, HostError};
 
-use super::{Vm, core::VmCore, halt::HaltDetector};
+use super::{
+    Vm,
+    apic_window::ApicWindowTables,
+    core::{SecondLevel, VmCore},
+    halt::HaltDetector,
+};
 use crate::{
     ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
     MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
     VmClock, VmControl, VmInstant,
-    apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig},
-    backend::{Backend, VcpuSetup},
+    apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig, X2APIC_MSRS},
+    backend::{ApicSetup, Backend, VcpuSetup},
     bus::{ClaimError, MmioBus, PortBus},
     cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
     hooks::Hooks,
@@ -98,6 +103,7 @@ pub struct VmBuilder {
     external: Option<Arc<dyn ExternalInterruptSource>>,
     host_event_clients: Vec<Arc<dyn HostEventClient>>,
     timer_clients: Vec<Arc<dyn TimerClient>>,
+    emulate_apic: bool,
 }
 
 impl VmBuilder {
@@ -139,6 +145,7 @@ impl VmBuilder {
             external: None,
             host_event_clients: Vec::new(),
             timer_clients: Vec::new(),
+            emulate_apic: false,
         })
     }
 
@@ -265,6 +272,17 @@ impl VmBuilder {
         &mut self.hooks
     }
 
+    /// Has the VMM do all of the local APICs' work, also where the hardware could take over a
+    /// part of it.
+    pub fn emulate_apic(&mut self) {
+        self.emulate_apic = true;
+    }
+
+    /// Hardware that answers for the local APIC would bypass hooks on its MSRs.
+    fn emulates_apic(&self) -> bool {
+        self.emulate_apic || self.hooks.has_msr_in(&X2APIC_MSRS)
+    }
+
     /// Tells `observer` of the end of level-triggered interrupts.
     pub fn on_eoi(&mut self, observer: Arc<dyn EoiObserver>) {
         self.eoi_observers.push(observer);
@@ -289,15 +307,26 @@ impl VmBuilder {
         let (host, config) = (self.host, self.config);
         let tables =
             NestedTables::<B::Entries>::map_all(host, &self.memory, backend.has_huge_pages())?;
+        let apic_window = match self.emulates_apic() || !backend.wants_apic_window() {
+            true => None,
+            false => ApicWindowTables::new(host, &tables)?,
+        };
         let setup = VcpuSetup {
             nested_root: tables.root(),
             tsc_offset: self.clock.origin().0.wrapping_neg(),
+            apic: match self.emulates_apic() {
+                true => ApicSetup::Emulated,
+                false => ApicSetup::Hardware {
+                    window: apic_window.as_ref().map(ApicWindowTables::window),
+                },
+            },
         };
         let cpuid = self.cpuid_table::<B>();
         let core = Arc::new(VmCore {
             host,
             memory: self.memory,
             second_level: Box::new(tables),
+            apic_window: apic_window.map(|tables| Box::new(tables) as Box<dyn SecondLevel>),
             ports: self.ports,
             mmio: self.mmio,
             hooks: self.hooks,

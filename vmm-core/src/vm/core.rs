@@ -35,6 +35,8 @@ pub struct VmCore {
     pub(crate) host: &'static dyn Host,
     pub(crate) memory: GuestMemory,
     pub(crate) second_level: Box<dyn SecondLevel>,
+    /// What the hardware needs besides, to find accesses to the local APIC's registers.
+    pub(crate) apic_window: Option<Box<dyn SecondLevel>>,
     pub(crate) ports: PortBus,
     pub(crate) mmio: MmioBus,
     pub(crate) hooks: Hooks,

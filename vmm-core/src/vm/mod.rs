@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Building a virtual machine, and the machine that was built.
 
+mod apic_window;
 mod builder;
 mod core;
 mod halt;
@@ -51,7 +52,8 @@ impl<V: VcpuBackend> Vm<V> {
 
     /// Size of the nested page tables in bytes.
     pub fn page_table_bytes(&self) -> u64 {
-        self.core.second_level.bytes()
+        let window = self.core.apic_window.as_ref().map_or(0, |window| window.bytes());
+        self.core.second_level.bytes() + window
     }
 
     /// Size of control blocks and save areas of the vCPUs that are not out running, in bytes.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The Intel VT-x backend (Intel SDM vol. 3, chapters 23 to 33).
 
+mod apic;
 mod capability;
 mod controls;
 mod cpu;
@@ -16,10 +17,12 @@ mod instruction;
 mod interruptibility;
 mod length;
 mod permission;
+mod preemption;
 mod segment;
 mod switch;
 mod switched_msrs;
 mod vcpu;
+mod virtual_apic;
 mod vmcs;
 mod vpid;
 

@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 
-use host_iface::{HostError, PageRequest};
+use host_iface::{HostError, HostPhysAddr};
 use x86::{
     msr::{
         IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, IA32_TSC_AUX, rdmsr,
@@ -13,6 +13,7 @@ use x86::{
 };
 
 use super::{
+    apic::ApicVirtualization,
     cpu::Shared,
     debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
     decode, ept,
@@ -20,18 +21,21 @@ use super::{
     host_state::HostDescriptors,
     interruptibility::{BLOCKED_BY_NMI, SHADOW},
     length::LengthMemo,
+    permission::X2ApicMsrs,
+    preemption::PreemptionTimer,
     segment,
     switch::SwitchContext,
     switched_msrs::SwitchedMsrs,
+    virtual_apic::VirtualApic,
     vmcs::Vmcs,
     vpid::Vpid,
 };
 use crate::{
     Event, Exit,
-    backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    apic::{ApicMode, InterruptState},
+    backend::{ApicRole, EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
     debug::BreakpointAddresses,
     fpu::FpuState,
-    memory::OwnedPages,
     msr::PAT_RESET,
     state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
 };
@@ -40,8 +44,10 @@ use crate::{
 pub struct VmxVcpu {
     pub(super) shared: Arc<Shared>,
     pub(super) vmcs: Vmcs,
-    /// Keeps the page with the guest's task priority, if the CPU shadows it.
-    virtual_apic: Option<OwnedPages>,
+    pub(super) apic: ApicVirtualization,
+    pub(super) timer: PreemptionTimer,
+    /// Root of the VM's nested page tables.
+    pub(super) nested_root: HostPhysAddr,
     pub(super) vpid: Option<Vpid>,
     pub(super) context: SwitchContext,
     fpu: FpuState,
@@ -50,7 +56,6 @@ pub struct VmxVcpu {
     switched: SwitchedMsrs,
     tsc_aux: u32,
     host_tsc_aux: u64,
-    cr8: u8,
     /// While the vCPU is loaded.
     host: Option<HostDescriptors>,
     pub(super) flush_wanted: bool,
@@ -62,9 +67,6 @@ pub struct VmxVcpu {
     pub(super) accesses_at_entry: u64,
 }
 
-/// Offset of the task priority in the virtual-APIC page.
-const TASK_PRIORITY: usize = 0x80;
-
 const DEBUG_VECTOR: u32 = 1;
 const ALIGNMENT_VECTOR: u32 = 17;
 const MACHINE_CHECK_VECTOR: u32 = 18;
@@ -72,12 +74,18 @@ const MACHINE_CHECK_VECTOR: u32 = 18;
 impl VmxVcpu {
     pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
         let (host, capabilities) = (shared.host, &shared.capabilities);
-        let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
+        let apic_page = match capabilities.has_tpr_shadow() {
+            true => Some(VirtualApic::new(host)?),
+            false => None,
+        };
+        let timer = PreemptionTimer::new(capabilities.preemption_shift(), host.tsc_frequency().0);
         let revision = capabilities.msrs.basic.revision();
         let has_vpid = capabilities.fields() & Field::Vpid.bit() != 0;
         let mut vcpu = Self {
             vmcs: Vmcs::new(host, revision, capabilities.fields())?,
-            virtual_apic: capabilities.has_tpr_shadow().then(page).transpose()?,
+            apic: ApicVirtualization::new(setup.apic, apic_page),
+            timer,
+            nested_root: setup.nested_root,
             vpid: if has_vpid { shared.vpids.take() } else { None },
             context: SwitchContext::default(),
             fpu: FpuState::new(host, shared.fpu)?,
@@ -86,7 +94,6 @@ impl VmxVcpu {
             switched: SwitchedMsrs::default(),
             tsc_aux: 0,
             host_tsc_aux: 0,
-            cr8: 0,
             host: None,
             flush_wanted: false,
             shadow_ended: false,
@@ -113,7 +120,8 @@ impl VmxVcpu {
             secondary -= SecondaryControls::ENABLE_VPID;
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
-        let virtual_apic = self.virtual_apic.as_ref().map_or(0, |p| p.address().as_u64());
+        let virtual_apic = self.apic.page.as_ref().map_or(0, |p| p.address().as_u64());
+        let ept_pointer = ept::pointer(&self.shared.capabilities, setup.nested_root);
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
         for (field, value) in [
@@ -125,10 +133,10 @@ impl VmxVcpu {
             (Field::ExceptionBitmap, exceptions),
             (Field::IoBitmapA, io_low.as_u64()),
             (Field::IoBitmapB, io_high.as_u64()),
-            (Field::MsrBitmap, self.shared.maps.msr_address().as_u64()),
+            (Field::MsrBitmap, self.shared.maps.msr_address(X2ApicMsrs::None).as_u64()),
             (Field::VirtualApic, virtual_apic),
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
-            (Field::EptPointer, ept::pointer(setup.nested_root)),
+            (Field::EptPointer, ept_pointer),
             (Field::TscOffset, setup.tsc_offset),
             (Field::LinkPointer, u64::MAX),
             // The guest sees what it wrote; what it may write is checked first.
@@ -195,9 +203,12 @@ impl VcpuBackend for VmxVcpu {
         // Another CPU, or other tables at the same address, may have been here.
         self.context.host_rsp = 0;
         self.flush_wanted = true;
-        let pointer = self.vmcs.read(Field::EptPointer);
-        // SAFETY: the CPU is in VMX operation.
-        unsafe { ept::invalidate(&self.shared.capabilities, pointer) };
+        let window = self.apic.window().map(|window| window.nested_root);
+        for root in [Some(self.nested_root), window].into_iter().flatten() {
+            let capabilities = &self.shared.capabilities;
+            // SAFETY: the CPU is in VMX operation.
+            unsafe { ept::invalidate(capabilities, ept::pointer(capabilities, root)) };
+        }
         self.fpu.load();
         self.breakpoints.load();
         self.debug_status.load();
@@ -212,6 +223,7 @@ impl VcpuBackend for VmxVcpu {
         self.fpu.put();
         self.debug_status.put();
         self.breakpoints.put();
+        self.timer.distrust();
         self.vmcs.put();
         if let Some(host) = self.host.take() {
             host.restore();
@@ -403,19 +415,33 @@ impl VcpuBackend for VmxVcpu {
         self.vmcs.write(Field::TscOffset, offset);
     }
 
-    fn cr8(&self) -> u8 {
-        match &self.virtual_apic {
-            // SAFETY: the byte is in our page, which the CPU writes only while the guest runs.
-            Some(page) => unsafe { page.as_ptr().add(TASK_PRIORITY).read_volatile() >> 4 },
-            None => self.cr8,
-        }
+    fn task_priority(&self) -> u8 {
+        self.apic.task_priority()
     }
 
-    fn set_cr8(&mut self, priority: u8) {
-        self.cr8 = priority & 0xF;
-        if let Some(page) = &self.virtual_apic {
-            // SAFETY: as for reading, and `self` is borrowed exclusively.
-            unsafe { page.as_ptr().add(TASK_PRIORITY).write_volatile(self.cr8 << 4) }
+    fn set_task_priority(&mut self, priority: u8) {
+        self.apic.set_task_priority(priority);
+    }
+
+    fn set_apic_mode(&mut self, mode: ApicMode, delivers: bool) -> ApicRole {
+        self.choose_apic(mode, delivers)
+    }
+
+    fn load_interrupts(&mut self, state: &InterruptState) {
+        self.give_interrupts(state);
+    }
+
+    fn interrupts(&self) -> InterruptState {
+        self.apic.page.as_ref().map(|page| *page.interrupts()).unwrap_or_default()
+    }
+
+    fn apic_register(&self, offset: u16) -> u32 {
+        self.apic.page.as_ref().map_or(0, |page| page.register(offset))
+    }
+
+    fn set_apic_register(&mut self, offset: u16, value: u32) {
+        if let Some(page) = &mut self.apic.page {
+            page.set_register(offset, value);
         }
     }
 
@@ -467,11 +493,13 @@ impl VcpuBackend for VmxVcpu {
         self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
     }
 
-    fn intercept_cr8_writes(&mut self, wanted: bool) {
+    fn watch_task_priority(&mut self, class: Option<u8>) {
         // Without a shadow all writes exit, always.
-        if self.virtual_apic.is_some() {
-            self.control(PrimaryControls::CR8_LOAD_EXITING, wanted);
-        }
+        self.set_threshold(class);
+    }
+
+    fn ends_at_deadline(&self) -> bool {
+        self.shared.capabilities.controls.preemption_timer
     }
 
     fn next_rip(&self) -> Option<u64> {
@@ -487,8 +515,7 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn control_bytes(&self) -> usize {
-        let virtual_apic = self.virtual_apic.as_ref().map_or(0, OwnedPages::bytes);
-        self.vmcs.bytes() + virtual_apic + self.fpu.bytes()
+        self.vmcs.bytes() + self.apic.bytes() + self.fpu.bytes()
     }
 
     fn control_accesses(&self) -> u64 {

@@ -3,12 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use host_iface::{Host, HostError, PageRequest};
+use host_iface::{Host, HostError, PageRequest, Tsc};
 
 use crate::{
     Event, Exit,
+    apic::{ApicMode, InterruptState},
     backend::{
-        Backend, EntryGate, HardwareMsr, Interruptibility, Unsupported, VcpuBackend, VcpuSetup,
+        ApicRole, Backend, EntryGate, HardwareMsr, Interruptibility, Unsupported, VcpuBackend,
+        VcpuSetup,
     },
     cpuid::Vendor,
     memory::OwnedPages,
@@ -25,7 +27,7 @@ pub type Guest = Box<dyn FnMut(&mut Registers, Option<Event>) -> Exit + Send>;
 pub struct Requests {
     pub interrupt_window: bool,
     pub nmi_window: bool,
-    pub cr8_writes: bool,
+    pub watched_class: Option<u8>,
 }
 
 /// The state of one vCPU.
@@ -48,6 +50,12 @@ pub struct Registers {
     pub cr8: u8,
     pub in_shadow: bool,
     pub nmi_blocked: bool,
+    /// Interrupts that the hardware delivers, if it does.
+    pub interrupts: InterruptState,
+    /// Copies of the local APIC's registers, by offset.
+    pub apic_registers: HashMap<u16, u32>,
+    /// The moment at which the last entry was to end by itself.
+    pub hardware_deadline: Option<Tsc>,
     /// What the exit cut short.
     pub interrupted: Option<Event>,
     pub requests: Requests,
@@ -84,6 +92,10 @@ pub struct MockVcpu {
     pub guest: Guest,
     pub injected: Option<Event>,
     pub loaded: bool,
+    /// It delivers the local APIC's interrupts itself.
+    pub delivers_interrupts: bool,
+    /// It ends entries at the deadline itself.
+    pub has_own_timer: bool,
     /// What an OS reads of the vCPU's memory use.
     control_block: OwnedPages,
 }
@@ -113,6 +125,7 @@ impl VcpuBackend for MockVcpu {
             self.registers.interrupted = event;
             return Exit::NotEntered;
         }
+        self.registers.hardware_deadline = gate.hardware_deadline();
         self.registers.delivered.extend(event);
         (self.guest)(&mut self.registers, event)
     }
@@ -186,11 +199,30 @@ impl VcpuBackend for MockVcpu {
     fn set_tsc_offset(&mut self, offset: u64) {
         self.registers.tsc_offset = offset;
     }
-    fn cr8(&self) -> u8 {
-        self.registers.cr8
+    fn task_priority(&self) -> u8 {
+        self.registers.cr8 << 4
     }
-    fn set_cr8(&mut self, priority: u8) {
-        self.registers.cr8 = priority;
+    fn set_task_priority(&mut self, priority: u8) {
+        self.registers.cr8 = priority >> 4;
+    }
+    fn set_apic_mode(&mut self, mode: ApicMode, delivers: bool) -> ApicRole {
+        let delivers = self.delivers_interrupts && delivers && mode != ApicMode::Disabled;
+        ApicRole { delivers, shows_registers: delivers && mode == ApicMode::XApic }
+    }
+    fn load_interrupts(&mut self, state: &InterruptState) {
+        self.registers.interrupts = *state;
+    }
+    fn interrupts(&self) -> InterruptState {
+        self.registers.interrupts
+    }
+    fn apic_register(&self, offset: u16) -> u32 {
+        self.registers.apic_registers.get(&offset).copied().unwrap_or(0)
+    }
+    fn set_apic_register(&mut self, offset: u16, value: u32) {
+        self.registers.apic_registers.insert(offset, value);
+    }
+    fn ends_at_deadline(&self) -> bool {
+        self.has_own_timer
     }
 
     fn interruptibility(&self) -> Interruptibility {
@@ -224,8 +256,8 @@ impl VcpuBackend for MockVcpu {
     fn request_nmi_window(&mut self, wanted: bool) {
         self.registers.requests.nmi_window = wanted;
     }
-    fn intercept_cr8_writes(&mut self, wanted: bool) {
-        self.registers.requests.cr8_writes = wanted;
+    fn watch_task_priority(&mut self, class: Option<u8>) {
+        self.registers.requests.watched_class = class;
     }
 
     fn next_rip(&self) -> Option<u64> {
@@ -271,7 +303,15 @@ impl Backend for MockBackend {
         let registers = Registers { tsc_offset: setup.tsc_offset, ..Registers::default() };
         let control_block = OwnedPages::zeroed(self.host, PageRequest::contiguous(1))?;
         let guest = script([]);
-        Ok(MockVcpu { registers, guest, injected: None, loaded: false, control_block })
+        Ok(MockVcpu {
+            registers,
+            guest,
+            injected: None,
+            loaded: false,
+            delivers_interrupts: false,
+            has_own_timer: false,
+            control_block,
+        })
     }
 
     fn enter_cpu(&self) -> Result<(), Unsupported> {
