@@ -12,6 +12,13 @@ const WORD_BITS: u8 = 64;
 pub struct VectorSet([u64; 4]);
 
 impl VectorSet {
+    /// The set that eight registers of 32 vectors each show.
+    #[inline]
+    pub fn from_registers(registers: [u32; 8]) -> Self {
+        let pair = |n: usize| u64::from(registers[2 * n]) | u64::from(registers[2 * n + 1]) << 32;
+        Self([pair(0), pair(1), pair(2), pair(3)])
+    }
+
     /// Adds `vector`.
     #[inline]
     pub fn insert(&mut self, vector: Vector) {
@@ -70,7 +77,7 @@ impl VectorSet {
 
     /// Adds the vectors of register `index`, as [`VectorSet::register`] numbers them.
     #[inline]
-    pub(crate) fn merge(&mut self, index: usize, bits: u32) {
+    pub(super) fn merge(&mut self, index: usize, bits: u32) {
         if let Some(word) = self.0.get_mut(index / 2) {
             *word |= u64::from(bits) << (32 * (index % 2));
         }
@@ -113,6 +120,8 @@ mod tests {
                 prop_assert_eq!(set.highest().map(|v| v.0), model.last().copied());
                 prop_assert_eq!(set.is_empty(), model.is_empty());
             }
+            let registers = core::array::from_fn(|index| set.register(index));
+            prop_assert_eq!(VectorSet::from_registers(registers), set);
             for vector in 0..=255 {
                 let register = set.register(usize::from(vector) / 32);
                 prop_assert_eq!(set.contains(Vector(vector)), model.contains(&vector));

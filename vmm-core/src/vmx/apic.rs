@@ -125,7 +125,9 @@ impl VmxVcpu {
 
     pub(super) fn give_interrupts(&mut self, state: &InterruptState) {
         let Some(page) = &mut self.apic.page else { return };
-        page.set_interrupts(state);
+        if !page.set_interrupts(state) {
+            return;
+        }
         self.vmcs.write(Field::InterruptStatus, interrupt_status(state));
         let bitmap = [Field::EoiExit0, Field::EoiExit1, Field::EoiExit2, Field::EoiExit3];
         for (index, field) in bitmap.into_iter().enumerate() {

@@ -15,22 +15,20 @@ use crate::backend::EntryGate;
 pub struct PreemptionTimer {
     /// Ticks of the time-stamp counter in one of the timer, as a power of two.
     shift: u32,
-    /// Most ticks of the time-stamp counter by which it may lag.
-    tolerance: u64,
     /// What it is set to end.
     deadline: Option<Tsc>,
     /// Ticks by which it lags.
     lag: u64,
 }
 
-/// A lag of so many microseconds is allowed: about what a host's timer interrupt takes.
-const TOLERANCE_US: u64 = 2;
+/// It may lag by so many ticks of the time-stamp counter: the time of a few exits, and no more
+/// than it takes to reach a host by an interrupt of its own timer.
+const TOLERANCE: u64 = 8192;
 
 impl PreemptionTimer {
-    /// A timer that is off. `tsc_hz` is the frequency of the time-stamp counter.
-    pub fn new(shift: u32, tsc_hz: u64) -> Self {
-        let tolerance = tsc_hz / 1_000_000 * TOLERANCE_US;
-        Self { shift, tolerance, deadline: None, lag: 0 }
+    /// A timer that is off.
+    pub fn new(shift: u32) -> Self {
+        Self { shift, deadline: None, lag: 0 }
     }
 
     /// Takes note of the time outside up to the last question to `gate`.
@@ -44,7 +42,7 @@ impl PreemptionTimer {
     pub fn prepare(&mut self, vmcs: &mut Vmcs, gate: &EntryGate<'_>) {
         self.stand_still(gate);
         let wanted = gate.hardware_deadline();
-        if wanted == self.deadline && (wanted.is_none() || self.lag <= self.tolerance) {
+        if wanted == self.deadline && (wanted.is_none() || self.lag <= TOLERANCE) {
             return;
         }
         if wanted.is_some() != self.deadline.is_some() {
@@ -92,8 +90,6 @@ mod tests {
     use super::*;
     use crate::vmx::instruction;
 
-    const MHZ: u64 = 1_000_000;
-
     struct Bench {
         host: &'static MockHost,
         vmcs: Vmcs,
@@ -109,7 +105,7 @@ mod tests {
             assert!(unsafe { vmcs.load() });
             vmcs.write_back();
             let left_at = host_iface::Host::tsc(host);
-            Self { host, vmcs, timer: PreemptionTimer::new(5, 1000 * MHZ), left_at }
+            Self { host, vmcs, timer: PreemptionTimer::new(5), left_at }
         }
 
         /// Prepares an entry after `ticks` outside; the number of accesses that it took.
@@ -127,8 +123,8 @@ mod tests {
             self.vmcs.accesses() - before
         }
 
-        fn in_microseconds(&self, count: u64) -> Option<Tsc> {
-            Some(Tsc(host_iface::Host::tsc(self.host).0 + count * 1000))
+        fn after(&self, ticks: u64) -> Option<Tsc> {
+            Some(Tsc(host_iface::Host::tsc(self.host).0 + ticks))
         }
     }
 
@@ -141,17 +137,17 @@ mod tests {
     fn costs_nothing_while_it_is_off_or_keeps_up() {
         let mut bench = Bench::new();
         assert_eq!(bench.enter(None, 100), 0);
-        let deadline = bench.in_microseconds(1000);
+        let deadline = bench.after(1_000_000);
         assert_eq!(bench.enter(deadline, 0), 3, "two controls and the count");
         assert_eq!(hardware(Field::PreemptionTimer), 1_000_000 / 32 + 1);
         assert_eq!(hardware(Field::PinControls), 1 << 6);
         assert_eq!(hardware(Field::ExitControls), 1 << 22);
-        for _ in 0..4 {
-            assert_eq!(bench.enter(deadline, 500), 0);
+        for _ in 0..8 {
+            assert_eq!(bench.enter(deadline, 1000), 0);
         }
-        assert_eq!(bench.enter(deadline, 500), 1, "more than two microseconds behind");
-        assert_eq!(hardware(Field::PreemptionTimer), 997_500_u64.div_ceil(32) + 1);
-        assert_eq!(bench.enter(deadline, 500), 0);
+        assert_eq!(bench.enter(deadline, 1000), 1, "it lags by more than is allowed");
+        assert_eq!(hardware(Field::PreemptionTimer), 991_000_u64.div_ceil(32) + 1);
+        assert_eq!(bench.enter(deadline, 1000), 0);
         assert_eq!(bench.enter(None, 0), 2);
         assert_eq!((hardware(Field::PinControls), hardware(Field::ExitControls)), (0, 0));
     }
@@ -159,8 +155,8 @@ mod tests {
     #[test]
     fn follows_a_deadline_that_moves_and_survives_a_change_of_cpu() {
         let mut bench = Bench::new();
-        bench.enter(bench.in_microseconds(1000), 0);
-        let sooner = bench.in_microseconds(10);
+        bench.enter(bench.after(1_000_000), 0);
+        let sooner = bench.after(10_000);
         assert_eq!(bench.enter(sooner, 0), 1);
         assert_eq!(hardware(Field::PreemptionTimer), 10_000_u64.div_ceil(32) + 1);
         bench.timer.distrust();
@@ -169,7 +165,7 @@ mod tests {
 
     #[test]
     fn never_comes_early_and_never_wraps() {
-        let timer = PreemptionTimer::new(5, 1000 * MHZ);
+        let timer = PreemptionTimer::new(5);
         for ticks in [0, 1, 31, 32, 33, 1_000_003] {
             let count = timer.count(ticks);
             assert!((count - 1) * 32 >= ticks, "{ticks}");

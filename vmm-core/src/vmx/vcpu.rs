@@ -78,7 +78,7 @@ impl VmxVcpu {
             true => Some(VirtualApic::new(host)?),
             false => None,
         };
-        let timer = PreemptionTimer::new(capabilities.preemption_shift(), host.tsc_frequency().0);
+        let timer = PreemptionTimer::new(capabilities.preemption_shift());
         let revision = capabilities.msrs.basic.revision();
         let has_vpid = capabilities.fields() & Field::Vpid.bit() != 0;
         let mut vcpu = Self {

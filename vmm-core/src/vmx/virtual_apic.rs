@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The virtual-APIC page: what the CPU sees of a guest's local APIC (Intel SDM vol. 3, 29.1).
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use host_iface::{Host, HostError, HostPhysAddr, PAGE_SIZE, PageRequest};
 
@@ -15,16 +18,27 @@ const IN_SERVICE: u16 = 0x100;
 const LEVEL_TRIGGERED: u16 = 0x180;
 const REQUESTED: u16 = 0x200;
 
-/// A set of vectors fills so many registers, of which each begins 16 bytes after the last.
+/// A set of vectors fills so many registers.
 const SET_REGISTERS: usize = 8;
-const REGISTER_SPACING: usize = 16;
+
+/// A register and the unused bytes behind it.
+#[repr(C, align(16))]
+struct Register {
+    value: AtomicU32,
+}
+
+const REGISTERS: usize = PAGE_SIZE as usize / size_of::<Register>();
 
 /// A virtual-APIC page.
 pub struct VirtualApic {
     page: OwnedPages,
+    registers: NonNull<Register>,
     /// The sets in the page.
     held: InterruptState,
 }
+
+// SAFETY: the pointer leads into `page`, which may be sent; all that it leads to is atomic.
+unsafe impl Send for VirtualApic {}
 
 impl VirtualApic {
     /// A page of zeroes.
@@ -33,7 +47,8 @@ impl VirtualApic {
     /// What the host answers when memory runs out.
     pub fn new(host: &'static dyn Host) -> Result<Self, HostError> {
         let page = OwnedPages::zeroed(host, PageRequest::contiguous(1))?;
-        Ok(Self { page, held: InterruptState::default() })
+        let registers = page.as_ptr().cast();
+        Ok(Self { page, registers, held: InterruptState::default() })
     }
 
     /// Physical address.
@@ -46,16 +61,16 @@ impl VirtualApic {
         self.page.bytes()
     }
 
-    /// The register at `offset`, of which the two lowest bits do not matter.
+    /// The register at `offset`, of which the four lowest bits do not matter.
     #[inline]
     pub fn register(&self, offset: u16) -> u32 {
-        self.slot(offset).load(Ordering::Relaxed)
+        self.slot(number(offset)).load(Ordering::Relaxed)
     }
 
     /// Sets the register at `offset`.
     #[inline]
     pub fn set_register(&mut self, offset: u16, value: u32) {
-        self.slot(offset).store(value, Ordering::Relaxed);
+        self.slot(number(offset)).store(value, Ordering::Relaxed);
     }
 
     /// Task priority.
@@ -70,7 +85,7 @@ impl VirtualApic {
         self.set_register(TASK_PRIORITY, priority.into());
     }
 
-    /// Reads what the guest and the CPU have made of the interrupts.
+    /// Reads, after an exit, what the guest and the CPU have made of the interrupts.
     pub fn take_interrupts(&mut self) -> InterruptState {
         self.held.requested = self.set_at(REQUESTED);
         self.held.in_service = self.set_at(IN_SERVICE);
@@ -82,8 +97,11 @@ impl VirtualApic {
         &self.held
     }
 
-    /// Sets the interrupts.
-    pub fn set_interrupts(&mut self, state: &InterruptState) {
+    /// Sets the interrupts; false if they are the same as before.
+    pub fn set_interrupts(&mut self, state: &InterruptState) -> bool {
+        if *state == self.held {
+            return false;
+        }
         let InterruptState { requested, in_service, level_triggered } = *state;
         for (offset, old, new) in [
             (REQUESTED, self.held.requested, requested),
@@ -92,32 +110,35 @@ impl VirtualApic {
         ] {
             if old != new {
                 for index in 0..SET_REGISTERS {
-                    self.set_register(offset + spacing(index), new.register(index));
+                    let slot = self.slot(number(offset) + index);
+                    slot.store(new.register(index), Ordering::Relaxed);
                 }
             }
         }
         self.held = *state;
+        true
     }
 
+    #[inline]
     fn set_at(&self, offset: u16) -> VectorSet {
-        let mut set = VectorSet::default();
-        for index in 0..SET_REGISTERS {
-            set.merge(index, self.register(offset + spacing(index)));
-        }
-        set
+        let first = number(offset);
+        VectorSet::from_registers(core::array::from_fn(|index| {
+            self.slot(first + index).load(Ordering::Relaxed)
+        }))
     }
 
-    fn slot(&self, offset: u16) -> &AtomicU32 {
-        let index = usize::from(offset) % PAGE_SIZE as usize / size_of::<AtomicU32>();
+    #[inline]
+    fn slot(&self, number: usize) -> &AtomicU32 {
         // SAFETY: inside the page, which is ours and lives as long as the reference; it is
         // accessed as aligned atomics alone, also by the CPU, which does so only while the
         // guest runs.
-        unsafe { self.page.as_ptr().cast::<AtomicU32>().add(index).as_ref() }
+        unsafe { &self.registers.add(number % REGISTERS).as_ref().value }
     }
 }
 
-const fn spacing(index: usize) -> u16 {
-    (index * REGISTER_SPACING) as u16
+/// The number of the register at `offset`.
+const fn number(offset: u16) -> usize {
+    offset as usize / size_of::<Register>()
 }
 
 /// The guest interrupt status for these interrupts: the highest that is requested, and the
