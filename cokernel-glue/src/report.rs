@@ -120,6 +120,7 @@ fn vcpu<B: Backend>(finished: &Finished<B>) -> VcpuReport {
         index: finished.vcpu.index(),
         cpu: finished.cpu.0,
         entries: statistics.entries,
+        interpreted: statistics.interpreted,
         exits: ExitReason::ALL.iter().filter_map(|reason| exits(statistics, *reason)).collect(),
         injected: injected(statistics),
         unclaimed: Unclaimed::ALL

@@ -7,8 +7,9 @@ use cokernel::memory;
 use host_iface::{Host, HostWallClock};
 use vmm_core::{
     EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
-    backend::Backend,
+    backend::{Backend, VcpuBackend},
     boot::{self, BootImages},
+    vcpu::Vcpu,
     vm::{Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform};
@@ -84,6 +85,7 @@ impl<B: Backend> GuestVm<B> {
         if let Some(bootstrap) = vm.vcpus().first_mut() {
             bootstrap.set_initial_state(&state);
             bootstrap.apply_firmware_defaults();
+            spoil_entry(bootstrap, description)?;
         }
         let control_bytes = vm.control_bytes();
         drop(platform);
@@ -94,6 +96,28 @@ impl<B: Backend> GuestVm<B> {
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,
         })
+    }
+}
+
+/// Has an entry fail, if the manifest says so and this image is made for it.
+#[cfg(feature = "fault-injection")]
+fn spoil_entry<V: VcpuBackend>(
+    vcpu: &mut Vcpu<V>,
+    description: &VmDescription,
+) -> Result<(), String> {
+    if let Some(fault) = &description.entry_fault {
+        let what = fault.what.clone();
+        vcpu.set_entry_fault(vmm_core::vcpu::EntryFault { what, at_entry: fault.at_entry });
+    }
+    Ok(())
+}
+
+/// Refuses to have an entry fail: this image is made for work.
+#[cfg(not(feature = "fault-injection"))]
+fn spoil_entry<V: VcpuBackend>(_: &mut Vcpu<V>, description: &VmDescription) -> Result<(), String> {
+    match description.entry_fault {
+        Some(_) => Err("entry_fault needs an image with the feature 'fault-injection'".into()),
+        None => Ok(()),
     }
 }
 

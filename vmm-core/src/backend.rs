@@ -13,12 +13,12 @@ use core::{
 use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 
 use crate::{
-    Event, Exit,
+    Event, Exit, GuestPhysAddr,
     apic::{ApicMode, InterruptState},
     cpuid::Vendor,
-    host_registers,
+    debug, host_registers,
     paging::NestedEntries,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister},
+    state::{ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister},
 };
 
 /// Why a CPU cannot run guests.
@@ -111,6 +111,15 @@ pub struct ApicRole {
     /// It answers reads of registers, from copies that [`VcpuBackend::set_apic_register`]
     /// gives it.
     pub shows_registers: bool,
+}
+
+/// A page that a backend needs in the guest-physical space of every VM, for the CPU alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HardwarePage {
+    /// Where the CPU looks for it; no memory and no device may be there.
+    pub guest: GuestPhysAddr,
+    /// Where it is.
+    pub host: HostPhysAddr,
 }
 
 /// How far the guest is from taking an interrupt.
@@ -209,6 +218,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
         false
     }
 
+    /// A page that nested page tables have to map, readable only.
+    fn hardware_page(&self) -> Option<HardwarePage> {
+        None
+    }
+
     /// Makes a vCPU in the reset state of its vendor.
     ///
     /// # Errors
@@ -258,6 +272,13 @@ pub trait VcpuBackend: Send {
     /// the guest there.
     fn put(&mut self);
 
+    /// False if the CPU cannot execute the guest in its present mode or with its present
+    /// segments: then the guest is not entered, but interpreted until it can be.
+    #[inline]
+    fn can_enter(&self) -> bool {
+        true
+    }
+
     /// Enters the guest, if `gate` opens at the last moment, when physical interrupts are
     /// held pending already; returns when the guest exits. Called between
     /// [`load`](Self::load) and [`put`](Self::put), with interrupts enabled.
@@ -290,6 +311,11 @@ pub trait VcpuBackend: Send {
     /// The entries that PAE paging takes from the table at CR3 when control registers are
     /// loaded (Intel SDM vol. 3, 4.4.1), for hardware that keeps them.
     fn set_page_directory_pointers(&mut self, _: [u64; 4]) {}
+    /// Those entries while the guest uses PAE paging; `None` where the hardware reads them from
+    /// memory on each walk.
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        None
+    }
     /// CR4 as the guest sees it, at no cost.
     fn cr4(&self) -> u64;
     /// Current privilege level.
@@ -298,6 +324,16 @@ pub trait VcpuBackend: Send {
     fn debug_status_control(&self) -> (u64, u64);
     /// Sets debug registers 6 and 7.
     fn set_debug_status_control(&mut self, dr6: u64, dr7: u64);
+    /// Debug register `number`, 0 to 3. Called between [`load`](Self::load) and
+    /// [`put`](Self::put).
+    fn breakpoint_address(&self, number: u8) -> u64 {
+        debug::loaded_address(number)
+    }
+    /// Sets debug register `number`, 0 to 3. Called between [`load`](Self::load) and
+    /// [`put`](Self::put).
+    fn set_breakpoint_address(&mut self, number: u8, address: u64) {
+        debug::set_loaded_address(number, address);
+    }
     /// Reads an MSR that the hardware state holds.
     fn msr(&self, msr: HardwareMsr) -> u64;
     /// Writes an MSR that the hardware state holds; the value was checked before.
@@ -342,14 +378,19 @@ pub trait VcpuBackend: Send {
     fn interruptibility(&self) -> Interruptibility;
     /// Ends an interrupt shadow, because the VMM completed the instruction under it.
     fn clear_interrupt_shadow(&mut self);
+    /// Begins an interrupt shadow, because the VMM completed an instruction that casts one.
+    fn begin_interrupt_shadow(&mut self, shadow: InterruptShadow);
     /// Delivers `event` at the next entry; at most one is given for each.
     fn inject(&mut self, event: Event);
     /// Takes the event whose delivery the last exit cut short.
     fn take_interrupted_event(&mut self) -> Option<Event>;
     /// Asks for, or ends asking for, [`Exit::InterruptWindow`].
     fn request_interrupt_window(&mut self, wanted: bool);
-    /// Ends the blocking of NMIs without an IRET, as INIT does.
-    fn end_nmi_blocking(&mut self);
+    /// Begins or ends the blocking of NMIs other than by delivering one and by the guest's
+    /// IRET.
+    fn set_nmi_blocking(&mut self, blocked: bool);
+    /// Forgets debug exceptions that wait for the end of an instruction, as INIT does.
+    fn drop_pending_debug_exceptions(&mut self) {}
     /// Asks for, or ends asking for, [`Exit::NmiWindow`].
     fn request_nmi_window(&mut self, wanted: bool);
     /// Asks for an exit when the guest's task priority class falls below `class`, before the
@@ -382,4 +423,9 @@ pub trait VcpuBackend: Send {
     }
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);
+    /// Spoils the control block in the way that `fault` names, so that the next entry fails.
+    /// False if the backend knows no such way.
+    #[cfg(feature = "fault-injection")]
+    #[must_use]
+    fn spoil_entry(&mut self, fault: &str) -> bool;
 }

@@ -78,6 +78,8 @@ pub enum Trapped {
     MonitorWait,
     /// Others that CPUID hides: #UD.
     Hidden,
+    /// INVLPG in code that is interpreted: all cached translations go.
+    InvalidatePage,
     /// INVD or WBINVD: completed without effect, as memory stays coherent.
     CacheFlush,
     /// RDPMC, for which there is no counter: #GP.
@@ -106,14 +108,14 @@ pub struct PortIo {
 /// An access to a control register; its operand, if the hardware tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ControlRegisterAccess {
-    /// MOV to register 0, 3, 4 or 8.
+    /// MOV to register 0, 2, 3, 4 or 8.
     Write {
         /// Number of the control register.
         register: u8,
         /// Where the value is.
         source: Option<Gpr>,
     },
-    /// MOV from register 3 or 8.
+    /// MOV from register 0, 2, 3, 4 or 8.
     Read {
         /// Number of the control register.
         register: u8,

@@ -47,3 +47,12 @@ pub unsafe fn write_cr4(value: u64) {
     // SAFETY: the caller's promise.
     unsafe { asm!("mov cr4, {}", in(reg) value, options(nostack, preserves_flags)) }
 }
+
+/// Loads CR2.
+///
+/// # Safety
+/// No page fault of the host is being handled on the calling CPU.
+pub unsafe fn write_cr2(value: u64) {
+    // SAFETY: the caller's promise; nothing else reads the register.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) }
+}

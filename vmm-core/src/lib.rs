@@ -53,6 +53,7 @@ pub mod svm;
 mod sync;
 mod time;
 mod trap_map;
+mod tsc_aux;
 pub mod vcpu;
 pub mod vm;
 pub mod vmx;

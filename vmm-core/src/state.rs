@@ -137,6 +137,13 @@ pub struct ControlRegisters {
     pub efer: u64,
 }
 
+impl ControlRegisters {
+    /// PAE paging: 8-byte entries outside long mode (Intel SDM vol. 3, 4.1.1).
+    pub const fn uses_pae_paging(&self) -> bool {
+        self.cr0 & cr0::PG != 0 && self.cr4 & cr4::PAE != 0 && self.efer & efer::LMA == 0
+    }
+}
+
 /// Bits of CR0 (AMD APM vol. 2, 3.1.1).
 #[expect(missing_docs, reason = "the names are the architecture's")]
 pub mod cr0 {
@@ -215,6 +222,15 @@ pub mod rflags {
     pub const ID: u64 = 1 << 21;
 }
 
+/// What keeps events off the instruction after it (Intel SDM vol. 3, 6.8.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InterruptShadow {
+    /// STI that set RFLAGS.IF.
+    Sti,
+    /// MOV to SS or POP SS, which keep debug traps off, too.
+    MovSs,
+}
+
 /// An interrupt or exception vector.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Vector(pub u8);
@@ -231,6 +247,8 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// #DE.
+    pub const DIVIDE: Self = Self::plain(0);
     /// #DB.
     pub const DEBUG: Self = Self::plain(1);
     /// #BR.
@@ -239,8 +257,6 @@ impl Exception {
     pub const INVALID_OPCODE: Self = Self::plain(6);
     /// #NM.
     pub const DEVICE_NOT_AVAILABLE: Self = Self::plain(7);
-    /// #DE.
-    pub const DIVIDE: Self = Self::plain(0);
     /// #GP(0).
     pub const GENERAL_PROTECTION: Self = Self::with_code(13, 0);
     /// #SS(0).
@@ -252,7 +268,8 @@ impl Exception {
         Self { vector: Vector(vector), error_code: None, fault_address: None }
     }
 
-    const fn with_code(vector: u8, code: u32) -> Self {
+    /// #TS, #NP, #SS or #GP with an error code.
+    pub(crate) const fn with_code(vector: u8, code: u32) -> Self {
         Self { vector: Vector(vector), error_code: Some(code), fault_address: None }
     }
 

@@ -219,6 +219,9 @@ pub struct VcpuStatistics {
     pub nmis: u64,
     /// Guest entries.
     pub entries: u64,
+    /// Instructions that were interpreted because the CPU cannot execute the guest in the mode
+    /// that it was in.
+    pub interpreted: u64,
     /// TSC ticks in the guest.
     pub guest_ticks: u64,
     /// TSC ticks in which the vCPU waited for an event.
@@ -236,6 +239,7 @@ impl Default for VcpuStatistics {
             unclaimed: [0; Unclaimed::ALL.len()],
             nmis: 0,
             entries: 0,
+            interpreted: 0,
             guest_ticks: 0,
             idle_ticks: 0,
             first_entry: None,

@@ -16,8 +16,8 @@ mod report;
 
 pub use bundle::{Bundle, BundleError};
 pub use manifest::{
-    FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Paging, Stage,
-    VmDescription,
+    EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Paging,
+    Stage, VmDescription,
 };
 pub use report::{
     Counter, End, EndKind, ExitCounter, GuestSize, HostMemory, Machine, Milestone, REPORT_PREFIX,

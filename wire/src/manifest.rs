@@ -69,6 +69,20 @@ pub struct VmDescription {
     /// Ends the VM after so many milliseconds; never by default.
     #[serde(default)]
     pub time_limit_ms: Option<u64>,
+    /// Spoils an entry of the first vCPU, to see what comes of it. Only images that are built
+    /// with the feature `fault-injection` do so; others refuse the VM.
+    #[serde(default)]
+    pub entry_fault: Option<EntryFault>,
+}
+
+/// An entry into the guest that is made to fail.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryFault {
+    /// What of the control block is spoiled, as the backend names it.
+    pub what: String,
+    /// Number of the entry; the first is 1.
+    pub at_entry: u64,
 }
 
 /// How guest-physical addresses are translated.

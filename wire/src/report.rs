@@ -105,6 +105,9 @@ pub struct VcpuReport {
     pub cpu: u32,
     /// Number of guest entries; the exit counts add up to it.
     pub entries: u64,
+    /// Instructions interpreted because the CPU does not execute real mode for a guest.
+    #[serde(default)]
+    pub interpreted: u64,
     /// Exits by neutral reason; reasons that never occurred are left out.
     pub exits: Vec<ExitCounter>,
     /// Events injected, by kind and vector.

@@ -40,6 +40,17 @@ pub fn cokernel(paths: &Paths) -> Result<PathBuf> {
     with_symbols(paths, &image)
 }
 
+/// Builds the same image with a way to have entries into guests fail, for tests. Its libraries
+/// are not those of the image for work, so it is built in a folder of its own.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn faulty_cokernel(paths: &Paths) -> Result<PathBuf> {
+    let apart = Paths { target: paths.target.join("fault-injection"), ..paths.clone() };
+    let image = bare_metal(&apart, "cokernel-glue", "alcazar", &["fault-injection"])?;
+    with_symbols(&apart, &image)
+}
+
 /// Builds the co-kernel's self-test.
 ///
 /// # Errors

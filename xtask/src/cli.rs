@@ -10,13 +10,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchOptions;
 use crate::check::CheckOptions;
 use crate::clean::CleanOptions;
+use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
 use crate::paths::Paths;
 use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
-use crate::{bench, check, clean, image, iso, lint, regress, run, setup, test};
+use crate::{bench, check, clean, fuzz, image, iso, lint, regress, run, setup, test};
 
 /// Exit status of usage errors.
 pub const USAGE: u8 = 2;
@@ -36,6 +37,7 @@ enum Command {
     Test(TestOptions),
     Regress(RegressOptions),
     Bench(BenchOptions),
+    Fuzz(FuzzOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
     /// Is a machine made by Bochs
@@ -46,7 +48,8 @@ enum Command {
         /// Kernel package, for example linux-image-amd64; a meta package is followed
         package: String,
     },
-    /// Checks rules of this repository: license lines, dependencies between its crates
+    /// Checks rules of this repository: license lines, dependencies between its crates, and what
+    /// the code of one CPU vendor and the rest may know of each other
     Lint,
     Clean(CleanOptions),
 }
@@ -109,6 +112,7 @@ impl Cli {
             Command::Test(options) => test::run(&paths, &options),
             Command::Regress(options) => regress::run(&paths, &options),
             Command::Bench(options) => bench::run(&paths, &options),
+            Command::Fuzz(options) => fuzz::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {
                 setup::ensure_all(options.iso)?;

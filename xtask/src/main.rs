@@ -8,6 +8,7 @@ mod clean;
 mod cli;
 mod console;
 mod cpio;
+mod fuzz;
 mod image;
 mod iso;
 mod kernel_file;

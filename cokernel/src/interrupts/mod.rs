@@ -95,6 +95,7 @@ extern "C" fn cokernel_interrupt(frame: &Frame) {
             panic::halt_if_stopping();
             NMIS.fetch_add(1, Ordering::Relaxed);
         }
+        vectors::DEBUG if exceptions::is_stray_step(frame) => {}
         0..32 => exceptions::report(frame),
         vectors::KICK => apic::local::end_of_interrupt(),
         vectors::TIMER => {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the interrupt vectors are used for. 0x20 to 0x2F belong to the silenced 8259s.
 
+/// Debug exception.
+pub(crate) const DEBUG: u8 = 1;
 /// Non-maskable interrupt.
 pub(crate) const NMI: u8 = 2;
 /// First vector for devices.

@@ -34,13 +34,34 @@ impl MmioBus {
         let Some(last) = bytes.checked_sub(1).and_then(|b| start.checked_add(b)) else {
             return Err(ClaimError::BadRange { start, device: name });
         };
-        if let Some(other) = self.claims.iter().find(|c| c.start <= last && start <= c.last) {
-            let owner = other.device.name().to_string();
-            return Err(ClaimError::Overlap { start, last, device: name, owner });
-        }
+        self.check_free(GuestPhysAddr::new(start), bytes, &name)?;
         let position = self.claims.partition_point(|c| c.start < start);
         self.claims.insert(position, Claim { start, last, device });
         Ok(())
+    }
+
+    /// Checks that no device has claimed any of the `bytes`, at least one, from `start` on,
+    /// which `wanted_by` asks for.
+    ///
+    /// # Errors
+    /// [`ClaimError::Overlap`].
+    pub fn check_free(
+        &self,
+        start: GuestPhysAddr,
+        bytes: u64,
+        wanted_by: &str,
+    ) -> Result<(), ClaimError> {
+        let start = start.as_u64();
+        let last = start.saturating_add(bytes.saturating_sub(1));
+        match self.claims.iter().find(|c| c.start <= last && start <= c.last) {
+            Some(other) => Err(ClaimError::Overlap {
+                start,
+                last,
+                device: wanted_by.to_string(),
+                owner: other.device.name().to_string(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Takes away the device that answers at `address`. False if there is none.

@@ -108,6 +108,11 @@ pub struct CpuidTable {
 }
 
 impl CpuidTable {
+    /// Manufacturer of the model.
+    pub fn vendor(&self) -> Vendor {
+        self.model.vendor
+    }
+
     /// The table of `model` on a host CPU whose CPUID is `host`, called with leaf and
     /// subleaf.
     pub fn new(model: CpuidModel, host: &dyn Fn(u32, u32) -> CpuidResult) -> Self {

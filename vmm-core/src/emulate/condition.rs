@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Instructions that depend on a condition code: SETcc and CMOVcc.
+//! Condition codes, SETcc and CMOVcc.
 
 use iced_x86::Mnemonic;
 
@@ -73,6 +73,30 @@ impl Condition {
             Mnemonic::Cmovge => (Test::Less, true),
             Mnemonic::Cmovle => (Test::LessOrEqual, false),
             Mnemonic::Cmovg => (Test::LessOrEqual, true),
+            _ => return None,
+        };
+        Some(Self { test, negated })
+    }
+
+    /// The condition of a Jcc.
+    pub fn of_jump(mnemonic: Mnemonic) -> Option<Self> {
+        let (test, negated) = match mnemonic {
+            Mnemonic::Jo => (Test::Overflow, false),
+            Mnemonic::Jno => (Test::Overflow, true),
+            Mnemonic::Jb => (Test::Below, false),
+            Mnemonic::Jae => (Test::Below, true),
+            Mnemonic::Je => (Test::Zero, false),
+            Mnemonic::Jne => (Test::Zero, true),
+            Mnemonic::Jbe => (Test::BelowOrEqual, false),
+            Mnemonic::Ja => (Test::BelowOrEqual, true),
+            Mnemonic::Js => (Test::Sign, false),
+            Mnemonic::Jns => (Test::Sign, true),
+            Mnemonic::Jp => (Test::Parity, false),
+            Mnemonic::Jnp => (Test::Parity, true),
+            Mnemonic::Jl => (Test::Less, false),
+            Mnemonic::Jge => (Test::Less, true),
+            Mnemonic::Jle => (Test::LessOrEqual, false),
+            Mnemonic::Jg => (Test::LessOrEqual, true),
             _ => return None,
         };
         Some(Self { test, negated })

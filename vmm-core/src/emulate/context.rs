@@ -9,7 +9,7 @@ use super::flags::FlagUpdate;
 use super::outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Step, Stop};
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
 use crate::paging::walk::{Access, AccessKind, AddressSpace, Privilege, TranslateError, translate};
-use crate::state::{Exception, Segment, SegmentRegister};
+use crate::state::{Exception, InterruptShadow, Segment, SegmentRegister, rflags};
 
 /// Emulation of one instruction.
 pub(super) struct Context<'a, C, B> {
@@ -21,6 +21,10 @@ pub(super) struct Context<'a, C, B> {
     pub cs: Segment,
     /// RFLAGS at the start; `flags` goes to the CPU when the instruction completes.
     pub flags: u64,
+    /// RFLAGS.TF was set at the start, and the instruction does not suppress the trap.
+    pub debug_trap: bool,
+    /// The shadow that begins when the instruction completes.
+    pub shadow: Option<InterruptShadow>,
     pub instruction: Instruction,
     pub bytes: InstructionBytes,
 }
@@ -33,7 +37,19 @@ impl<'a, C: EmulatorCpu, B: GuestBus> Context<'a, C, B> {
         let mode = Mode::of(&space.control, flags, &cs);
         let cpl = cpu.cpl();
         let bytes = InstructionBytes { bytes: [0; MAX_INSTRUCTION_LENGTH], length: 0 };
-        Self { cpu, bus, mode, space, cpl, cs, flags, instruction: Instruction::new(), bytes }
+        Self {
+            cpu,
+            bus,
+            mode,
+            space,
+            cpl,
+            cs,
+            flags,
+            debug_trap: flags & rflags::TF != 0,
+            shadow: None,
+            instruction: Instruction::new(),
+            bytes,
+        }
     }
 
     /// Privilege of an explicit access.

@@ -3,7 +3,8 @@
 
 use crate::paging::walk::{AddressSpace, PagingFeatures};
 use crate::state::{
-    ControlRegisters, Gpr, Segment, SegmentRegister, cr0, efer, rflags as flag_bits,
+    ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0, efer,
+    rflags as flag_bits,
 };
 
 /// Registers of a virtual CPU that is stopped at an instruction.
@@ -33,8 +34,30 @@ pub trait EmulatorCpu {
     /// those of their MSRs.
     fn segment(&self, register: SegmentRegister) -> Segment;
 
-    /// Sets a segment register. Called in real and virtual-8086 mode only.
+    /// Sets a segment register with its hidden part, checked as the mode demands.
     fn set_segment(&mut self, register: SegmentRegister, value: Segment);
+
+    /// GDTR and IDTR.
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable);
+
+    /// Sets GDTR and IDTR.
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable);
+
+    /// Debug register `number`: 0 to 3, 6 or 7.
+    fn debug_register(&self, number: u8) -> u64;
+
+    /// Sets debug register `number`: 0 to 3, 6 or 7; reserved bits are as they have to be.
+    fn set_debug_register(&mut self, number: u8, value: u64);
+
+    /// The time-stamp counter as RDTSC reads it.
+    fn time_stamp(&self) -> u64;
+
+    /// An instruction is complete: the shadow that it stood in ends, and one of its own
+    /// begins.
+    fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>);
+
+    /// An IRET is complete: NMIs are not blocked any more.
+    fn end_nmi_blocking(&mut self);
 
     /// The control registers and EFER.
     fn control(&self) -> ControlRegisters;
@@ -44,6 +67,10 @@ pub trait EmulatorCpu {
 
     /// What the processor model offers to paging.
     fn paging_features(&self) -> PagingFeatures;
+
+    /// In PAE paging, its top entries if the processor keeps them; see
+    /// [`AddressSpace::page_directory_pointers`].
+    fn page_directory_pointers(&self) -> Option<[u64; 4]>;
 }
 
 /// Default size of operands and addresses in the code segment.
@@ -94,9 +121,12 @@ impl Mode {
 
 /// The address space `cpu` runs in now.
 pub fn address_space(cpu: &impl EmulatorCpu) -> AddressSpace {
+    let control = cpu.control();
+    let pae = control.uses_pae_paging();
     AddressSpace {
-        control: cpu.control(),
+        control,
         alignment_check: cpu.rflags() & flag_bits::AC != 0,
         features: cpu.paging_features(),
+        page_directory_pointers: if pae { cpu.page_directory_pointers() } else { None },
     }
 }

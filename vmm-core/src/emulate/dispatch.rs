@@ -56,10 +56,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Executes the decoded instruction.
     pub fn execute(&mut self) -> Step<Flow> {
         let mnemonic = self.instruction.mnemonic();
-        match mnemonic {
-            Mnemonic::Call => return self.call().map(Flow::Jump),
-            Mnemonic::Jmp => return self.branch_target().map(Flow::Jump),
-            _ => {}
+        if let Some(flow) = self.branch(mnemonic) {
+            return flow;
         }
         // MOVSD and CMPSD also name SSE instructions; those have register operands.
         if let Some((operation, size)) = string_operation(mnemonic) {
@@ -68,8 +66,26 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.execute_plain(mnemonic).map(|()| Flow::Next)
     }
 
+    /// Instructions that go elsewhere; `None` if this is none of them.
+    fn branch(&mut self, mnemonic: Mnemonic) -> Option<Step<Flow>> {
+        if let Some(flow) = self.far_transfer(mnemonic) {
+            return Some(flow);
+        }
+        match mnemonic {
+            Mnemonic::Call => Some(self.call().map(Flow::Jump)),
+            Mnemonic::Jmp => Some(self.branch_target().map(Flow::Jump)),
+            Mnemonic::Ret => Some(self.near_return()),
+            _ => self.conditional_branch(mnemonic),
+        }
+    }
+
     /// Instructions that go on with the next one.
     fn execute_plain(&mut self, mnemonic: Mnemonic) -> Step<()> {
+        if mnemonic == Mnemonic::Mov
+            && let Some(done) = self.move_system_register()
+        {
+            return done;
+        }
         match mnemonic {
             Mnemonic::Mov | Mnemonic::Movnti | Mnemonic::Movzx => self.move_plain(),
             Mnemonic::Movsx | Mnemonic::Movsxd => self.move_sign_extended(),
@@ -125,8 +141,27 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Imul => self.multiply_truncated(),
             Mnemonic::Div => self.divide(false),
             Mnemonic::Idiv => self.divide(true),
-            _ => self.execute_rest(mnemonic),
+            _ => self.execute_less_frequent(mnemonic),
         }
+    }
+
+    fn execute_less_frequent(&mut self, mnemonic: Mnemonic) -> Step<()> {
+        if let Some(done) = self.flag_control(mnemonic) {
+            return done;
+        }
+        if let Some(done) = self.conversion(mnemonic) {
+            return done;
+        }
+        if let Some(done) = self.frame(mnemonic) {
+            return done;
+        }
+        if let Some(done) = self.decimal(mnemonic) {
+            return done;
+        }
+        if let Some(done) = self.system(mnemonic) {
+            return done;
+        }
+        self.execute_rest(mnemonic)
     }
 
     /// Conditional instructions and those without effect here.
@@ -138,7 +173,16 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             return self.move_on_condition(condition);
         }
         match mnemonic {
+            Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lss | Mnemonic::Lfs | Mnemonic::Lgs => {
+                self.load_far_pointer(mnemonic)
+            }
             Mnemonic::Nop
+            | Mnemonic::Pause
+            | Mnemonic::Endbr32
+            | Mnemonic::Endbr64
+            | Mnemonic::Mfence
+            | Mnemonic::Lfence
+            | Mnemonic::Sfence
             | Mnemonic::Prefetch
             | Mnemonic::Prefetchw
             | Mnemonic::Prefetchwt1

@@ -39,6 +39,16 @@ impl Span {
         Self { first, first_length: length, second: first, length }
     }
 
+    /// A span whose first `first_length` bytes are at `first`, the others at `second`.
+    pub fn crossing(
+        first: GuestPhysAddr,
+        first_length: u64,
+        second: GuestPhysAddr,
+        length: u64,
+    ) -> Self {
+        Self { first, first_length, second, length }
+    }
+
     /// The guest-physical page the span begins in.
     pub fn first_page(&self) -> GuestPhysAddr {
         self.first.align_down(PAGE_SIZE)
@@ -111,7 +121,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     pub fn check_alignment(&self, linear: u64, length: u64) -> Step<()> {
         let enabled =
             self.cpl == 3 && self.flag(rflags::AC) && self.space.control.cr0 & cr0::AM != 0;
-        if enabled && linear & (length - 1) != 0 {
+        // Far pointers are as long as their offset and a selector.
+        let alignment = 1 << length.max(1).ilog2();
+        if enabled && linear & (alignment - 1) != 0 {
             return Err(Exception::ALIGNMENT_CHECK.into());
         }
         Ok(())

@@ -2,10 +2,11 @@
 //! Emulation of single guest instructions.
 //!
 //! The hardware leaves some instructions to the VMM: accesses to memory where a device
-//! answers, and string port I/O. [`emulate`] completes one such instruction: it fetches it at
-//! CS:RIP through the guest's page tables (or takes the bytes the hardware reports), decodes
-//! it for the mode the CPU is in, and executes it against a [`GuestBus`] that sends accesses
-//! to RAM or to devices.
+//! answers, string port I/O, and on CPUs that cannot enter a guest in real mode all that the
+//! guest executes there. [`emulate`] completes one instruction: it fetches it at CS:RIP
+//! through the guest's page tables (or takes the bytes the hardware reports), decodes it for
+//! the mode the CPU is in, and executes it against a [`GuestBus`] that sends accesses to RAM
+//! or to devices. [`deliver`] begins the handler of an interrupt or exception.
 //!
 //! Faults are precise: segment, canonical, paging and alignment checks of all operands come
 //! before the first effect, so that an instruction either completes or changes nothing.
@@ -13,22 +14,31 @@
 //! and RDI exactly where an interrupt would find them. Locked instructions are atomic in RAM,
 //! except across a page boundary.
 //!
-//! Instructions that need state beyond [`EmulatorCpu`] (SSE, x87, far transfers, loads of
-//! segment registers in protected mode) are [`Outcome::Unsupported`]. Data breakpoints of the
-//! guest's debug registers are not checked.
+//! What needs the policy of the VMM (CPUID, MSRs, control registers, HLT and the like) is
+//! checked and handed back as the exit that hardware would make of it. What needs state beyond
+//! [`EmulatorCpu`] (SSE, x87), changes the privilege level or switches tasks is
+//! [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
 //!
 //! There is one file per family of instructions; `dispatch.rs` is the table of them all.
 
 mod arith;
 mod bits;
+mod branch;
 mod bus;
 mod condition;
 mod context;
+mod convert;
 mod cpu;
+mod decimal;
+mod descriptor;
 mod dispatch;
+mod event;
 mod exchange;
+mod far;
 mod fetch;
+mod flag_control;
 mod flags;
+mod frame;
 mod memory;
 mod multiply;
 mod operand;
@@ -36,9 +46,11 @@ mod outcome;
 mod port;
 mod register;
 mod segment;
+mod segment_load;
 mod shift;
 mod stack;
 mod string;
+mod system;
 mod transfer;
 mod width;
 
@@ -54,7 +66,7 @@ use context::Context;
 use iced_x86::Instruction;
 use outcome::{Step, Stop};
 
-use crate::state::rflags;
+use crate::{Event, state::rflags};
 
 /// Where execution goes after an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +93,19 @@ pub fn emulate(
 ) -> Outcome {
     let mut context = Context::new(cpu, bus);
     context.run(bytes).unwrap_or_else(|stop| context.outcome_of(stop))
+}
+
+/// Delivers `event`: pushes what its handler returns to and goes there. RIP is that of the
+/// instruction before which, or in place of which, the event comes.
+///
+/// A fault is one of the delivery, to be combined with the event. Delivery that changes the
+/// privilege level, switches tasks or happens in long mode is [`Outcome::Unsupported`].
+pub fn deliver(cpu: &mut impl EmulatorCpu, bus: &mut impl GuestBus, event: Event) -> Outcome {
+    let mut context = Context::new(cpu, bus);
+    match context.deliver(event) {
+        Ok(target) => context.complete(target),
+        Err(stop) => context.outcome_of(stop),
+    }
 }
 
 /// Length in bytes of the instruction at CS:RIP, for hardware that does not report where the
@@ -125,7 +150,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Flow::Jump(target) => Ok(self.complete(target)),
             Flow::Again { iterated } => {
                 self.cpu.set_rflags(self.flags);
-                Ok(Outcome::Repeat { debug_trap: iterated && self.flag(rflags::TF) })
+                self.cpu.set_interrupt_shadow(None);
+                Ok(Outcome::Repeat { debug_trap: iterated && self.debug_trap })
             }
         }
     }
@@ -134,7 +160,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     fn complete(&mut self, rip: u64) -> Outcome {
         self.cpu.set_rip(rip);
         self.cpu.set_rflags(self.flags & !rflags::RF);
-        Outcome::Done { debug_trap: self.flag(rflags::TF) }
+        self.cpu.set_interrupt_shadow(self.shadow);
+        Outcome::Done { debug_trap: self.debug_trap }
     }
 
     fn outcome_of(&self, stop: Stop) -> Outcome {
@@ -143,6 +170,6 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         if self.instruction.len() != 0 {
             bytes.length = bytes.length.min(self.instruction.len() as u8);
         }
-        stop.outcome(!self.mode.protected, bytes)
+        stop.outcome(!self.mode.protected, bytes, self.next_rip())
     }
 }

@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::Exit;
 use crate::address::GuestPhysAddr;
 use crate::paging::walk::AccessKind;
 use crate::state::Exception;
@@ -44,8 +45,7 @@ impl fmt::Display for InstructionBytes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Outcome {
-    /// The instruction is complete and RIP is behind it (or at its target). The caller ends
-    /// the interrupt shadow.
+    /// The instruction is complete and RIP is behind it (or at its target).
     Done {
         /// RFLAGS.TF was set: deliver #DB (with DR6.BS) now.
         debug_trap: bool,
@@ -60,6 +60,14 @@ pub enum Outcome {
     /// The instruction faults: deliver this exception. Nothing has changed but the completed
     /// iterations of a repeated string instruction. Without an error code in real mode.
     Fault(Exception),
+    /// The instruction concerns more than registers and memory: it is to be answered as this
+    /// exit. Nothing has changed; privilege and operands were checked.
+    Intercepted {
+        /// What the hardware would report.
+        exit: Exit,
+        /// RIP of the next instruction.
+        next_rip: u64,
+    },
     /// The emulator does not know this instruction (for example an SSE move).
     Unsupported(InstructionBytes),
     /// The guest uses a paging mode that no processor model here offers.
@@ -77,6 +85,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stop {
     Fault(Exception),
+    Intercepted(Exit),
     Unsupported,
     UnsupportedPaging,
     Bus { address: GuestPhysAddr, access: AccessKind },
@@ -94,12 +103,13 @@ pub(super) type Step<T> = Result<T, Stop>;
 
 impl Stop {
     /// The outcome to report. Exceptions push no error code in real mode.
-    pub fn outcome(self, real_mode: bool, bytes: InstructionBytes) -> Outcome {
+    pub fn outcome(self, real_mode: bool, bytes: InstructionBytes, next_rip: u64) -> Outcome {
         match self {
             Self::Fault(exception) if real_mode => {
                 Outcome::Fault(Exception { error_code: None, ..exception })
             }
             Self::Fault(exception) => Outcome::Fault(exception),
+            Self::Intercepted(exit) => Outcome::Intercepted { exit, next_rip },
             Self::Unsupported => Outcome::Unsupported(bytes),
             Self::UnsupportedPaging => Outcome::UnsupportedPaging,
             Self::Bus { address, access } => Outcome::BusError { address, access },

@@ -10,13 +10,17 @@ use crate::paging::walk::AccessKind;
 use crate::state::{Exception, Segment, SegmentRegister};
 
 /// Bits of the type field of a code or data descriptor (AMD APM vol. 2, 4.7).
-mod kind {
+pub(super) mod kind {
     /// Code, else data.
     pub const CODE: u8 = 1 << 3;
     /// Data: the valid offsets lie above the limit.
     pub const EXPAND_DOWN: u8 = 1 << 2;
+    /// Code: may be called from less privileged code.
+    pub const CONFORMING: u8 = 1 << 2;
     /// Data: writable. Code: readable.
     pub const READ_WRITE: u8 = 1 << 1;
+    /// The segment was loaded since the bit was cleared.
+    pub const ACCESSED: u8 = 1 << 0;
 }
 
 /// Exception for a violated segment check.

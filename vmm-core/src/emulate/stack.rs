@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! PUSH, POP, near CALL and near JMP.
+//! The stack: PUSH, POP, near CALL and near JMP.
 
-use iced_x86::OpKind;
+use iced_x86::{Code, OpKind};
 
 use super::bus::GuestBus;
 use super::context::Context;
@@ -13,9 +13,39 @@ use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::{Gpr, SegmentRegister};
 
+/// Operand size of PUSH and POP of a segment register.
+fn segment_slot(code: Code) -> Step<AccessWidth> {
+    Ok(match code {
+        Code::Pushw_ES
+        | Code::Pushw_CS
+        | Code::Pushw_SS
+        | Code::Pushw_DS
+        | Code::Pushw_FS
+        | Code::Pushw_GS
+        | Code::Popw_ES
+        | Code::Popw_SS
+        | Code::Popw_DS
+        | Code::Popw_FS
+        | Code::Popw_GS => AccessWidth::Word,
+        Code::Pushd_ES
+        | Code::Pushd_CS
+        | Code::Pushd_SS
+        | Code::Pushd_DS
+        | Code::Pushd_FS
+        | Code::Pushd_GS
+        | Code::Popd_ES
+        | Code::Popd_SS
+        | Code::Popd_DS
+        | Code::Popd_FS
+        | Code::Popd_GS => AccessWidth::Dword,
+        Code::Pushq_FS | Code::Pushq_GS | Code::Popq_FS | Code::Popq_GS => AccessWidth::Qword,
+        _ => return Err(Stop::Unsupported),
+    })
+}
+
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// The stack pointer: RSP, ESP or SP by mode and SS.B.
-    fn stack_pointer(&self) -> GprPart {
+    pub fn stack_pointer(&self) -> GprPart {
         let size = if self.mode.is_64_bit() {
             AccessWidth::Qword
         } else if self.cpu.segment(SegmentRegister::Ss).attributes.default_big() {
@@ -42,23 +72,55 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
     }
 
-    /// Checks the slot below the stack pointer; returns it with the new stack pointer.
-    fn stack_slot(&mut self, size: AccessWidth) -> Step<(Span, u64)> {
-        let pointer = self.stack_pointer();
-        let top = self.register(pointer).wrapping_sub(size.length()) & pointer.size.mask();
-        let span = self.span(SegmentRegister::Ss, top, size.length(), AccessKind::Write)?;
-        Ok((span, top))
+    /// Reads from the stack segment.
+    pub fn read_stack(&mut self, offset: u64, size: AccessWidth) -> Step<u64> {
+        let span = self.span(SegmentRegister::Ss, offset, size.length(), AccessKind::Read)?;
+        self.read_span(&span)
     }
 
-    fn push_value(&mut self, value: u64, size: AccessWidth) -> Step<()> {
-        let (span, top) = self.stack_slot(size)?;
-        self.write_span(&span, value & size.mask())?;
-        self.set_register(self.stack_pointer(), top);
+    /// Reads `offset` bytes above the top of the stack.
+    pub fn peek(&mut self, offset: u64, size: AccessWidth) -> Step<u64> {
+        let pointer = self.stack_pointer();
+        let at = self.register(pointer).wrapping_add(offset) & pointer.size.mask();
+        self.read_stack(at, size)
+    }
+
+    /// Takes `bytes` off the stack.
+    pub fn drop_from_stack(&mut self, bytes: u64) {
+        let pointer = self.stack_pointer();
+        let top = self.register(pointer).wrapping_add(bytes);
+        self.set_register(pointer, top);
+    }
+
+    /// Pushes `values`, at most `MAX`, the first one first. All slots are checked before the
+    /// first is written.
+    pub fn push_all<const MAX: usize>(&mut self, values: &[u64], size: AccessWidth) -> Step<()> {
+        let pointer = self.stack_pointer();
+        let mut top = self.register(pointer);
+        let mut slots: [Option<Span>; MAX] = [None; MAX];
+        for slot in slots.iter_mut().take(values.len()) {
+            top = top.wrapping_sub(size.length()) & pointer.size.mask();
+            let span = self.span(SegmentRegister::Ss, top, size.length(), AccessKind::Write)?;
+            *slot = Some(span);
+        }
+        for (slot, value) in slots.iter().flatten().zip(values) {
+            self.write_span(slot, value & size.mask())?;
+        }
+        self.set_register(pointer, top);
         Ok(())
+    }
+
+    /// Pushes one value.
+    pub fn push_value(&mut self, value: u64, size: AccessWidth) -> Step<()> {
+        self.push_all::<1>(&[value], size)
     }
 
     /// PUSH.
     pub fn push(&mut self) -> Step<()> {
+        if let Some(register) = self.segment_operand(0) {
+            let size = segment_slot(self.instruction.code())?;
+            return self.push_value(self.cpu.segment(register).selector.into(), size);
+        }
         let size = self.stack_operand_size()?;
         let value = self.read_operand(0)?;
         self.push_value(value, size)
@@ -66,13 +128,21 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// POP. A memory operand based on RSP is addressed with its new value.
     pub fn pop(&mut self) -> Step<()> {
+        if let Some(register) = self.segment_operand(0) {
+            let size = segment_slot(self.instruction.code())?;
+            let selector = self.peek(0, size)? as u16;
+            // Loading SS may change the size of the stack pointer.
+            let pointer = self.stack_pointer();
+            let top = self.register(pointer).wrapping_add(size.length());
+            self.load_segment(register, selector)?;
+            self.set_register(pointer, top);
+            self.begin_stack_shadow(register);
+            return Ok(());
+        }
         let size = self.place(0)?.size();
-        let pointer = self.stack_pointer();
-        let top = self.register(pointer);
-        let span = self.span(SegmentRegister::Ss, top, size.length(), AccessKind::Read)?;
-        let value = self.read_span(&span)?;
+        let value = self.peek(0, size)?;
         let whole = self.cpu.gpr(Gpr::Rsp);
-        self.set_register(pointer, top.wrapping_add(size.length()));
+        self.drop_from_stack(size.length());
         let written = self.write_operand(0, value);
         if written.is_err() {
             self.cpu.set_gpr(Gpr::Rsp, whole);
@@ -89,7 +159,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         Ok(target)
     }
 
-    /// Target of a near CALL or JMP, checked.
+    /// Target of a near branch, checked.
     pub fn branch_target(&mut self) -> Step<u64> {
         let target = match self.instruction.op_kind(0) {
             OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {

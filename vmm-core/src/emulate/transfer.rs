@@ -7,10 +7,10 @@ use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::operand::Place;
-use super::outcome::{Step, Stop};
+use super::outcome::Step;
 use super::register::segment_from_decoder;
 use crate::access::AccessWidth;
-use crate::state::SegmentRegister;
+use crate::state::{Exception, SegmentRegister};
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// MOV between registers, memory, immediates and segment registers; MOVNTI; MOVZX.
@@ -26,7 +26,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     /// The segment register that is operand number `operand`, if it is one.
-    fn segment_operand(&self, operand: u32) -> Option<SegmentRegister> {
+    pub fn segment_operand(&self, operand: u32) -> Option<SegmentRegister> {
         if self.instruction.op_kind(operand) != OpKind::Register {
             return None;
         }
@@ -34,17 +34,14 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         segment_from_decoder(register)
     }
 
-    /// Without descriptors the base follows from the selector (AMD APM vol. 2, 4.1). Loads
-    /// through descriptors, and of SS with its interrupt shadow, are not emulated.
+    /// MOV to a segment register; CS is none of its targets.
     fn move_to_segment(&mut self, register: SegmentRegister) -> Step<()> {
-        if self.mode.descriptors || register == SegmentRegister::Ss {
-            return Err(Stop::Unsupported);
+        if register == SegmentRegister::Cs {
+            return Err(Exception::INVALID_OPCODE.into());
         }
         let selector = self.read_operand(1)? as u16;
-        let mut segment = self.cpu.segment(register);
-        segment.selector = selector;
-        segment.base = u64::from(selector) << 4;
-        self.cpu.set_segment(register, segment);
+        self.load_segment(register, selector)?;
+        self.begin_stack_shadow(register);
         Ok(())
     }
 

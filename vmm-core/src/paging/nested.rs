@@ -21,6 +21,8 @@ pub trait NestedEntries {
     /// An entry that maps memory, readable, writable, executable and write-back; `large` on
     /// the levels above the last.
     fn leaf(address: HostPhysAddr, large: bool) -> u64;
+    /// An entry of the last level that maps a page of memory, readable only.
+    fn read_only_page(address: HostPhysAddr) -> u64;
     /// Address in an entry.
     fn address(entry: u64) -> HostPhysAddr;
     /// True if a present entry above the last level maps memory instead of leading on.
@@ -52,6 +54,10 @@ impl NestedEntries for LongModeEntries {
         // Accessed and dirty are set from the start, which saves the CPU from writing them.
         let size = if large { Self::LARGE } else { 0 };
         Self::table(address) | Self::DIRTY | size
+    }
+
+    fn read_only_page(address: HostPhysAddr) -> u64 {
+        Self::leaf(address, false) & !Self::WRITABLE
     }
 
     fn address(entry: u64) -> HostPhysAddr {
@@ -146,6 +152,20 @@ impl<F: NestedEntries> NestedTables<F> {
         }
         tables.write(table, slot, F::leaf(page, false));
         Ok(Some(tables))
+    }
+
+    /// Maps one page more, readable only.
+    ///
+    /// # Errors
+    /// What the host answers when memory runs out.
+    pub fn map_read_only(
+        &mut self,
+        guest: GuestPhysAddr,
+        host: HostPhysAddr,
+    ) -> Result<(), HostError> {
+        let table = self.table_for(guest.as_u64(), 1)?;
+        self.write(table, index(guest.as_u64(), 1), F::read_only_page(host));
+        Ok(())
     }
 
     /// Address of the root table.

@@ -6,16 +6,20 @@
 //! atomically, and only when the access is allowed. Page-table entries where there is no
 //! memory read as all ones, as a floating bus does.
 //!
-//! In PAE paging the four page-directory-pointer entries are read from memory on each walk,
-//! as AMD processors do.
+//! The four page-directory-pointer entries of PAE paging are those that the processor keeps, or
+//! are read on each walk where it keeps none; see
+//! [`AddressSpace::page_directory_pointers`].
 
+mod pass;
+pub(super) mod rules;
 mod space;
 
 pub use space::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege, Rights, page_fault};
 
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
-use crate::state::cr4;
-use space::Mode;
+use pass::Pass;
+use rules::{Architecture, Rules};
+pub(super) use space::Mode;
 
 /// Nothing answered at a guest-physical address, or it refused the access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,20 +117,6 @@ pub enum TranslateError {
     UnsupportedMode,
 }
 
-/// Bits of page-table entries (AMD APM vol. 2, 5.4.1).
-mod entry {
-    pub const PRESENT: u64 = 1 << 0;
-    pub const WRITE: u64 = 1 << 1;
-    pub const USER: u64 = 1 << 2;
-    pub const ACCESSED: u64 = 1 << 5;
-    pub const DIRTY: u64 = 1 << 6;
-    pub const LARGE: u64 = 1 << 7;
-    pub const GLOBAL: u64 = 1 << 8;
-    pub const NO_EXECUTE: u64 = 1 << 63;
-    /// Address field of an 8-byte entry at its widest.
-    pub const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
-}
-
 /// How often a walk restarts because an entry changed under it.
 const MAX_RESTARTS: usize = 32;
 
@@ -137,6 +127,17 @@ const MAX_RESTARTS: usize = 32;
 /// # Errors
 /// See [`TranslateError`]; a page fault carries the exact error code.
 pub fn translate<M: PhysicalMemory + ?Sized>(
+    memory: &M,
+    space: &AddressSpace,
+    address: GuestVirtAddr,
+    access: Access,
+) -> Result<Translation, TranslateError> {
+    translate_by::<Architecture, M>(memory, space, address, access)
+}
+
+/// [`translate`] by other rules than the architecture's: tests break single rules to see that it
+/// is noticed.
+pub(super) fn translate_by<R: Rules, M: PhysicalMemory + ?Sized>(
     memory: &M,
     space: &AddressSpace,
     address: GuestVirtAddr,
@@ -156,208 +157,11 @@ pub fn translate<M: PhysicalMemory + ?Sized>(
         });
     }
     for _ in 0..MAX_RESTARTS {
-        let mut walk = Walk::new(memory, space, mode, address.as_u64(), access);
-        walk.run().map_err(TranslateError::PageFault)?;
-        if let Some(translation) = walk.finish() {
+        let mut pass = Pass::<R, M>::new(memory, space, mode, address.as_u64(), access);
+        pass.run().map_err(TranslateError::PageFault)?;
+        if let Some(translation) = pass.finish() {
             return Ok(translation);
         }
     }
     Err(TranslateError::Contended)
-}
-
-/// An entry used by a walk.
-#[derive(Clone, Copy, Default)]
-struct Visited {
-    at: u64,
-    value: u64,
-}
-
-/// One pass from the top-level table to the page.
-struct Walk<'a, M: ?Sized> {
-    memory: &'a M,
-    space: &'a AddressSpace,
-    mode: Mode,
-    address: u64,
-    access: Access,
-    rights: Rights,
-    /// By level, 1 (page table) to 4, at index `level - 1`.
-    visited: [Visited; 4],
-    leaf_level: u8,
-}
-
-impl<'a, M: PhysicalMemory + ?Sized> Walk<'a, M> {
-    fn new(
-        memory: &'a M,
-        space: &'a AddressSpace,
-        mode: Mode,
-        address: u64,
-        access: Access,
-    ) -> Self {
-        let visited = [Visited::default(); 4];
-        Self { memory, space, mode, address, access, rights: Rights::ALL, visited, leaf_level: 1 }
-    }
-
-    /// Walks down to the page; the error is the code of a page fault.
-    fn run(&mut self) -> Result<(), u32> {
-        let cr3 = self.space.control.cr3;
-        let (mut level, mut table) = match self.mode {
-            Mode::FourLevel => (4, cr3 & entry::ADDRESS),
-            Mode::Pae => (3, cr3 & 0xFFFF_FFE0),
-            Mode::Legacy32 | Mode::Unpaged => (2, cr3 & 0xFFFF_F000),
-        };
-        loop {
-            let at = table + self.index(level) * self.entry_size();
-            let value = self.read(at);
-            if let Some(slot) = self.visited.get_mut(usize::from(level) - 1) {
-                *slot = Visited { at, value };
-            }
-            self.check_entry(level, value)?;
-            if level == 1 || self.is_large(level, value) {
-                self.leaf_level = level;
-                break;
-            }
-            table = value & if self.mode == Mode::Legacy32 { 0xFFFF_F000 } else { entry::ADDRESS };
-            level -= 1;
-        }
-        if self.space.permits(self.rights, self.access) {
-            Ok(())
-        } else {
-            Err(self.space.error_code(self.access, page_fault::PRESENT))
-        }
-    }
-
-    fn entry_size(&self) -> u64 {
-        if self.mode == Mode::Legacy32 { 4 } else { 8 }
-    }
-
-    fn index(&self, level: u8) -> u64 {
-        match (self.mode, level) {
-            (Mode::Legacy32, 2) => (self.address >> 22) & 0x3FF,
-            (Mode::Legacy32, _) => (self.address >> 12) & 0x3FF,
-            (Mode::Pae, 3) => (self.address >> 30) & 3,
-            _ => (self.address >> (3 + 9 * u32::from(level))) & 0x1FF,
-        }
-    }
-
-    fn read(&self, at: u64) -> u64 {
-        let at = GuestPhysAddr::new(at);
-        if self.mode == Mode::Legacy32 {
-            u64::from(self.memory.read_u32(at).unwrap_or(u32::MAX))
-        } else {
-            self.memory.read_u64(at).unwrap_or(u64::MAX)
-        }
-    }
-
-    /// Checks presence and reserved bits and takes the entry's rights into account.
-    fn check_entry(&mut self, level: u8, value: u64) -> Result<(), u32> {
-        if value & entry::PRESENT == 0 {
-            return Err(self.space.error_code(self.access, 0));
-        }
-        if value & self.reserved(level, value) != 0 {
-            let cause = page_fault::PRESENT | page_fault::RESERVED;
-            return Err(self.space.error_code(self.access, cause));
-        }
-        if !self.is_pae_pointer(level) {
-            self.rights.write &= value & entry::WRITE != 0;
-            self.rights.user &= value & entry::USER != 0;
-            self.rights.execute &= value & entry::NO_EXECUTE == 0;
-        }
-        Ok(())
-    }
-
-    /// Page-directory-pointer entries of PAE paging carry neither rights nor accessed bits.
-    fn is_pae_pointer(&self, level: u8) -> bool {
-        self.mode == Mode::Pae && level == 3
-    }
-
-    fn is_large(&self, level: u8, value: u64) -> bool {
-        let offered = match (self.mode, level) {
-            (Mode::Legacy32, 2) => self.space.control.cr4 & cr4::PSE != 0,
-            (Mode::Pae | Mode::FourLevel, 2) => true,
-            (Mode::FourLevel, 3) => self.space.features.gigabyte_pages,
-            _ => false,
-        };
-        offered && value & entry::LARGE != 0
-    }
-
-    /// The bits that must be zero in `value` as an entry of `level`.
-    fn reserved(&self, level: u8, value: u64) -> u64 {
-        if self.mode == Mode::Legacy32 {
-            return if self.is_large(level, value) { self.reserved_pse() } else { 0 };
-        }
-        let mut reserved = self.space.beyond_physical();
-        if self.is_pae_pointer(level) {
-            // Bit 5 is let through: QEMU 7.2 marks these entries as accessed.
-            return reserved | 0xFFF0_0000_0000_01C6;
-        }
-        if self.mode == Mode::Pae {
-            reserved |= 0x7FF0_0000_0000_0000;
-        }
-        if !self.space.no_execute_enabled() {
-            reserved |= entry::NO_EXECUTE;
-        }
-        match level {
-            2 if self.is_large(level, value) => reserved | 0x001F_E000,
-            3 if self.is_large(level, value) => reserved | 0x3FFF_E000,
-            3 | 4 => reserved | entry::LARGE,
-            _ => reserved,
-        }
-    }
-
-    /// A 4 MiB entry holds address bits 39–32 in its bits 20–13; bit 21 is reserved, and so
-    /// are those above the physical address width.
-    fn reserved_pse(&self) -> u64 {
-        let width = u32::from(self.space.features.physical_address_bits.clamp(32, 40));
-        let usable = ((1 << (width - 32)) - 1) << 13;
-        0x003F_E000 & !usable
-    }
-
-    /// Sets accessed and dirty bits; `None` if an entry changed meanwhile.
-    fn finish(&mut self) -> Option<Translation> {
-        let leaf_level = self.leaf_level;
-        for (level, slot) in (1..).zip(&self.visited) {
-            if slot.value == 0 || self.is_pae_pointer(level) {
-                continue;
-            }
-            let mut wanted = slot.value | entry::ACCESSED;
-            if level == leaf_level && self.access.kind == AccessKind::Write {
-                wanted |= entry::DIRTY;
-            }
-            if wanted != slot.value && !self.replace(*slot, wanted) {
-                return None;
-            }
-        }
-        let leaf = self.visited.get(usize::from(leaf_level) - 1)?.value;
-        Some(self.translation(leaf))
-    }
-
-    /// An entry that cannot be written (it lies in ROM) keeps its bits, as on hardware.
-    fn replace(&self, slot: Visited, wanted: u64) -> bool {
-        let at = GuestPhysAddr::new(slot.at);
-        let exchanged = if self.mode == Mode::Legacy32 {
-            self.memory.compare_exchange_u32(at, slot.value as u32, wanted as u32)
-        } else {
-            self.memory.compare_exchange_u64(at, slot.value, wanted)
-        };
-        exchanged.unwrap_or(true)
-    }
-
-    fn translation(&self, leaf: u64) -> Translation {
-        let (page_size, frame) = match (self.mode, self.leaf_level) {
-            (Mode::Legacy32, 2) => {
-                (PageSize::Size4M, (leaf & 0xFFC0_0000) | ((leaf & 0x001F_E000) << 19))
-            }
-            (Mode::Legacy32, _) => (PageSize::Size4K, leaf & 0xFFFF_F000),
-            (_, 2) => (PageSize::Size2M, leaf & entry::ADDRESS & !0x1F_FFFF),
-            (_, 3) => (PageSize::Size1G, leaf & entry::ADDRESS & !0x3FFF_FFFF),
-            _ => (PageSize::Size4K, leaf & entry::ADDRESS),
-        };
-        Translation {
-            address: GuestPhysAddr::new(frame | (self.address & (page_size.bytes() - 1))),
-            page_size,
-            rights: self.rights,
-            dirty: leaf & entry::DIRTY != 0 || self.access.kind == AccessKind::Write,
-            global: leaf & entry::GLOBAL != 0,
-        }
-    }
 }

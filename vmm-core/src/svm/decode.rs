@@ -30,9 +30,6 @@ pub fn exit(control: &ControlArea) -> Exit {
         ExitCode::VMMCALL => Exit::Hypercall,
         ExitCode::NESTED_PAGE_FAULT => nested_fault(NestedFaultInfo::from_bits(info1), info2),
         ExitCode::SHUTDOWN => Exit::Shutdown,
-        code if ExitCode::is_invalid(code) => {
-            Exit::EntryFailure("the consistency check of VMRUN failed")
-        }
         code @ ExitCode::READ_CR0..=ExitCode::WRITE_CR15 => {
             let register = (code & 0xF) as u8;
             Exit::ControlRegister(match code & 0x10 {
@@ -170,7 +167,7 @@ mod tests {
         );
         assert_eq!(exit_of(0x9999, 0, 0), Exit::Unknown(0x9999));
         for code in [u64::MAX, 0xFFFF_FFFF] {
-            assert!(matches!(exit_of(code, 0, 0), Exit::EntryFailure(_)));
+            assert!(ExitCode::is_invalid(code));
         }
         assert_eq!(exit_of(0x80, 0, 0), Exit::Instruction(Trapped::Virtualization));
     }

@@ -4,10 +4,17 @@
 mod asid;
 mod capability;
 mod cpu;
+mod debug;
 mod decode;
+mod entry_check;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
+mod intercepts;
 mod nmi;
 mod permission;
+mod step;
 mod switch;
+mod tlb;
 mod vcpu;
 mod vmcb;
 

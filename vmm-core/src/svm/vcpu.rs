@@ -4,20 +4,18 @@
 use alloc::{boxed::Box, sync::Arc};
 
 use host_iface::{CpuId, Host, HostError, PageRequest};
-use x86::msr::{IA32_TSC_AUX, rdmsr, wrmsr};
 
 use super::{
-    asid::{Asid, AsidUse},
+    asid::Asid,
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
     decode,
+    entry_check::{self, EntryState},
     nmi::NmiBlocking,
     permission::PermissionMaps,
+    step::Step,
     switch::{GuestRegisters, SwitchContext, enter_guest},
-    vmcb::{
-        EventInfo, ExitCode, Intercepts1, Intercepts2, Intercepts3, InterruptControl, Vmcb,
-        VmcbSegment, tlb_control,
-    },
+    vmcb::{EventInfo, ExitCode, Vmcb, VmcbSegment},
 };
 use crate::{
     Event, Exit,
@@ -25,49 +23,40 @@ use crate::{
     cpu_interrupts,
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
+    host_registers,
     memory::OwnedPages,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        efer, rflags,
+    },
+    tsc_aux::TscAux,
 };
 
 const DEBUG_VECTOR: u32 = 1;
-const ALIGNMENT_VECTOR: u32 = 17;
-const MACHINE_CHECK_VECTOR: u32 = 18;
-
-/// PAT after reset (AMD APM vol. 2, 7.8.1).
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
-
-/// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
-const DR6_SINGLE_STEP: u64 = 1 << 14;
-
-/// One instruction is executed with the trap flag set, to get control back behind it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Step {
-    /// The guest itself had the flag set.
-    guest_traced: bool,
-}
 
 /// Hardware state of one vCPU.
 pub struct SvmVcpu {
     host: &'static dyn Host,
-    capabilities: Capabilities,
-    cpus: Arc<Box<[PerCpu]>>,
+    pub(super) capabilities: Capabilities,
+    pub(super) cpus: Arc<Box<[PerCpu]>>,
     /// Keeps the maps that the control block points to.
     _maps: Arc<PermissionMaps>,
     vmcb: OwnedPages,
     context: SwitchContext,
     fpu: FpuState,
     breakpoints: BreakpointAddresses,
-    tsc_aux: u32,
+    tsc_aux: TscAux,
     /// The whole register, of which the VMCB holds the class.
     task_priority: u8,
-    host_tsc_aux: u64,
     /// Where the vCPU is loaded, and so which CPU's pool its identifier is from.
-    cpu: Option<CpuId>,
-    asid: Asid,
-    asid_cpu: Option<CpuId>,
-    flush_wanted: bool,
-    nmi: NmiBlocking,
-    step: Option<Step>,
+    pub(super) cpu: Option<CpuId>,
+    pub(super) asid: Asid,
+    pub(super) asid_cpu: Option<CpuId>,
+    pub(super) flush_wanted: bool,
+    pub(super) nmi: NmiBlocking,
+    pub(super) step: Option<Step>,
+    /// CR2 of the CPU is not what the control block says.
+    cr2_differs: bool,
     /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
     shadow_at: Option<u64>,
     /// The entry is only to deliver an event: another waits behind it.
@@ -99,15 +88,15 @@ impl SvmVcpu {
             context,
             fpu: FpuState::new(host, fpu)?,
             breakpoints: BreakpointAddresses::default(),
-            tsc_aux: 0,
+            tsc_aux: TscAux::new(capabilities.tsc_aux),
             task_priority: 0,
-            host_tsc_aux: 0,
             cpu: None,
             asid: Asid::default(),
             asid_cpu: None,
             flush_wanted: false,
             nmi: NmiBlocking::Unblocked,
             step: None,
+            cr2_differs: false,
             shadow_at: None,
             exit_at_once: false,
             injected: None,
@@ -119,120 +108,38 @@ impl SvmVcpu {
         Ok(vcpu)
     }
 
-    fn vmcb(&self) -> &Vmcb {
+    pub(super) fn vmcb(&self) -> &Vmcb {
         // SAFETY: the page is a valid control block, ours alone; the CPU writes it only
         // during VMRUN and VMSAVE, when `run` holds the vCPU exclusively and no reference
         // is live.
         unsafe { self.vmcb.as_ptr().cast().as_ref() }
     }
 
-    fn vmcb_mut(&mut self) -> &mut Vmcb {
+    pub(super) fn vmcb_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as above, and `self` is borrowed exclusively.
         unsafe { self.vmcb.as_ptr().cast().as_mut() }
     }
 
-    /// What exits. Left to the guest is only what cannot reach beyond it: its own paging,
-    /// descriptor tables, debug registers and the MSRs that are switched.
-    fn set_intercepts(&mut self) {
-        let control = &mut self.vmcb_mut().control;
-        control.cr_writes = 1 << 4;
-        // A guest could keep the CPU in endless delivery of #DB or #AC.
-        control.exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
-        control.intercepts1 = Intercepts1::new()
-            .with_interrupt(true)
-            .with_nmi(true)
-            .with_smi(true)
-            .with_init(true)
-            .with_rdpmc(true)
-            .with_cpuid(true)
-            .with_rsm(true)
-            .with_invd(true)
-            .with_hlt(true)
-            .with_invlpga(true)
-            .with_port_io(true)
-            .with_msr(true)
-            .with_ferr_freeze(true)
-            .with_shutdown(true);
-        control.intercepts2 = Intercepts2::new()
-            .with_vmrun(true)
-            .with_vmmcall(true)
-            .with_vmload(true)
-            .with_vmsave(true)
-            .with_stgi(true)
-            .with_clgi(true)
-            .with_skinit(true)
-            .with_wbinvd(true)
-            .with_monitor(true)
-            .with_mwait(true)
-            .with_xsetbv(true)
-            .with_rdpru(true);
-        control.intercepts3 = Intercepts3::new()
-            .with_invlpgb(true)
-            .with_invlpgb_illegal(true)
-            .with_invpcid(true)
-            .with_mcommit(true)
-            .with_tlbsync(true);
-    }
-
-    fn set_controls(&mut self, maps: &PermissionMaps, setup: VcpuSetup) {
-        let vmcb = self.vmcb_mut();
-        vmcb.control.io_permission_map = maps.io_address().as_u64();
-        vmcb.control.msr_permission_map = maps.msr_address().as_u64();
-        vmcb.control.tsc_offset = setup.tsc_offset;
-        vmcb.control.interrupt_control = InterruptControl::new().with_masking(true);
-        vmcb.control.nested_enable = 1;
-        vmcb.control.nested_cr3 = setup.nested_root.as_u64();
-        vmcb.save.efer = efer::SVME;
-        vmcb.save.pat = PAT_RESET;
-        vmcb.save.cr0 = cr0::ET;
-        vmcb.save.rflags = rflags::FIXED;
-        vmcb.save.dr6 = 0xFFFF_0FF0;
-        vmcb.save.dr7 = 0x400;
-    }
-
-    /// Makes sure of an identifier that is good on this CPU, and of a flush if one is due. The
-    /// guest is entered next for certain: the pool counts on the flush.
-    fn prepare_tlb(&mut self) {
-        let Some(cpu) = self.cpu else { return };
-        let by_asid = self.capabilities.has(SvmFeatures::FLUSH_BY_ASID);
-        let flush_wanted = core::mem::take(&mut self.flush_wanted);
-        let current = if self.asid_cpu == Some(cpu) { self.asid } else { Asid::default() };
-        let Some(per_cpu) = per_cpu(&self.cpus, cpu) else { return };
-        let mut pool = per_cpu.asids.lock();
-        let used = match pool.ensure(current) {
-            // Without a flush of one identifier, a new identifier does the same.
-            AsidUse::Current if flush_wanted && !by_asid => pool.assign(),
-            used => used,
-        };
-        drop(pool);
-        let tlb = match used {
-            AsidUse::Current if flush_wanted => tlb_control::FLUSH_ASID,
-            AsidUse::Current | AsidUse::Fresh(_) => tlb_control::KEEP,
-            AsidUse::FreshAfterFlush(_) => tlb_control::FLUSH_ALL,
-        };
-        if let AsidUse::Fresh(asid) | AsidUse::FreshAfterFlush(asid) = used {
-            self.asid = asid;
-            self.asid_cpu = Some(cpu);
-            self.vmcb_mut().control.asid = asid.number;
-        }
-        self.vmcb_mut().control.tlb_control = tlb;
-    }
-
     /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self) -> Exit {
+    fn take_exit(&mut self, entered: &EntryState) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        if ExitCode::is_invalid(code) {
+            let failed = entry_check::first_failure(entered);
+            self.distrust_tlb();
+            return Exit::EntryFailure(failed);
+        }
         self.injected = None;
         self.interrupted = decode::interrupted_event(info, cr2);
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
-        if ExitCode::is_invalid(code) {
-            self.distrust_tlb();
-        }
         self.restore_lost_shadow(rip);
         let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
+        if trapped {
+            self.complete_debug_registers();
+        }
         let step = self.end_step(trapped);
         if code == ExitCode::IRET {
             self.nmi = self.nmi.iret_begins(rip);
@@ -246,52 +153,6 @@ impl SvmVcpu {
         }
     }
 
-    /// The CPU refused the entry, and with it maybe the flush that came with it.
-    fn distrust_tlb(&mut self) {
-        if let Some(per_cpu) = self.cpu.and_then(|cpu| per_cpu(&self.cpus, cpu)) {
-            per_cpu.asids.lock().forget();
-        }
-    }
-
-    fn intercept_iret(&mut self, wanted: bool) {
-        let control = &mut self.vmcb_mut().control;
-        control.intercepts1.set_iret(wanted);
-    }
-
-    /// Has the next instruction trap when it is done.
-    fn begin_step(&mut self) {
-        let save = &mut self.vmcb_mut().save;
-        let guest_traced = save.rflags & rflags::TF != 0;
-        save.rflags |= rflags::TF;
-        self.step = Some(Step { guest_traced });
-    }
-
-    /// Takes back the trap flag of a step, unless an IRET has just loaded the guest's own.
-    fn end_step(&mut self, executed: bool) -> Option<Step> {
-        let step = self.step.take()?;
-        let loaded_by_iret = executed && matches!(self.nmi, NmiBlocking::Returning { .. });
-        if !step.guest_traced && !loaded_by_iret {
-            self.vmcb_mut().save.rflags &= !rflags::TF;
-        }
-        Some(step)
-    }
-
-    /// The stepped instruction is done; the trap is the guest's if it traces itself, or met a
-    /// breakpoint of its own.
-    fn finish_step(&mut self, step: Step) -> Exit {
-        const DR6_BREAKPOINTS: u64 = 0xF;
-        self.nmi = self.nmi.stepped();
-        self.vmcb_mut().control.interrupt_shadow &= !1;
-        if step.guest_traced {
-            return decode::exit(&self.vmcb().control);
-        }
-        self.vmcb_mut().save.dr6 &= !DR6_SINGLE_STEP;
-        if self.vmcb().save.dr6 & DR6_BREAKPOINTS != 0 {
-            return decode::exit(&self.vmcb().control);
-        }
-        Exit::InterruptWindow
-    }
-
     /// QEMU 7.2 ends an interrupt shadow when it enters the guest. If nothing was executed
     /// since, the guest is still in it.
     fn restore_lost_shadow(&mut self, rip: u64) {
@@ -300,11 +161,12 @@ impl SvmVcpu {
         }
     }
 
-    fn load_tsc_aux(&self, value: u64) {
-        if self.capabilities.tsc_aux {
-            // SAFETY: the MSR exists with RDTSCP, and the host has its own value back before
-            // it runs anything but this vCPU.
-            unsafe { wrmsr(IA32_TSC_AUX, value) }
+    /// VMRUN loads CR2, but not on Bochs 2.7. Other than by page faults of the guest it
+    /// changes seldom enough to be loaded everywhere.
+    fn load_cr2(&mut self) {
+        if core::mem::take(&mut self.cr2_differs) {
+            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
+            unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
         }
     }
 
@@ -337,20 +199,17 @@ impl VcpuBackend for SvmVcpu {
         };
         self.context.host_vmcb = prepared.host_vmcb.address().as_u64();
         self.cpu = Some(cpu);
+        self.cr2_differs = true;
         self.fpu.load();
         self.breakpoints.load();
-        if self.capabilities.tsc_aux {
-            // SAFETY: the MSR exists with RDTSCP.
-            self.host_tsc_aux = unsafe { rdmsr(IA32_TSC_AUX) };
-        }
-        self.load_tsc_aux(self.tsc_aux.into());
+        self.tsc_aux.load();
         true
     }
 
     fn put(&mut self) {
         self.fpu.put();
         self.breakpoints.put();
-        self.load_tsc_aux(self.host_tsc_aux);
+        self.tsc_aux.put();
         self.cpu = None;
     }
 
@@ -375,12 +234,14 @@ impl VcpuBackend for SvmVcpu {
             // Taken only in the guest, after the event is delivered there.
             self.host.kick(cpu);
         }
+        self.load_cr2();
+        let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
         // memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(&entered)
     }
 
     fn gpr(&self, register: Gpr) -> u64 {
@@ -461,11 +322,13 @@ impl VcpuBackend for SvmVcpu {
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
         let save = &mut self.vmcb_mut().save;
+        let cr2_changes = save.cr2 != value.cr2;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
         save.cr3 = value.cr3;
         save.cr4 = value.cr4;
         save.efer = value.efer | efer::SVME;
+        self.cr2_differs |= cr2_changes;
         self.flush_wanted = true;
     }
 
@@ -528,14 +391,11 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn tsc_aux(&self) -> u32 {
-        self.tsc_aux
+        self.tsc_aux.get()
     }
 
     fn set_tsc_aux(&mut self, value: u32) {
-        self.tsc_aux = value;
-        if self.cpu.is_some() {
-            self.load_tsc_aux(value.into());
-        }
+        self.tsc_aux.set(value);
     }
 
     fn tsc_offset(&self) -> u64 {
@@ -569,6 +429,10 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb_mut().control.interrupt_shadow &= !1;
     }
 
+    fn begin_interrupt_shadow(&mut self, _: InterruptShadow) {
+        self.vmcb_mut().control.interrupt_shadow |= 1;
+    }
+
     fn inject(&mut self, event: Event) {
         self.injected = Some(event);
         self.vmcb_mut().control.event_injection = decode::injection(event);
@@ -580,6 +444,7 @@ impl VcpuBackend for SvmVcpu {
             Event::Exception(exception) => {
                 if let Some(address) = exception.fault_address {
                     self.vmcb_mut().save.cr2 = address;
+                    self.cr2_differs = true;
                 }
             }
             Event::Interrupt(_) | Event::SoftwareInterrupt { .. } => {}
@@ -589,7 +454,7 @@ impl VcpuBackend for SvmVcpu {
     fn take_interrupted_event(&mut self) -> Option<Event> {
         let event = self.interrupted.take();
         if event == Some(Event::Nmi) {
-            self.end_nmi_blocking();
+            self.set_nmi_blocking(false);
         }
         event
     }
@@ -609,9 +474,9 @@ impl VcpuBackend for SvmVcpu {
             control.interrupt_control.with_irq(wanted).with_ignore_tpr(wanted).with_priority(0xF);
     }
 
-    fn end_nmi_blocking(&mut self) {
-        self.nmi = NmiBlocking::Unblocked;
-        self.intercept_iret(false);
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.nmi = if blocked { NmiBlocking::Blocked } else { NmiBlocking::Unblocked };
+        self.intercept_iret(blocked);
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
@@ -657,5 +522,10 @@ impl VcpuBackend for SvmVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

@@ -95,7 +95,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn reset_by_init(&mut self) {
         self.pending = Default::default();
         self.hardware.clear_interrupt_shadow();
-        self.hardware.end_nmi_blocking();
+        self.hardware.set_nmi_blocking(false);
+        self.hardware.drop_pending_debug_exceptions();
         self.hardware.set_debug_status_control(DR6_RESET, DR7_RESET);
         self.set_reset_state(&InitialState::reset());
         self.activity =

@@ -18,7 +18,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Finds out what the hardware does of the local APIC's work from now on.
     #[inline]
     pub(super) fn choose_apic_role(&mut self) {
-        let role = self.hardware.set_apic_mode(self.apic.mode(), self.apic.delivers());
+        // What is interpreted gets its interrupts from the VMM.
+        let delivers = self.apic.delivers() && self.hardware.can_enter();
+        let role = self.hardware.set_apic_mode(self.apic.mode(), delivers);
         if role != self.apic_role {
             self.apic.mark_changed();
             self.handed_over = Default::default();

@@ -10,7 +10,8 @@ use crate::{
     control_registers::{
         check_cr0, check_cr3, check_cr4, check_cr8, check_page_directory_pointer, check_xcr0,
     },
-    state::{ControlRegisters, Exception, Gpr, cr0, cr4, efer},
+    cpuid::Vendor,
+    state::{ControlRegisters, Exception, Gpr, SegmentRegister, cr0, cr4, efer},
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -29,7 +30,10 @@ impl<V: VcpuBackend> Vcpu<V> {
             ControlRegisterAccess::Read { register, target } => {
                 let Some(target) = self.operand(target, 0)? else { return Ok(()) };
                 let value = match register {
+                    0 => self.hardware.control_registers().cr0,
+                    2 => self.hardware.control_registers().cr2,
                     3 => self.hardware.control_registers().cr3,
+                    4 => self.hardware.cr4(),
                     8 => self.apic.cr8(),
                     _ => return Err(Exception::INVALID_OPCODE),
                 };
@@ -61,6 +65,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn write_control_register(&mut self, register: u8, value: u64) -> Result<(), Exception> {
         match register {
             0 => self.set_cr0(value),
+            2 => {
+                let old = self.hardware.control_registers();
+                self.hardware.set_control_registers(ControlRegisters { cr2: value, ..old });
+                Ok(())
+            }
             3 => self.set_cr3(value),
             4 => self.set_cr4(value),
             8 => {
@@ -75,9 +84,21 @@ impl<V: VcpuBackend> Vcpu<V> {
         let old = self.hardware.control_registers();
         let cs_long = self.is_64_bit_code();
         let change = check_cr0(old.cr0, value, old.cr4, old.efer, cs_long)?;
+        if change.efer & !old.efer & efer::LMA != 0 {
+            self.check_task_of_long_mode()?;
+        }
         let new = ControlRegisters { cr0: change.cr0, efer: change.efer, ..old };
         const RELOADING: u64 = cr0::CD | cr0::NW | cr0::PG;
         self.load_control_registers(new, (old.cr0 ^ new.cr0) & RELOADING != 0)
+    }
+
+    /// On Intel's CPUs long mode begins with a task register that names no 16-bit TSS (Intel
+    /// SDM vol. 2, MOV to control registers).
+    fn check_task_of_long_mode(&self) -> Result<(), Exception> {
+        const BUSY_TSS_16: u8 = 3;
+        let task = self.hardware.segment(SegmentRegister::Tr).attributes.kind();
+        let refused = self.core.cpuid.vendor() == Vendor::Intel && task == BUSY_TSS_16;
+        if refused { Err(Exception::GENERAL_PROTECTION) } else { Ok(()) }
     }
 
     fn set_cr3(&mut self, value: u64) -> Result<(), Exception> {
@@ -101,17 +122,15 @@ impl<V: VcpuBackend> Vcpu<V> {
         new: ControlRegisters,
         reloads: bool,
     ) -> Result<(), Exception> {
-        let pae_paging =
-            new.cr0 & cr0::PG != 0 && new.cr4 & cr4::PAE != 0 && new.efer & efer::LMA == 0;
-        if V::KEEPS_PAGE_DIRECTORY_POINTERS && pae_paging && reloads {
-            let entries = self.page_directory_pointers(new.cr3)?;
+        if V::KEEPS_PAGE_DIRECTORY_POINTERS && new.uses_pae_paging() && reloads {
+            let entries = self.load_page_directory_pointers(new.cr3)?;
             self.hardware.set_page_directory_pointers(entries);
         }
         self.hardware.set_control_registers(new);
         Ok(())
     }
 
-    fn page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {
+    fn load_page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {
         const TABLE: u64 = 0xFFFF_FFE0;
         let mut entries = [0; 4];
         for (entry, offset) in entries.iter_mut().zip((0..).step_by(8)) {

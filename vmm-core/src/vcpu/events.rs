@@ -108,8 +108,18 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.request_nmi_window(self.pending.nmi);
     }
 
+    /// Has the hardware deliver `event` at the next entry; where there will be none, delivers
+    /// it now.
+    fn inject(&mut self, event: Event) {
+        if self.hardware.can_enter() {
+            self.hardware.inject(event);
+        } else {
+            self.deliver_by_emulation(event);
+        }
+    }
+
     /// True if the VMM has an interrupt to deliver that the priorities let through.
-    fn interrupt_waits(&self) -> bool {
+    pub(super) fn interrupt_waits(&self) -> bool {
         self.deliverable_vector().is_some() || self.pending.external
     }
 
@@ -122,7 +132,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.pending.nmi && !state.nmi_blocked {
             self.pending.nmi = false;
             self.statistics.nmis += 1;
-            self.hardware.inject(Event::Nmi);
+            self.inject(Event::Nmi);
         } else if state.interrupts_enabled {
             self.deliver_interrupt();
         }
@@ -134,9 +144,9 @@ impl<V: VcpuBackend> Vcpu<V> {
                 // Real mode pushes no error codes (AMD APM vol. 2, 8.2).
                 let real_mode = self.hardware.control_registers().cr0 & cr0::PE == 0;
                 let error_code = exception.error_code.filter(|_| !real_mode);
-                self.hardware.inject(Event::Exception(Exception { error_code, ..exception }));
+                self.inject(Event::Exception(Exception { error_code, ..exception }));
             }
-            other => self.hardware.inject(other),
+            other => self.inject(other),
         }
     }
 
@@ -152,7 +162,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         };
         if let Some(vector) = vector {
             self.statistics.count_interrupt(vector);
-            self.hardware.inject(Event::Interrupt(vector));
+            self.inject(Event::Interrupt(vector));
         }
     }
 

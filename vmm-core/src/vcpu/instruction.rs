@@ -23,7 +23,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
         let rip = self.hardware.rip();
-        let next = match self.hardware.next_rip() {
+        let next = match self.intercepted_next.or_else(|| self.hardware.next_rip()) {
             Some(next) => next,
             None => {
                 let (mut cpu, mut bus) = self.views();
@@ -73,17 +73,18 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.conclude(outcome)
     }
 
-    fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {
+    pub(super) fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {
         let why = match outcome {
-            Outcome::Done { debug_trap } => {
-                self.hardware.clear_interrupt_shadow();
-                return if debug_trap { self.single_step() } else { Ok(()) };
-            }
-            Outcome::Repeat { debug_trap } => {
-                self.hardware.clear_interrupt_shadow();
+            Outcome::Done { debug_trap } | Outcome::Repeat { debug_trap } => {
                 return if debug_trap { self.single_step() } else { Ok(()) };
             }
             Outcome::Fault(exception) => return Err(exception),
+            Outcome::Intercepted { exit, next_rip } => {
+                self.intercepted_next = Some(next_rip);
+                let handled = self.handle(exit);
+                self.intercepted_next = None;
+                return handled;
+            }
             Outcome::Unsupported(bytes) => format!("the instruction {bytes}"),
             Outcome::UnsupportedPaging => "this paging mode".into(),
             Outcome::BusError { address, access } => {
@@ -106,8 +107,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// The vCPU and its surroundings as the emulator sees them.
-    fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
-        let cpu = CpuView { hardware: &mut self.hardware, paging: self.paging };
+    pub(super) fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
+        let cpu =
+            CpuView { host: self.core.host, hardware: &mut self.hardware, paging: self.paging };
         let bus =
             BusView { core: &self.core, apic: &mut self.apic, statistics: &mut self.statistics };
         (cpu, bus)

@@ -10,7 +10,10 @@ mod control;
 mod deadline;
 mod dispatch;
 mod events;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
 mod instruction;
+mod interpret;
 mod memory;
 mod msr;
 mod port;
@@ -27,6 +30,7 @@ use crate::{
     apic::{LocalApic, VectorSet},
     backend::{ApicRole, EntryGate, VcpuBackend},
     boot::InitialState,
+    cpuid::Vendor,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -36,6 +40,8 @@ use crate::{
 
 use activity::Activity;
 use events::PendingEvents;
+#[cfg(feature = "fault-injection")]
+pub use fault_injection::EntryFault;
 
 /// What a vCPU is made of.
 pub(crate) struct VcpuParts<V> {
@@ -68,8 +74,12 @@ pub struct Vcpu<V: VcpuBackend> {
     now: Tsc,
     statistics: VcpuStatistics,
     last_exit: Option<ExitReason>,
+    /// Where the guest goes on behind an instruction that the emulator handed back as an exit.
+    intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
+    #[cfg(feature = "fault-injection")]
+    entry_fault: Option<EntryFault>,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -82,6 +92,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         let paging = PagingFeatures {
             physical_address_bits: core.cpuid.physical_address_bits(),
             gigabyte_pages: core.cpuid.has_gigabyte_pages(),
+            table_global_reserved: core.cpuid.model().vendor == Vendor::Amd,
         };
         let mut vcpu = Self {
             link: core.links[index as usize].clone(),
@@ -98,7 +109,10 @@ impl<V: VcpuBackend> Vcpu<V> {
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
+            intercepted_next: None,
             accesses: 0,
+            #[cfg(feature = "fault-injection")]
+            entry_fault: None,
             core,
             index,
         };
@@ -172,7 +186,8 @@ impl<V: VcpuBackend> Vcpu<V> {
                 break;
             }
             match self.activity {
-                Activity::Running => self.enter(),
+                Activity::Running if self.hardware.can_enter() => self.enter(),
+                Activity::Running => self.interpret(),
                 Activity::Halted | Activity::WaitForStartup => self.wait(),
             }
         }
@@ -209,6 +224,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
+        #[cfg(feature = "fault-injection")]
+        self.inject_entry_fault();
         self.link.going_inside(self.core.host.current_cpu());
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
             .with_hardware_deadline(self.hardware_deadline(), self.now);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A vCPU and its surroundings as the emulator sees them.
 
+use host_iface::Host;
+
 use crate::{
     AccessWidth, GuestPhysAddr,
     apic::LocalApic,
@@ -9,13 +11,14 @@ use crate::{
     emulate::{EmulatorCpu, Exchange, GuestBus},
     memory::MemoryError,
     paging::walk::{BusError, PagingFeatures, PhysicalMemory},
-    state::{ControlRegisters, Gpr, Segment, SegmentRegister},
+    state::{ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister},
     statistics::{Unclaimed, VcpuStatistics},
     vm::VmCore,
 };
 
 /// Registers.
 pub(super) struct CpuView<'a, V> {
+    pub host: &'static dyn Host,
     pub hardware: &'a mut V,
     pub paging: PagingFeatures,
 }
@@ -53,6 +56,46 @@ impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
         self.hardware.set_segment(register, value);
     }
 
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
+        self.hardware.descriptor_tables()
+    }
+
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable) {
+        self.hardware.set_descriptor_tables(gdtr, idtr);
+    }
+
+    fn debug_register(&self, number: u8) -> u64 {
+        match number {
+            6 => self.hardware.debug_status_control().0,
+            7 => self.hardware.debug_status_control().1,
+            number => self.hardware.breakpoint_address(number),
+        }
+    }
+
+    fn set_debug_register(&mut self, number: u8, value: u64) {
+        let (dr6, dr7) = self.hardware.debug_status_control();
+        match number {
+            6 => self.hardware.set_debug_status_control(value, dr7),
+            7 => self.hardware.set_debug_status_control(dr6, value),
+            number => self.hardware.set_breakpoint_address(number, value),
+        }
+    }
+
+    fn time_stamp(&self) -> u64 {
+        self.host.tsc().0.wrapping_add(self.hardware.tsc_offset())
+    }
+
+    fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>) {
+        match shadow {
+            Some(shadow) => self.hardware.begin_interrupt_shadow(shadow),
+            None => self.hardware.clear_interrupt_shadow(),
+        }
+    }
+
+    fn end_nmi_blocking(&mut self) {
+        self.hardware.set_nmi_blocking(false);
+    }
+
     fn control(&self) -> ControlRegisters {
         self.hardware.control_registers()
     }
@@ -63,6 +106,10 @@ impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
 
     fn paging_features(&self) -> PagingFeatures {
         self.paging
+    }
+
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        self.hardware.page_directory_pointers()
     }
 }
 

@@ -305,8 +305,12 @@ impl VmBuilder {
     /// What the host lacks; everything goes back then.
     pub fn build<B: Backend>(self, backend: &B) -> Result<Vm<B::Vcpu>, BuildError> {
         let (host, config) = (self.host, self.config);
-        let tables =
+        let mut tables =
             NestedTables::<B::Entries>::map_all(host, &self.memory, backend.has_huge_pages())?;
+        if let Some(page) = backend.hardware_page() {
+            self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
+            tables.map_read_only(page.guest, page.host)?;
+        }
         let apic_window = match self.emulates_apic() || !backend.wants_apic_window() {
             true => None,
             false => ApicWindowTables::new(host, &tables)?,

@@ -12,7 +12,7 @@ use x86::{
         IA32_VMX_PROCBASED_CTLS2, IA32_VMX_TRUE_ENTRY_CTLS, IA32_VMX_TRUE_EXIT_CTLS,
         IA32_VMX_TRUE_PINBASED_CTLS, IA32_VMX_TRUE_PROCBASED_CTLS, rdmsr,
     },
-    vmx::vmcs::control::{EntryControls, PrimaryControls, SecondaryControls},
+    vmx::vmcs::control::{EntryControls, PinbasedControls, PrimaryControls, SecondaryControls},
 };
 
 use super::{
@@ -260,6 +260,26 @@ impl Capabilities {
         self.msrs.misc as u32 & 0x1F
     }
 
+    /// Guests run without paging and in real mode.
+    pub fn has_unrestricted_guest(&self) -> bool {
+        self.controls.secondary.contains(SecondaryControls::UNRESTRICTED_GUEST)
+    }
+
+    /// Guests without paging run on an identity map.
+    pub fn needs_identity_map(&self) -> bool {
+        !self.has_unrestricted_guest() && self.uses(SecondaryControls::ENABLE_EPT)
+    }
+
+    /// The CPU keeps track of when the guest takes no NMIs.
+    pub fn has_virtual_nmis(&self) -> bool {
+        self.controls.pin.contains(PinbasedControls::VIRTUAL_NMIS)
+    }
+
+    /// The VMCS holds EFER.
+    pub fn switches_efer(&self) -> bool {
+        self.controls.entry.contains(EntryControls::LOAD_IA32_EFER)
+    }
+
     /// The guest's PAT is loaded at entry.
     pub fn switches_pat(&self) -> bool {
         self.controls.entry.contains(EntryControls::LOAD_IA32_PAT)
@@ -272,10 +292,19 @@ impl Capabilities {
     }
 
     /// The value of CR0 with which a guest runs that believes in `wanted`. Caching is not the
-    /// guest's to switch off; real mode is a matter of unrestricted guest.
+    /// guest's to switch off.
     pub fn real_cr0(&self, wanted: u64) -> u64 {
-        let fixed = self.msrs.cr0_fixed0 & !(cr0::PE | cr0::PG);
+        let fixed = self.fixed_cr0();
         (wanted & !(cr0::CD | cr0::NW) | fixed) & self.msrs.cr0_fixed1
+    }
+
+    /// Bits of CR0 that are one while a guest runs. An unrestricted guest has a choice in PE and
+    /// PG (Intel SDM vol. 3, 23.8).
+    pub fn fixed_cr0(&self) -> u64 {
+        match self.has_unrestricted_guest() {
+            true => self.msrs.cr0_fixed0 & !(cr0::PE | cr0::PG),
+            false => self.msrs.cr0_fixed0,
+        }
     }
 
     /// The value of CR4 with which a guest runs that believes in `wanted`.
@@ -289,6 +318,7 @@ impl Capabilities {
         let missing = |exists: bool, fields: FieldSet| if exists { 0 } else { fields };
         let tpr = Field::TprThreshold.bit() | Field::VirtualApic.bit();
         let pat = Field::GuestPat.bit() | Field::HostPat.bit();
+        let efer = Field::GuestEfer.bit() | Field::HostEfer.bit();
         let delivery = Field::EoiExit0.bit()
             | Field::EoiExit1.bit()
             | Field::EoiExit2.bit()
@@ -300,7 +330,8 @@ impl Capabilities {
             | missing(apic.contains(SecondaryControls::VIRTUALIZE_APIC), Field::ApicAccess.bit())
             | missing(apic.contains(APIC_DELIVERY), delivery)
             | missing(self.controls.preemption_timer, Field::PreemptionTimer.bit())
-            | missing(self.switches_pat(), pat))
+            | missing(self.switches_pat(), pat)
+            | missing(self.switches_efer(), efer))
     }
 
     /// Names for reports.
@@ -308,8 +339,12 @@ impl Capabilities {
         let apic = self.controls.apic;
         [
             (true, "ept"),
-            (true, "unrestricted_guest"),
-            (true, "virtual_nmis"),
+            (self.has_unrestricted_guest(), "unrestricted_guest"),
+            (!self.has_unrestricted_guest(), "interpreted_real_mode"),
+            (self.needs_identity_map(), "identity_map"),
+            (self.has_virtual_nmis(), "virtual_nmis"),
+            (self.switches_efer(), "efer"),
+            (!self.switches_efer(), "efer_areas"),
             (self.msrs.basic.has_true_controls(), "true_controls"),
             (self.msrs.ept.huge_pages(), "page1gb"),
             (self.uses(SecondaryControls::ENABLE_VPID), "vpid"),

@@ -55,13 +55,12 @@ pub struct Controls {
     pub preemption_timer: bool,
 }
 
-const PIN: [(u32, &str); 3] = [
+const PIN: [(u32, &str); 2] = [
     (
         PinbasedControls::EXTERNAL_INTERRUPT_EXITING.bits(),
         "external-interrupt exiting (IA32_VMX_PINBASED_CTLS bit 32)",
     ),
     (PinbasedControls::NMI_EXITING.bits(), "NMI exiting (IA32_VMX_PINBASED_CTLS bit 35)"),
-    (PinbasedControls::VIRTUAL_NMIS.bits(), "virtual NMIs (IA32_VMX_PINBASED_CTLS bit 37)"),
 ];
 
 const PRIMARY: [(u32, &str); 9] = [
@@ -95,33 +94,25 @@ const NMI_WINDOW: [(u32, &str); 1] = [(
     "NMI-window exiting (IA32_VMX_PROCBASED_CTLS bit 54)",
 )];
 
-const SECONDARY: [(u32, &str); 2] = [
-    (
-        SecondaryControls::ENABLE_EPT.bits(),
-        "extended page tables (IA32_VMX_PROCBASED_CTLS2 bit 33)",
-    ),
-    (
-        SecondaryControls::UNRESTRICTED_GUEST.bits(),
-        "unrestricted guest, real mode in hardware (IA32_VMX_PROCBASED_CTLS2 bit 39)",
-    ),
-];
+const SECONDARY: [(u32, &str); 1] = [(
+    SecondaryControls::ENABLE_EPT.bits(),
+    "extended page tables (IA32_VMX_PROCBASED_CTLS2 bit 33)",
+)];
 
-const EXIT: [(u32, &str); 3] = [
+const EXIT: [(u32, &str); 2] = [
     (
         ExitControls::SAVE_DEBUG_CONTROLS.bits(),
         "saving of debug controls (IA32_VMX_EXIT_CTLS bit 34)",
     ),
     (ExitControls::HOST_ADDRESS_SPACE_SIZE.bits(), "a 64-bit host (IA32_VMX_EXIT_CTLS bit 41)"),
-    (ExitControls::LOAD_IA32_EFER.bits(), "EFER switching (IA32_VMX_EXIT_CTLS bit 53)"),
 ];
 
-const ENTRY: [(u32, &str); 3] = [
+const ENTRY: [(u32, &str); 2] = [
     (
         EntryControls::LOAD_DEBUG_CONTROLS.bits(),
         "loading of debug controls (IA32_VMX_ENTRY_CTLS bit 34)",
     ),
     (EntryControls::IA32E_MODE_GUEST.bits(), "64-bit guests (IA32_VMX_ENTRY_CTLS bit 41)"),
-    (EntryControls::LOAD_IA32_EFER.bits(), "EFER switching (IA32_VMX_ENTRY_CTLS bit 47)"),
 ];
 
 impl Controls {
@@ -130,28 +121,36 @@ impl Controls {
     /// # Errors
     /// The name of a control that is needed and missing, with its MSR bit.
     pub fn choose(msrs: &CapabilityMsrs) -> Result<Self, Unsupported> {
-        let pin = msrs.pin.adjust(&PIN, 0)?;
+        // The window for virtual NMIs comes with them.
+        let virtual_nmis = PinbasedControls::VIRTUAL_NMIS.bits();
+        let has_nmi_window = msrs.primary.adjust(&NMI_WINDOW, 0).is_ok();
+        let pin = msrs.pin.adjust(&PIN, if has_nmi_window { virtual_nmis } else { 0 })?;
         let mut primary = msrs.primary.adjust(&PRIMARY, PrimaryControls::USE_TPR_SHADOW.bits())?;
         if primary & PrimaryControls::USE_TPR_SHADOW.bits() == 0 {
             primary |= msrs.primary.adjust(&CR8_EXITING, 0)?;
         }
-        msrs.primary.adjust(&NMI_WINDOW, 0)?;
         // Off until somebody asks for a window.
         primary &= !PrimaryControls::INTERRUPT_WINDOW_EXITING.bits();
-        let mut useful = SecondaryControls::ENABLE_RDTSCP | SecondaryControls::WBINVD_EXITING;
+        let mut useful = SecondaryControls::ENABLE_RDTSCP
+            | SecondaryControls::WBINVD_EXITING
+            | SecondaryControls::UNRESTRICTED_GUEST;
         if msrs.ept.has_vpid_invalidation() {
             useful |= SecondaryControls::ENABLE_VPID;
         }
         let secondary = msrs.secondary.adjust(&SECONDARY, useful.bits())?;
-        // The host's PAT must come back at exits if the guest's is loaded at entries.
-        let switches_pat = msrs.exit.offers(ExitControls::LOAD_IA32_PAT.bits())
-            && msrs.entry.offers(EntryControls::LOAD_IA32_PAT.bits());
-        let (exit_pat, entry_pat) = match switches_pat {
-            true => (ExitControls::LOAD_IA32_PAT, EntryControls::LOAD_IA32_PAT),
-            false => (ExitControls::empty(), EntryControls::empty()),
-        };
-        let exit = msrs.exit.adjust(&EXIT, exit_pat.bits())?;
-        let entry = msrs.entry.adjust(&ENTRY, entry_pat.bits())?;
+        // What is loaded of the guest at entries must come back of the host at exits.
+        let (mut exit_loads, mut entry_loads) = (ExitControls::empty(), EntryControls::empty());
+        for (exit, entry) in [
+            (ExitControls::LOAD_IA32_PAT, EntryControls::LOAD_IA32_PAT),
+            (ExitControls::LOAD_IA32_EFER, EntryControls::LOAD_IA32_EFER),
+        ] {
+            if msrs.exit.offers(exit.bits()) && msrs.entry.offers(entry.bits()) {
+                exit_loads |= exit;
+                entry_loads |= entry;
+            }
+        }
+        let exit = msrs.exit.adjust(&EXIT, exit_loads.bits())?;
+        let entry = msrs.entry.adjust(&ENTRY, entry_loads.bits())?;
         let preemption_timer = msrs.pin.offers(PinbasedControls::VMX_PREEMPTION_TIMER.bits())
             && msrs.exit.offers(ExitControls::SAVE_VMX_PREEMPTION_TIMER.bits());
         let apic = match primary & PrimaryControls::USE_TPR_SHADOW.bits() {
@@ -213,13 +212,13 @@ mod tests {
     #[test]
     fn names_what_is_missing() {
         let msrs = CapabilityMsrs {
-            secondary: without(TIGER_LAKE.secondary, SecondaryControls::UNRESTRICTED_GUEST.bits()),
+            primary: without(TIGER_LAKE.primary, PrimaryControls::USE_MSR_BITMAPS.bits()),
             ..TIGER_LAKE
         };
         let Err(Unsupported::MissingFeature(text)) = Controls::choose(&msrs) else {
-            panic!("unrestricted guest is needed")
+            panic!("MSR bitmaps are needed")
         };
-        assert!(text.contains("IA32_VMX_PROCBASED_CTLS2 bit 39"));
+        assert!(text.contains("IA32_VMX_PROCBASED_CTLS bit 60"));
     }
 
     #[test]
@@ -250,6 +249,26 @@ mod tests {
         let apic = Controls::choose(&msrs).unwrap().apic;
         let rest = SecondaryControls::VIRTUALIZE_APIC | SecondaryControls::VIRTUALIZE_X2APIC;
         assert_eq!(apic, rest);
+    }
+
+    #[test]
+    fn early_cpus_lack_what_has_another_way() {
+        let msrs = CapabilityMsrs {
+            pin: without(TIGER_LAKE.pin, PinbasedControls::VIRTUAL_NMIS.bits()),
+            secondary: without(TIGER_LAKE.secondary, SecondaryControls::UNRESTRICTED_GUEST.bits()),
+            entry: without(TIGER_LAKE.entry, EntryControls::LOAD_IA32_EFER.bits()),
+            ..TIGER_LAKE
+        };
+        let controls = Controls::choose(&msrs).unwrap();
+        assert!(!controls.pin.contains(PinbasedControls::VIRTUAL_NMIS));
+        assert!(!controls.secondary.contains(SecondaryControls::UNRESTRICTED_GUEST));
+        assert!(!controls.exit.contains(ExitControls::LOAD_IA32_EFER), "both or neither");
+        let no_window = CapabilityMsrs {
+            primary: without(TIGER_LAKE.primary, PrimaryControls::NMI_WINDOW_EXITING.bits()),
+            ..TIGER_LAKE
+        };
+        let pin = Controls::choose(&no_window).unwrap().pin;
+        assert!(!pin.contains(PinbasedControls::VIRTUAL_NMIS));
     }
 
     #[test]

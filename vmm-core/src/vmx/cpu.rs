@@ -15,12 +15,13 @@ use super::{
     ept::EptEntries,
     instruction,
     permission::PermissionMaps,
+    unpaged::IdentityMap,
     vcpu::VmxVcpu,
     vmcs::write_revision,
     vpid::VpidPool,
 };
 use crate::{
-    backend::{Backend, Unsupported, VcpuSetup},
+    backend::{Backend, HardwarePage, Unsupported, VcpuSetup},
     cpuid::Vendor,
     fpu::FpuSupport,
     host_registers,
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     pub fpu: FpuSupport,
     pub maps: PermissionMaps,
     pub vpids: Arc<VpidPool>,
+    /// For guests without paging, where the CPU needs one.
+    pub identity_map: Option<IdentityMap>,
     pub cpus: Box<[PerCpu]>,
 }
 
@@ -83,12 +86,17 @@ impl Backend for Vmx {
             Ok(PerCpu { vmxon_region, before: Mutex::new(None) })
         };
         let cpus: Result<Vec<_>, HostError> = (0..host.cpu_count()).map(per_cpu).collect();
+        let identity_map = match capabilities.needs_identity_map() {
+            true => Some(IdentityMap::new(host)?),
+            false => None,
+        };
         let shared = Shared {
             host,
             capabilities,
             fpu: FpuSupport::probe(),
             maps: PermissionMaps::new(host)?,
             vpids: Arc::new(VpidPool::new()),
+            identity_map,
             cpus: cpus?.into_boxed_slice(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -105,6 +113,10 @@ impl Backend for Vmx {
     fn wants_apic_window(&self) -> bool {
         let xapic = SecondaryControls::VIRTUALIZE_APIC;
         self.shared.capabilities.controls.apic.contains(xapic)
+    }
+
+    fn hardware_page(&self) -> Option<HardwarePage> {
+        self.shared.identity_map.as_ref().map(IdentityMap::page)
     }
 
     fn create_vcpu(&self, setup: VcpuSetup) -> Result<VmxVcpu, HostError> {

@@ -10,7 +10,7 @@ use super::{
     switch::{self, Outcome},
     vcpu::VmxVcpu,
 };
-use crate::{Exit, backend::EntryGate, cpu_interrupts, state::Exception};
+use crate::{Event, Exit, backend::EntryGate, cpu_interrupts, state::Exception};
 
 /// Bits of a debug exception's exit qualification that DR6 has in the same place: B0 to B3,
 /// BD and BS (Intel SDM vol. 3, table 27-1).
@@ -44,7 +44,10 @@ impl VmxVcpu {
         // who set it, and the nested tables map the VM's own memory only.
         let outcome = unsafe { switch::enter(&mut self.context, resume) };
         self.accesses_at_entry = self.vmcs.accesses() + self.context.accesses;
-        self.injected = None;
+        if self.injected.take() == Some(Event::Nmi) && !self.shared.capabilities.has_virtual_nmis()
+        {
+            self.handles_nmi = true;
+        }
         self.shadow_ended = false;
         match outcome {
             Outcome::Exited => self.take_exit(),
@@ -94,6 +97,7 @@ impl VmxVcpu {
                 decode::interrupted_event(event, error_code as u32, self.context.cr2);
             self.correct_nmi_blocking();
         }
+        self.look_for_end_of_nmi();
         match decode::exit(self.basic_reason, self) {
             exit @ Exit::Exception(Exception { vector, .. })
                 if vector == Exception::DEBUG.vector =>
@@ -216,6 +220,7 @@ mod tests {
             fpu: FpuSupport::Fxsave,
             maps: PermissionMaps::new(host).unwrap(),
             vpids: Arc::new(VpidPool::new()),
+            identity_map: None,
             cpus: [].into(),
         };
         let window =

@@ -21,6 +21,19 @@ struct State<'a> {
     capabilities: &'a Capabilities,
 }
 
+/// True if the CPU can enter a guest with these segments. It executes no guest whose segments
+/// are those of real mode or of the moment after it, unless it is unrestricted.
+pub fn segments_fit(vmcs: &Vmcs, capabilities: &Capabilities) -> bool {
+    let state = State { vmcs, capabilities };
+    state.selectors()
+        && state.segment_bases()
+        && state.virtual_8086_segments()
+        && state.code_segment()
+        && state.stack_segment()
+        && state.data_segments()
+        && state.system_segments()
+}
+
 type Check<'a> = (&'static str, fn(&State<'a>) -> bool);
 
 /// Checks in the manual's order; each function is true if the state passes.
@@ -72,6 +85,8 @@ mod kind {
 
 /// Table indicator of a selector.
 const IN_LDT: u64 = 4;
+/// Requested privilege level of a selector.
+const REQUESTED_LEVEL: u64 = 3;
 
 const DATA: [SegmentRegister; 4] =
     [SegmentRegister::Ds, SegmentRegister::Es, SegmentRegister::Fs, SegmentRegister::Gs];
@@ -135,7 +150,7 @@ impl State<'_> {
         let msrs = &self.capabilities.msrs;
         let unchecked = cr0::NW | cr0::CD;
         let value = self.get(Field::GuestCr0);
-        let ones = msrs.cr0_fixed0 & !(cr0::PE | cr0::PG) & !unchecked;
+        let ones = self.capabilities.fixed_cr0() & !unchecked;
         value & ones == ones && value & !(msrs.cr0_fixed1 | unchecked) == 0
     }
 
@@ -183,10 +198,25 @@ impl State<'_> {
             && no_pcid
     }
 
+    /// Unless the guest is unrestricted, the selectors of CS and SS agree in their privilege
+    /// level.
     fn selectors(&self) -> bool {
         let ldtr_usable = self.is_usable(SegmentRegister::Ldtr);
-        self.selector(SegmentRegister::Tr) & IN_LDT == 0
+        let same_level = (self.selector(SegmentRegister::Ss) ^ self.selector(SegmentRegister::Cs))
+            & REQUESTED_LEVEL
+            == 0;
+        (self.checks_little() || same_level)
+            && self.selector(SegmentRegister::Tr) & IN_LDT == 0
             && !(ldtr_usable && self.selector(SegmentRegister::Ldtr) & IN_LDT != 0)
+    }
+
+    /// Some checks are not made of unrestricted guests and of virtual-8086 mode.
+    fn checks_little(&self) -> bool {
+        self.capabilities.has_unrestricted_guest() || self.is_virtual_8086()
+    }
+
+    fn requested_level(&self, register: SegmentRegister) -> u64 {
+        self.selector(register) & REQUESTED_LEVEL
     }
 
     fn segment_bases(&self) -> bool {
@@ -237,7 +267,8 @@ impl State<'_> {
             (_, false) => cs.dpl() == ss.dpl(),
             (_, true) => cs.dpl() <= ss.dpl(),
         };
-        (is_accessed_code || cs.kind() == kind::DATA_ACCESSED)
+        let is_data = cs.kind() == kind::DATA_ACCESSED && self.checks_little();
+        (is_accessed_code || is_data)
             && privilege
             && self.is_well_formed(SegmentRegister::Cs, false)
             && !(self.is_long() && cs.long() && cs.default_big())
@@ -252,7 +283,10 @@ impl State<'_> {
         let must_be_privileged =
             cs.kind() == kind::DATA_ACCESSED || !self.has(Field::GuestCr0, cr0::PE);
         let kind_fits = [kind::DATA_ACCESSED, kind::STACK_EXPAND_DOWN].contains(&ss.kind());
+        let level_fits = self.checks_little()
+            || u64::from(ss.dpl()) == self.requested_level(SegmentRegister::Ss);
         !(unprivileged && must_be_privileged)
+            && level_fits
             && (!self.is_usable(SegmentRegister::Ss)
                 || kind_fits && self.is_well_formed(SegmentRegister::Ss, false))
     }
@@ -260,11 +294,17 @@ impl State<'_> {
     fn data_segments(&self) -> bool {
         self.is_virtual_8086()
             || DATA.iter().all(|register| {
-                let kind = self.attributes(*register).kind();
+                let attributes = self.attributes(*register);
+                let kind = attributes.kind();
                 let readable = kind & kind::CODE == 0 || kind & kind::WRITABLE_OR_READABLE != 0;
+                let conforming = kind & kind::CODE != 0 && kind & kind::CONFORMING != 0;
+                let level_fits = self.checks_little()
+                    || conforming
+                    || u64::from(attributes.dpl()) >= self.requested_level(*register);
                 !self.is_usable(*register)
                     || kind & kind::ACCESSED != 0
                         && readable
+                        && level_fits
                         && self.is_well_formed(*register, false)
             })
     }

@@ -40,6 +40,11 @@ impl NestedEntries for EptEntries {
         address.as_u64() | Self::ACCESS | flags
     }
 
+    fn read_only_page(address: HostPhysAddr) -> u64 {
+        let flags = Self::ACCESSED | Self::DIRTY | Self::WRITE_BACK | Self::IGNORE_PAT;
+        address.as_u64() | Self::READ | flags
+    }
+
     fn address(entry: u64) -> HostPhysAddr {
         HostPhysAddr::new(entry & Self::ADDRESS)
     }
@@ -87,6 +92,7 @@ mod tests {
         assert_eq!(EptEntries::table(address), 0x1234_5107);
         assert_eq!(EptEntries::leaf(address, false), 0x1234_5377);
         assert_eq!(EptEntries::leaf(HostPhysAddr::new(0x20_0000), true), 0x20_03F7);
+        assert_eq!(EptEntries::read_only_page(address), 0x1234_5371);
         assert_eq!(EptEntries::address(0x1234_5377), address);
         assert!(EptEntries::is_present(4) && !EptEntries::is_present(0x1234_5370));
         assert!(EptEntries::is_leaf(0x20_03F7) && !EptEntries::is_leaf(0x1234_5107));

@@ -6,10 +6,15 @@ use super::{
     field::Field,
     vcpu::VmxVcpu,
 };
-use crate::Event;
+use crate::{
+    Event,
+    state::{InterruptShadow, rflags},
+};
 
+const BLOCKED_BY_STI: u64 = 1 << 0;
+const BLOCKED_BY_MOV_SS: u64 = 1 << 1;
 /// Blocking by STI and by MOV SS.
-pub const SHADOW: u64 = 1 << 0 | 1 << 1;
+pub const SHADOW: u64 = BLOCKED_BY_STI | BLOCKED_BY_MOV_SS;
 /// Blocking by NMI: with virtual NMIs, that of the guest.
 pub const BLOCKED_BY_NMI: u64 = 1 << 3;
 
@@ -25,12 +30,26 @@ impl VmxVcpu {
         self.shadow_ended = false;
     }
 
+    /// Begins an interrupt shadow in place of the one that was.
+    pub(super) fn begin_shadow(&mut self, shadow: InterruptShadow) {
+        self.end_shadow();
+        let bit = match shadow {
+            InterruptShadow::Sti => BLOCKED_BY_STI,
+            InterruptShadow::MovSs => BLOCKED_BY_MOV_SS,
+        };
+        let state = self.vmcs.read(Field::Interruptibility);
+        self.vmcs.write(Field::Interruptibility, state | bit);
+    }
+
     /// Corrects the blocking of NMIs after an exit: it has begun with an NMI whose delivery is
     /// to be repeated, and has ended with an IRET that is to be repeated (Intel SDM vol. 3,
     /// 27.2.3 and 27.3.4).
     pub(super) fn correct_nmi_blocking(&mut self) {
         if self.interrupted == Some(Event::Nmi) {
-            self.set_nmi_blocking(false);
+            self.block_nmis(false);
+            return;
+        }
+        if !self.shared.capabilities.has_virtual_nmis() {
             return;
         }
         const DOUBLE_FAULT: u8 = 8;
@@ -46,11 +65,35 @@ impl VmxVcpu {
             _ => false,
         };
         if iret_interrupted && self.interrupted.is_none() {
-            self.set_nmi_blocking(true);
+            self.block_nmis(true);
         }
     }
 
-    pub(super) fn set_nmi_blocking(&mut self, blocked: bool) {
+    /// True if the guest takes no NMIs.
+    pub(super) fn blocks_nmis(&self) -> bool {
+        match self.shared.capabilities.has_virtual_nmis() {
+            true => self.vmcs.read(Field::Interruptibility) & BLOCKED_BY_NMI != 0,
+            false => self.handles_nmi,
+        }
+    }
+
+    /// Without virtual NMIs, IRET does not tell. A handler for NMIs runs with interrupts
+    /// disabled: when the guest is seen to take interrupts, it is over.
+    #[inline]
+    pub(super) fn look_for_end_of_nmi(&mut self) {
+        if self.handles_nmi {
+            let enabled = self.vmcs.read(Field::GuestRflags) & rflags::IF != 0;
+            let shadow = self.vmcs.read(Field::Interruptibility) & SHADOW != 0;
+            self.handles_nmi = !enabled || shadow;
+        }
+    }
+
+    /// Begins or ends the blocking of NMIs.
+    pub(super) fn block_nmis(&mut self, blocked: bool) {
+        if !self.shared.capabilities.has_virtual_nmis() {
+            self.handles_nmi = blocked;
+            return;
+        }
         let state = self.vmcs.read(Field::Interruptibility) & !BLOCKED_BY_NMI;
         let bit = if blocked { BLOCKED_BY_NMI } else { 0 };
         self.vmcs.write(Field::Interruptibility, state | bit);

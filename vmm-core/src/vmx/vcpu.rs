@@ -2,13 +2,11 @@
 //! One vCPU on VMX: its control structure, and its way into the guest and back.
 
 use alloc::sync::Arc;
+use core::cell::Cell;
 
 use host_iface::{HostError, HostPhysAddr};
 use x86::{
-    msr::{
-        IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, IA32_TSC_AUX, rdmsr,
-        wrmsr,
-    },
+    msr::{IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR},
     vmx::vmcs::control::{EntryControls, PrimaryControls},
 };
 
@@ -16,16 +14,18 @@ use super::{
     apic::ApicVirtualization,
     cpu::Shared,
     debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
-    decode, ept,
+    decode, entry_check, ept,
     field::{Field, SegmentFields},
     host_state::HostDescriptors,
-    interruptibility::{BLOCKED_BY_NMI, SHADOW},
+    interruptibility::SHADOW,
     length::LengthMemo,
+    msr_area::{self, EferAreas},
     permission::X2ApicMsrs,
     preemption::PreemptionTimer,
     segment,
     switch::SwitchContext,
     switched_msrs::SwitchedMsrs,
+    unpaged,
     virtual_apic::VirtualApic,
     vmcs::Vmcs,
     vpid::Vpid,
@@ -37,7 +37,11 @@ use crate::{
     debug::BreakpointAddresses,
     fpu::FpuState,
     msr::PAT_RESET,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, cr0, efer, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        efer, rflags,
+    },
+    tsc_aux::TscAux,
 };
 
 /// Hardware state of one vCPU.
@@ -49,13 +53,20 @@ pub struct VmxVcpu {
     /// Root of the VM's nested page tables.
     pub(super) nested_root: HostPhysAddr,
     pub(super) vpid: Option<Vpid>,
+    /// If the VMCS does not hold EFER.
+    efer_areas: Option<EferAreas>,
     pub(super) context: SwitchContext,
     fpu: FpuState,
     breakpoints: BreakpointAddresses,
     debug_status: DebugStatus,
     switched: SwitchedMsrs,
-    tsc_aux: u32,
-    host_tsc_aux: u64,
+    tsc_aux: TscAux,
+    /// CR3 and EFER as the guest set them, while it runs on the identity map with others.
+    unpaged: Option<(u64, u64)>,
+    /// Can the CPU enter the guest as it is? Unknown after a change.
+    enterable: Cell<Option<bool>>,
+    /// Without virtual NMIs: the guest is in its handler of one.
+    pub(super) handles_nmi: bool,
     /// While the vCPU is loaded.
     host: Option<HostDescriptors>,
     pub(super) flush_wanted: bool,
@@ -70,6 +81,10 @@ pub struct VmxVcpu {
 const DEBUG_VECTOR: u32 = 1;
 const ALIGNMENT_VECTOR: u32 = 17;
 const MACHINE_CHECK_VECTOR: u32 = 18;
+
+/// The top entries of PAE paging, which the hardware loads and saves while EPT is on.
+const PAGE_DIRECTORY_POINTERS: [Field; 4] =
+    [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
 
 impl VmxVcpu {
     pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
@@ -87,13 +102,19 @@ impl VmxVcpu {
             timer,
             nested_root: setup.nested_root,
             vpid: if has_vpid { shared.vpids.take() } else { None },
+            efer_areas: match capabilities.switches_efer() {
+                true => None,
+                false => Some(EferAreas::new(host)?),
+            },
             context: SwitchContext::default(),
             fpu: FpuState::new(host, shared.fpu)?,
             breakpoints: BreakpointAddresses::default(),
             debug_status: DebugStatus::new(),
             switched: SwitchedMsrs::default(),
-            tsc_aux: 0,
-            host_tsc_aux: 0,
+            tsc_aux: TscAux::new(capabilities.has_tsc_aux()),
+            unpaged: None,
+            enterable: Cell::new(None),
+            handles_nmi: false,
             host: None,
             flush_wanted: false,
             shadow_ended: false,
@@ -122,6 +143,11 @@ impl VmxVcpu {
         let [io_low, io_high] = self.shared.maps.io_addresses();
         let virtual_apic = self.apic.page.as_ref().map_or(0, |p| p.address().as_u64());
         let ept_pointer = ept::pointer(&self.shared.capabilities, setup.nested_root);
+        let areas = self.efer_areas.as_ref().map(EferAreas::addresses);
+        let (msr_count, [entry_area, exit_area]) = match areas {
+            Some(addresses) => (msr_area::COUNT, addresses.map(|address| address.as_u64())),
+            None => (0, [0; 2]),
+        };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
         for (field, value) in [
@@ -138,6 +164,10 @@ impl VmxVcpu {
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
             (Field::EptPointer, ept_pointer),
             (Field::TscOffset, setup.tsc_offset),
+            (Field::EntryMsrLoadCount, msr_count),
+            (Field::EntryMsrLoadArea, entry_area),
+            (Field::ExitMsrLoadCount, msr_count),
+            (Field::ExitMsrLoadArea, exit_area),
             (Field::LinkPointer, u64::MAX),
             // The guest sees what it wrote; what it may write is checked first.
             (Field::Cr0Mask, u64::MAX),
@@ -154,32 +184,12 @@ impl VmxVcpu {
         self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
     }
 
-    fn is_loaded(&self) -> bool {
-        self.host.is_some()
-    }
-
-    fn load_tsc_aux(&mut self) {
-        if self.shared.capabilities.has_tsc_aux() {
-            // SAFETY: the MSR exists with RDTSCP. What the host had in it comes back in `put`.
-            unsafe {
-                self.host_tsc_aux = rdmsr(IA32_TSC_AUX);
-                wrmsr(IA32_TSC_AUX, self.tsc_aux.into());
-            }
-        }
-    }
-
-    fn put_tsc_aux(&mut self) {
-        if self.shared.capabilities.has_tsc_aux() {
-            // SAFETY: the MSR exists, and the value was in it when the vCPU came.
-            unsafe { wrmsr(IA32_TSC_AUX, self.host_tsc_aux) }
-        }
-    }
-
-    /// Sets or clears bits of the primary controls.
+    /// Sets bits of the primary controls, or clears them unless they are always set.
     fn control(&mut self, bits: PrimaryControls, wanted: bool) {
         let old = self.vmcs.read(Field::PrimaryControls);
+        let always = u64::from(self.shared.capabilities.controls.primary.bits());
         let bits = u64::from(bits.bits());
-        let new = if wanted { old | bits } else { old & !bits };
+        let new = if wanted { old | bits } else { old & !bits | always };
         self.vmcs.write(Field::PrimaryControls, new);
     }
 
@@ -200,6 +210,10 @@ impl VcpuBackend for VmxVcpu {
             return false;
         }
         self.host = Some(HostDescriptors::capture(&mut self.vmcs));
+        let host_efer = self.vmcs.read(Field::HostEfer);
+        if let Some(areas) = &mut self.efer_areas {
+            areas.set_host(host_efer);
+        }
         // Another CPU, or other tables at the same address, may have been here.
         self.context.host_rsp = 0;
         self.flush_wanted = true;
@@ -213,12 +227,12 @@ impl VcpuBackend for VmxVcpu {
         self.breakpoints.load();
         self.debug_status.load();
         self.switched.load();
-        self.load_tsc_aux();
+        self.tsc_aux.load();
         true
     }
 
     fn put(&mut self) {
-        self.put_tsc_aux();
+        self.tsc_aux.put();
         self.switched.put();
         self.fpu.put();
         self.debug_status.put();
@@ -228,6 +242,21 @@ impl VcpuBackend for VmxVcpu {
         if let Some(host) = self.host.take() {
             host.restore();
         }
+    }
+
+    #[inline]
+    fn can_enter(&self) -> bool {
+        let capabilities = &self.shared.capabilities;
+        if capabilities.has_unrestricted_guest() {
+            return true;
+        }
+        // What the guest itself does to its segments the CPU can enter again.
+        self.enterable.get().unwrap_or_else(|| {
+            let protected = self.vmcs.read(Field::Cr0Shadow) & cr0::PE != 0;
+            let enterable = protected && entry_check::segments_fit(&self.vmcs, capabilities);
+            self.enterable.set(Some(enterable));
+            enterable
+        })
     }
 
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
@@ -284,6 +313,7 @@ impl VcpuBackend for VmxVcpu {
         self.vmcs.write(fields.limit, segment.limit.into());
         self.vmcs.write(fields.base, segment.base);
         self.vmcs.write(fields.rights, segment::to_rights(segment.attributes));
+        self.enterable.set(None);
     }
 
     fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
@@ -302,42 +332,60 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn control_registers(&self) -> ControlRegisters {
+        let (cr3, efer) = self
+            .unpaged
+            .unwrap_or_else(|| (self.vmcs.read(Field::GuestCr3), self.vmcs.read(Field::GuestEfer)));
         ControlRegisters {
             cr0: self.vmcs.read(Field::Cr0Shadow),
             cr2: self.context.cr2,
-            cr3: self.vmcs.read(Field::GuestCr3),
+            cr3,
             cr4: self.vmcs.read(Field::Cr4Shadow),
-            efer: self.vmcs.read(Field::GuestEfer),
+            efer,
         }
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
+        let on_identity_map = self.shared.identity_map.is_some() && value.cr0 & cr0::PG == 0;
+        let real = if on_identity_map { unpaged::on_identity_map(value) } else { value };
+        if self.shared.identity_map.is_some() {
+            self.unpaged = on_identity_map.then_some((value.cr3, value.efer));
+            let cr3_exiting =
+                PrimaryControls::CR3_LOAD_EXITING | PrimaryControls::CR3_STORE_EXITING;
+            self.control(cr3_exiting, on_identity_map);
+        }
         let capabilities = &self.shared.capabilities;
         let (real_cr0, real_cr4) =
-            (capabilities.real_cr0(value.cr0), capabilities.real_cr4(value.cr4));
+            (capabilities.real_cr0(real.cr0), capabilities.real_cr4(real.cr4));
         let long_mode = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
         let entry = self.vmcs.read(Field::EntryControls) & !long_mode;
-        let is_long = value.efer & efer::LMA != 0;
+        let is_long = real.efer & efer::LMA != 0;
         for (field, value) in [
             (Field::GuestCr0, real_cr0),
             (Field::Cr0Shadow, value.cr0 | cr0::ET),
             (Field::GuestCr4, real_cr4),
             (Field::Cr4Shadow, value.cr4),
-            (Field::GuestCr3, value.cr3),
-            (Field::GuestEfer, value.efer),
+            (Field::GuestCr3, real.cr3),
+            (Field::GuestEfer, real.efer),
             (Field::EntryControls, if is_long { entry | long_mode } else { entry }),
         ] {
             self.vmcs.write(field, value);
         }
+        if let Some(areas) = &mut self.efer_areas {
+            areas.set_guest(real.efer);
+        }
         self.context.cr2 = value.cr2;
         self.flush_wanted = true;
+        self.enterable.set(None);
     }
 
     fn set_page_directory_pointers(&mut self, entries: [u64; 4]) {
-        let fields = [Field::Pdpte0, Field::Pdpte1, Field::Pdpte2, Field::Pdpte3];
-        for (field, entry) in fields.into_iter().zip(entries) {
+        for (field, entry) in PAGE_DIRECTORY_POINTERS.into_iter().zip(entries) {
             self.vmcs.write(field, entry);
         }
+    }
+
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
     }
 
     fn cr4(&self) -> u64 {
@@ -396,15 +444,11 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn tsc_aux(&self) -> u32 {
-        self.tsc_aux
+        self.tsc_aux.get()
     }
 
     fn set_tsc_aux(&mut self, value: u32) {
-        self.tsc_aux = value;
-        if self.is_loaded() && self.shared.capabilities.has_tsc_aux() {
-            // SAFETY: the MSR exists with RDTSCP.
-            unsafe { wrmsr(IA32_TSC_AUX, value.into()) }
-        }
+        self.tsc_aux.set(value);
     }
 
     fn tsc_offset(&self) -> u64 {
@@ -450,12 +494,16 @@ impl VcpuBackend for VmxVcpu {
         Interruptibility {
             interrupts_enabled: self.rflags() & rflags::IF != 0,
             in_shadow: state & SHADOW != 0 && !self.shadow_ended,
-            nmi_blocked: state & BLOCKED_BY_NMI != 0,
+            nmi_blocked: self.blocks_nmis(),
         }
     }
 
     fn clear_interrupt_shadow(&mut self) {
         self.shadow_ended = true;
+    }
+
+    fn begin_interrupt_shadow(&mut self, shadow: InterruptShadow) {
+        self.begin_shadow(shadow);
     }
 
     fn inject(&mut self, event: Event) {
@@ -481,8 +529,12 @@ impl VcpuBackend for VmxVcpu {
         self.interrupted.take()
     }
 
-    fn end_nmi_blocking(&mut self) {
-        self.set_nmi_blocking(false);
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.block_nmis(blocked);
+    }
+
+    fn drop_pending_debug_exceptions(&mut self) {
+        self.vmcs.write(Field::PendingDebug, 0);
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {
@@ -490,7 +542,13 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
-        self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
+        if self.shared.capabilities.has_virtual_nmis() {
+            self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
+        } else if wanted {
+            // Asked for behind the window for interrupts: the handler of an NMI is over when
+            // interrupts are taken again.
+            self.control(PrimaryControls::INTERRUPT_WINDOW_EXITING, true);
+        }
     }
 
     fn watch_task_priority(&mut self, class: Option<u8>) {
@@ -515,7 +573,8 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn control_bytes(&self) -> usize {
-        self.vmcs.bytes() + self.apic.bytes() + self.fpu.bytes()
+        let efer_areas = self.efer_areas.as_ref().map_or(0, EferAreas::bytes);
+        self.vmcs.bytes() + self.apic.bytes() + efer_areas + self.fpu.bytes()
     }
 
     fn control_accesses(&self) -> u64 {
@@ -524,5 +583,10 @@ impl VcpuBackend for VmxVcpu {
 
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, fault: &str) -> bool {
+        self.spoil(fault)
     }
 }

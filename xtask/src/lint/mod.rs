@@ -2,6 +2,8 @@
 //! `cargo xtask lint`: rules of this repository that no other tool checks.
 
 mod dependencies;
+mod files;
+mod seam;
 mod spdx;
 
 use anyhow::Result;
@@ -15,6 +17,7 @@ use crate::paths::Paths;
 pub fn run(paths: &Paths) -> Result<u8> {
     let mut breaches = spdx::check(&paths.root)?;
     breaches.extend(dependencies::check(&paths.root)?);
+    breaches.extend(seam::check(&paths.root)?);
     for breach in &breaches {
         eprintln!("error: {breach}");
     }

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process;
+use super::files;
 
 /// The line, after a comment sign.
 const LINE: &str = "SPDX-License-Identifier: MIT OR Apache-2.0";
@@ -20,19 +19,10 @@ const TOP: usize = 2;
 /// # Errors
 /// When git does not list the files, or one cannot be read.
 pub fn check(root: &Path) -> Result<Vec<String>> {
-    let mut git = Command::new("git");
-    git.current_dir(root).args(["ls-files", "-z"]);
-    let list = process::succeed(&mut git, "listing the files")?;
-    let list = String::from_utf8_lossy(&list).into_owned();
     let mut breaches = Vec::new();
-    for name in list.split('\0').filter(|name| !name.is_empty()) {
-        let path = root.join(name);
-        // Deleted but not yet committed.
-        if !path.is_file() {
-            continue;
-        }
-        let content = fs::read(&path).with_context(|| format!("cannot read {name}"))?;
-        if needs_line(name, &content) && !has_line(&content) {
+    for name in files::tracked(root)? {
+        let content = fs::read(root.join(&name)).with_context(|| format!("cannot read {name}"))?;
+        if needs_line(&name, &content) && !has_line(&content) {
             breaches.push(format!("{name}: the first lines lack '{LINE}'"));
         }
     }

@@ -180,6 +180,16 @@ impl GuestOptions {
     }
 }
 
+impl Paging {
+    /// Name in tables and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 impl From<Paging> for wire::Paging {
     fn from(paging: Paging) -> Self {
         match paging {
@@ -211,6 +221,14 @@ mod tests {
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&["--exec", "-x", "--json", "--icount", "--mem", "3072"]), Ok(()));
         assert_eq!(check(&["--append", "-x"]), Ok(()));
+    }
+
+    #[test]
+    fn names_are_those_of_the_options() {
+        for paging in Paging::value_variants() {
+            let option = paging.to_possible_value().unwrap();
+            assert_eq!(option.get_name(), paging.name());
+        }
     }
 
     #[test]

@@ -298,6 +298,7 @@ impl Guest {
             console: GuestConsole::Serial,
             exit_port: matches!(self.format, KernelFile::Pvh { .. }).then_some(EXIT_PORT),
             time_limit_ms: timeout.map(|seconds| seconds.saturating_mul(1000)),
+            entry_fault: None,
         };
         bundle::write(path, &bundle::single(vm), &members)
     }

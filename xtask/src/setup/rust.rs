@@ -54,3 +54,36 @@ pub fn ensure_target(target: &str) -> Result<()> {
     process::succeed(Command::new("rustup").args(["target", "add", target]), &what)?;
     Ok(())
 }
+
+/// Installs what fuzzing needs, if it is missing: the nightly toolchain and `cargo-fuzz`.
+///
+/// # Errors
+/// When there is no rustup, or an installation fails.
+pub fn ensure_fuzzer() -> Result<()> {
+    let has = |arguments: &[&str]| {
+        let mut command = plain("cargo");
+        command.args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    if !has(&["+nightly", "--version"]) {
+        let what = "installing the nightly toolchain";
+        eprintln!("setup: {what}: rustup toolchain install nightly");
+        let mut command = plain("rustup");
+        process::succeed(
+            command.args(["toolchain", "install", "nightly", "--profile", "minimal"]),
+            what,
+        )?;
+    }
+    if !has(&["fuzz", "--version"]) {
+        let what = "installing cargo-fuzz";
+        eprintln!("setup: {what}: cargo install cargo-fuzz --locked");
+        process::succeed(plain("cargo").args(["install", "cargo-fuzz", "--locked"]), what)?;
+    }
+    Ok(())
+}
+
+/// A command that chooses its toolchain itself, whichever started this program.
+pub fn plain(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
+    command
+}

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bare-metal guests, each on the bare machine, which says what is right, and under Alcazar.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
 
-use super::invoke::Invocation;
+use super::invoke::{Answer, Invocation};
 use super::machine::TestMachine;
 use super::row::{Log, Row, Tally};
 use super::selftest::count;
@@ -21,7 +23,8 @@ const PACKAGE: &str = "bare-metal";
 const MEMORY_MIB: u64 = 64;
 
 /// How a guest is run, where it differs from the rule.
-struct Special {
+#[derive(Clone, Copy, Debug)]
+pub struct Special {
     /// Name of the guest.
     name: &'static str,
     /// What the row is called, if a guest has several.
@@ -31,7 +34,7 @@ struct Special {
     vcpus: u32,
     /// Run under Alcazar with time that passes by instructions, so that a busy machine spoils no
     /// measurement. On the bare machine QEMU's own RTC is too fast then.
-    icount: bool,
+    pub icount: bool,
 }
 
 const RULE: Special =
@@ -50,6 +53,11 @@ const SPECIALS: &[Special] = &[
     Special { name: "smp", vcpus: 4, ..RULE },
     Special { name: "timers", icount: true, ..RULE },
 ];
+
+/// How the guest `name` is run; the first way, if it has several.
+pub fn rule(name: &str) -> &'static Special {
+    SPECIALS.iter().find(|special| special.name == name).unwrap_or(&RULE)
+}
 
 /// The guest that misbehaves; see [`hostile`].
 const HOSTILE: &str = "hostile";
@@ -77,19 +85,14 @@ type WholeRun = (&'static str, fn(&Paths, &mut Log) -> Result<()>);
 const WHOLE_RUNS: &[WholeRun] =
     &[("hostile-guests", hostile), ("hundred-rounds", rounds), ("two-vms-at-once", two_vms)];
 
-/// All rows of this kind; a single one that fails if the guests cannot be built.
-pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
-    let guests = match bare_metal_binaries(paths, PACKAGE) {
-        Ok(guests) => guests,
-        Err(error) => return vec![Row::new("bare-metal/build", |_| Err(error))],
-    };
+/// All rows of this kind.
+///
+/// # Errors
+/// When the guests' sources cannot be listed.
+pub fn rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, path) in guests {
-        if name == HOSTILE {
-            continue;
-        }
-        let path = path.to_string_lossy().into_owned();
-        let mut specials: Vec<&Special> =
+    for name in names(paths)?.into_iter().filter(|name| name != HOSTILE) {
+        let mut specials: Vec<&'static Special> =
             SPECIALS.iter().filter(|special| special.name == name).collect();
         if specials.is_empty() {
             specials.push(&RULE);
@@ -98,10 +101,10 @@ pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
             if bare && quick {
                 continue;
             }
-            let path = path.clone();
             let place = if bare { "bare-metal-oracle" } else { "bare-metal" };
             let row = format!("{place}/{name}{}", special.variant);
-            rows.push(Row::new(row, move |log| run_guest(special, &path, bare, log)));
+            let (paths, name) = (paths.clone(), name.clone());
+            rows.push(Row::new(row, move |log| run_guest(&paths, special, &name, bare, log)));
         }
     }
     for &(name, run) in WHOLE_RUNS {
@@ -111,18 +114,77 @@ pub fn rows(paths: &Paths, quick: bool) -> Vec<Row> {
             Ok(Tally::ONE)
         }));
     }
-    rows
+    Ok(rows)
+}
+
+/// Names of the guests, which are those of their source files, in order.
+fn names(paths: &Paths) -> Result<Vec<String>> {
+    let folder = paths.root.join("guest-images").join(PACKAGE).join("src/bin");
+    let files = fs::read_dir(&folder)
+        .with_context(|| format!("cannot list the guests in {}", folder.display()))?;
+    let mut names = Vec::new();
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Where the guest `name` is, after building it.
+///
+/// # Errors
+/// When it cannot be built, or there is none.
+pub fn path(paths: &Paths, name: &str) -> Result<PathBuf> {
+    let built = bare_metal_binaries(paths, PACKAGE)?;
+    let found = built.into_iter().find(|(built, _)| built == name);
+    Ok(found.with_context(|| format!("there is no guest '{name}'"))?.1)
 }
 
 /// Runs one guest and counts its tests.
-fn run_guest(special: &Special, path: &str, bare: bool, log: &mut Log) -> Result<Tally> {
-    let (memory, vcpus) = (MEMORY_MIB.to_string(), special.vcpus.to_string());
-    let mut options = vec!["run", "--accel", "tcg", "--timeout", "60", "--kernel", path];
-    let words = format!("{ON_TCG} {}", special.options);
-    options.extend(["--mem", &memory, "--smp", &vcpus, "--append", words.trim_end()]);
+fn run_guest(
+    paths: &Paths,
+    special: &Special,
+    name: &str,
+    bare: bool,
+    log: &mut Log,
+) -> Result<Tally> {
+    let mut options = vec!["--accel", "tcg"];
     options.extend((special.icount && !bare).then_some("--icount"));
     options.extend(bare.then_some("--bare"));
-    let answer = Invocation::xtask(options)?.stdin(special.input).run(log)?;
+    let limit = Duration::from_secs(60);
+    tally(&invoke(special, &path(paths, name)?, true, &options, limit, log)?)
+}
+
+/// Starts `run` for a guest, with `options` that say on which machine; `limit` is for the guest.
+///
+/// # Errors
+/// When it cannot be started or does not end.
+pub fn invoke(
+    special: &Special,
+    kernel: &Path,
+    on_tcg: bool,
+    options: &[&str],
+    limit: Duration,
+    log: &mut Log,
+) -> Result<Answer> {
+    let (memory, vcpus) = (MEMORY_MIB.to_string(), special.vcpus.to_string());
+    let (kernel, timeout) = (kernel.to_string_lossy(), limit.as_secs().to_string());
+    let words = format!("{} {}", if on_tcg { ON_TCG } else { "" }, special.options);
+    let mut line = vec!["run", "--timeout", &timeout, "--kernel", &kernel, "--mem", &memory];
+    line.extend(["--smp", &vcpus, "--append", words.trim()]);
+    line.extend(options);
+    let limit = limit + Duration::from_secs(60);
+    Invocation::xtask(line)?.stdin(special.input).limit(limit).run(log)
+}
+
+/// The tests of a guest that has ended; one, if it counts none.
+///
+/// # Errors
+/// When it failed otherwise than by a test.
+pub fn tally(answer: &Answer) -> Result<Tally> {
     match count(&answer.stdout) {
         // Its exit value is the number of failures.
         Ok(tally) if answer.status == i32::try_from(tally.failed)? => Ok(tally),
@@ -131,7 +193,7 @@ fn run_guest(special: &Special, path: &str, bare: bool, log: &mut Log) -> Result
 }
 
 /// A VM for a guest, without access to the serial port.
-fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
+pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
     VmDescription {
         name: name.into(),
         memory_mib: MEMORY_MIB,
@@ -143,6 +205,7 @@ fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),
         time_limit_ms: Some(5000),
+        entry_fault: None,
     }
 }
 

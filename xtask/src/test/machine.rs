@@ -2,7 +2,7 @@
 //! Runs a machine for a row, without a user at its console.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use wire::{Manifest, RunReport};
 
 use super::row::Log;
+use crate::iso;
 use crate::paths::Paths;
 use crate::platform::accelerator::Accelerator;
 use crate::platform::{Boot, Engine, MachineConfig, qemu};
@@ -79,12 +80,41 @@ impl TestMachine {
     /// # Errors
     /// When the co-kernel cannot be built or the bundle not be written.
     pub fn with_bundle(paths: &Paths, manifest: &Manifest, members: &[Member]) -> Result<Self> {
-        let mut machine = Self::new(crate::cargo_build::cokernel(paths)?)?;
+        Self::with_image(crate::cargo_build::cokernel(paths)?, manifest, members)
+    }
+
+    /// The machine with `image`, which is a co-kernel, and a bundle.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written.
+    pub fn with_image(image: PathBuf, manifest: &Manifest, members: &[Member]) -> Result<Self> {
+        let mut machine = Self::new(image)?;
         let path = machine.folder.path().join("bundle.cpio");
         bundle::write(&path, manifest, members)?;
         if let Boot::Kernel { initrd, .. } = &mut machine.config.boot {
             *initrd = Some(path);
         }
+        Ok(machine)
+    }
+
+    /// A Bochs machine with `image`, which is a co-kernel, and a bundle.
+    ///
+    /// # Errors
+    /// When the bundle or the ISO image cannot be written.
+    pub fn on_bochs(
+        image: &Path,
+        model: &str,
+        manifest: &Manifest,
+        members: &[Member],
+    ) -> Result<Self> {
+        let mut machine = Self::new(PathBuf::new())?;
+        let folder = machine.folder.path();
+        let (path, iso) = (folder.join("bundle.cpio"), folder.join("machine.iso"));
+        bundle::write(&path, manifest, members)?;
+        iso::make(&iso, image, &path, "")?;
+        machine.config.engine = Engine::Bochs;
+        machine.config.cpu = model.to_owned();
+        machine.config.boot = Boot::Iso(iso);
         Ok(machine)
     }
 

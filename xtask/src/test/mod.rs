@@ -2,10 +2,10 @@
 //! `cargo xtask test`: every test there is, as a list of rows.
 
 mod bad_input;
-mod bare_metal;
+pub mod bare_metal;
 mod invoke;
 mod iso_row;
-mod machine;
+pub mod machine;
 mod row;
 mod run_rows;
 mod runner;
@@ -22,7 +22,6 @@ use crate::{cargo_build, image, regress, setup};
 pub use invoke::Invocation;
 pub use row::{Log, Row, Tally};
 pub use runner::run_rows;
-pub use selftest::count;
 
 /// Runs all tests: those of the crates, the co-kernel's self-test, bare-metal guests, Linux
 /// guests and the behaviour of these commands. The last line is "N passed, N failed".
@@ -44,7 +43,6 @@ pub struct TestOptions {
 /// # Errors
 /// When what every test needs cannot be set up.
 pub fn run(paths: &Paths, options: &TestOptions) -> Result<u8> {
-    setup::ensure_all(false)?;
     let mut rows = all_rows(paths, options.quick)?;
     if let Some(filter) = &options.filter {
         rows.retain(|row| row.name.contains(filter));
@@ -55,6 +53,7 @@ pub fn run(paths: &Paths, options: &TestOptions) -> Result<u8> {
         }
         return Ok(0);
     }
+    prepare(paths, options.quick)?;
     let finished = run_rows(paths, rows)?;
     let total = finished.iter().map(|row| row.tally).fold(Tally::default(), Tally::plus);
     println!("{} passed, {} failed", total.passed, total.failed);
@@ -63,19 +62,25 @@ pub fn run(paths: &Paths, options: &TestOptions) -> Result<u8> {
 
 /// The rows, cheap ones first.
 fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
-    // Built and fetched once, before rows that run at once would do it together.
-    image::kernel(paths, image::DEFAULT_KERNEL)?;
-    image::initramfs(paths)?;
     let mut rows = unit::rows(paths);
     rows.extend(bad_input::rows(paths));
     rows.extend(selftest::rows(paths, quick));
-    rows.extend(bare_metal::rows(paths, quick));
+    rows.extend(bare_metal::rows(paths, quick)?);
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths));
     rows.extend(regress::test_rows(paths, quick));
     if !quick {
         rows.push(iso_row::row());
-        // Once, before rows that run at once would do it together.
+    }
+    Ok(rows)
+}
+
+/// Fetches and builds once what rows that run at once would otherwise do together.
+fn prepare(paths: &Paths, quick: bool) -> Result<()> {
+    setup::ensure_all(false)?;
+    image::kernel(paths, image::DEFAULT_KERNEL)?;
+    image::initramfs(paths)?;
+    if !quick {
         setup::ensure_bochs()?;
         setup::ensure_iso_tools()?;
         image::kernel(paths, "linux-image-amd64")?;
@@ -84,5 +89,5 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     if let Err(error) = cargo_build::cokernel(paths) {
         eprintln!("note: {error:#}");
     }
-    Ok(rows)
+    Ok(())
 }

@@ -160,17 +160,18 @@ fn shadows(report: &mut Report) {
 }
 
 /// An NMI ends HLT even with interrupts off. It is made by the timer interrupt of the PIT, which
-/// the IOAPIC delivers as an NMI.
+/// the IOAPIC delivers as an NMI, again and again: the first may come before the HLT.
 fn halted(report: &mut Report) {
     const PIT_INPUT: u32 = 2;
     const DELIVERY_NMI: u32 = 4 << 8;
     reset();
     apic::route(PIT_INPUT, DELIVERY_NMI);
-    pit::start_channel0(0, 5000);
+    pit::start_channel0(2, 5000);
     cpu::halt_once();
     apic::route(PIT_INPUT, apic::MASKED);
-    report.equal("HLT with interrupts off is left", seen(), (1, 0));
     pit::stop_channel0();
+    let count = seen().0;
+    report.holds("HLT with interrupts off is left", count > 0, count);
 }
 
 fn user(report: &mut Report) {

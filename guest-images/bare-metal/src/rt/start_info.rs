@@ -90,3 +90,9 @@ pub fn has_word(word: &str) -> bool {
 pub fn is_tcg_cpu() -> bool {
     super::cpu::is_bare_tcg() || has_word("tcg")
 }
+
+/// True under SVM of Bochs 2.7, where some things end the emulated machine or cannot be told.
+/// The guest cannot see it; the word `bochs-svm` tells.
+pub fn is_bochs_svm() -> bool {
+    has_word("bochs-svm")
+}

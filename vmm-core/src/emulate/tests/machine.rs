@@ -9,7 +9,8 @@ use crate::address::GuestPhysAddr;
 use crate::emulate::{EmulatorCpu, Exchange, GuestBus};
 use crate::paging::walk::{BusError, PagingFeatures, PhysicalMemory};
 use crate::state::{
-    ControlRegisters, Gpr, Segment, SegmentAttributes, SegmentRegister, cr0, cr4, efer, rflags,
+    ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentAttributes,
+    SegmentRegister, cr0, cr4, efer, rflags,
 };
 
 /// Registers in plain fields.
@@ -21,6 +22,13 @@ pub struct TestCpu {
     pub segments: [Segment; 8],
     pub control: ControlRegisters,
     pub cpl: u8,
+    pub gdtr: DescriptorTable,
+    pub idtr: DescriptorTable,
+    /// DR0 to DR7.
+    pub debug: [u64; 8],
+    pub time: u64,
+    pub shadow: Option<InterruptShadow>,
+    pub nmi_blocked: bool,
 }
 
 /// A flat segment with these attributes.
@@ -45,7 +53,21 @@ pub fn code() -> SegmentAttributes {
 
 impl TestCpu {
     fn with(segments: [Segment; 8], control: ControlRegisters) -> Self {
-        Self { gprs: [0; 16], rip: 0, rflags: rflags::FIXED, segments, control, cpl: 0 }
+        let table = DescriptorTable { base: 0, limit: 0xFFFF };
+        Self {
+            gprs: [0; 16],
+            rip: 0,
+            rflags: rflags::FIXED,
+            segments,
+            control,
+            cpl: 0,
+            gdtr: table,
+            idtr: table,
+            debug: [0; 8],
+            time: 0x1122_3344_5566,
+            shadow: None,
+            nmi_blocked: false,
+        }
     }
 
     /// 64-bit mode at CPL 0 with page tables at `root`.
@@ -72,7 +94,8 @@ impl TestCpu {
 
     /// Real mode with all segments at 0.
     pub fn real() -> Self {
-        let segment = Segment { limit: 0xFFFF, ..Segment::default() };
+        let attributes = data().with_default_big(false).with_granularity(false);
+        let segment = Segment { limit: 0xFFFF, selector: 0, base: 0, attributes };
         Self::with([segment; 8], ControlRegisters::default())
     }
 
@@ -106,6 +129,27 @@ impl EmulatorCpu for TestCpu {
     fn set_segment(&mut self, register: SegmentRegister, value: Segment) {
         self.segments[register as usize] = value;
     }
+    fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
+        (self.gdtr, self.idtr)
+    }
+    fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable) {
+        (self.gdtr, self.idtr) = (gdtr, idtr);
+    }
+    fn debug_register(&self, number: u8) -> u64 {
+        self.debug[usize::from(number)]
+    }
+    fn set_debug_register(&mut self, number: u8, value: u64) {
+        self.debug[usize::from(number)] = value;
+    }
+    fn time_stamp(&self) -> u64 {
+        self.time
+    }
+    fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>) {
+        self.shadow = shadow;
+    }
+    fn end_nmi_blocking(&mut self) {
+        self.nmi_blocked = false;
+    }
     fn control(&self) -> ControlRegisters {
         self.control
     }
@@ -113,7 +157,14 @@ impl EmulatorCpu for TestCpu {
         self.cpl
     }
     fn paging_features(&self) -> PagingFeatures {
-        PagingFeatures { physical_address_bits: 48, gigabyte_pages: true }
+        PagingFeatures {
+            physical_address_bits: 48,
+            gigabyte_pages: true,
+            table_global_reserved: true,
+        }
+    }
+    fn page_directory_pointers(&self) -> Option<[u64; 4]> {
+        None
     }
 }
 

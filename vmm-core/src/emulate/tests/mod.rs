@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the emulator.
 
+mod events;
+mod far;
 mod faults;
 mod machine;
 mod memory;
@@ -11,3 +13,4 @@ mod random;
 mod robustness;
 mod segments;
 mod strings;
+mod system;

@@ -112,8 +112,6 @@ fn segment_registers_are_stored_and_without_descriptors_loaded() {
     assert_eq!(machine.run(), DONE);
     let es = machine.cpu.segments[SegmentRegister::Es as usize];
     assert_eq!((es.selector, es.base, es.limit), (0xB800, 0xB_8000, 0xFFFF));
-    let mut machine = Machine::protected(&[0x8E, 0x03]).set(Gpr::Rbx, DATA);
-    assert!(matches!(machine.run(), Outcome::Unsupported(_)));
 }
 
 #[test]

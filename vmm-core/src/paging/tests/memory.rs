@@ -3,16 +3,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::GuestPhysAddr;
 use crate::paging::walk::{BusError, PhysicalMemory};
 
 /// Memory in 4-byte cells; a cell that was never stored does not exist.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub struct Sparse {
     pub cells: RefCell<BTreeMap<u64, u32>>,
-    /// Writes are refused, as by ROM.
-    pub read_only: bool,
+    /// Addresses where writes are refused.
+    pub rom: Range<u64>,
     /// So many exchanges fail because another CPU was faster; it clears the entry then.
     pub races: Cell<u32>,
 }
@@ -35,8 +36,17 @@ impl Sparse {
         Some(low | u64::from(*cells.get(&(address + 4))?) << 32)
     }
 
+    /// Sets bits of an entry, if it exists and can be written.
+    pub fn mark(&self, address: u64, bytes: u64, bits: u64) {
+        if let Some(value) = self.load(address, bytes)
+            && !self.rom.contains(&address)
+        {
+            self.store(address, bytes, value | bits);
+        }
+    }
+
     fn exchange(&self, address: u64, bytes: u64, old: u64, new: u64) -> Result<bool, BusError> {
-        if self.read_only {
+        if self.rom.contains(&address) {
             return Err(BusError);
         }
         if self.races.get() > 0 {

@@ -2,5 +2,8 @@
 //! Tests of address translation.
 
 mod memory;
+mod mutants;
+mod property;
 mod reference;
+mod shape;
 mod walk;

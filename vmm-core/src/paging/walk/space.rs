@@ -2,16 +2,20 @@
 //! What decides about a translation besides the tables: mode, features, rights.
 
 use super::TranslateError;
-use super::entry::ADDRESS;
+use super::rules::entry::ADDRESS;
 use crate::state::{ControlRegisters, cr0, cr4, efer};
 
-/// What the virtual processor model offers to paging (CPUID 0x80000008 and 0x80000001).
+/// What the virtual processor model offers to paging (CPUID 0, 0x80000001 and 0x80000008).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PagingFeatures {
     /// Width of a physical address in bits (MAXPHYADDR), 32 to 52.
     pub physical_address_bits: u8,
     /// 1 GiB pages exist.
     pub gigabyte_pages: bool,
+    /// In 4-level paging bit 8, the global bit of pages, is reserved in entries that lead to
+    /// tables, except in page directories: so it is on AMD (APM vol. 2, 5.3.3), while Intel
+    /// ignores it (SDM vol. 3, 4.5.4).
+    pub table_global_reserved: bool,
 }
 
 /// Everything that decides how a linear address is translated.
@@ -23,6 +27,10 @@ pub struct AddressSpace {
     pub alignment_check: bool,
     /// The processor model.
     pub features: PagingFeatures,
+    /// The four top entries of PAE paging as the processor loaded them together with CR3 (Intel
+    /// SDM vol. 3, 4.4.1); `None` where it reads them from memory on each walk, as AMD's does
+    /// under nested paging (APM vol. 2, 15.25.10).
+    pub page_directory_pointers: Option<[u64; 4]>,
 }
 
 /// Kind of an access. Read-modify-write counts as a write.
@@ -66,7 +74,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    pub(super) const ALL: Self = Self { write: true, user: true, execute: true };
+    pub(in crate::paging) const ALL: Self = Self { write: true, user: true, execute: true };
 }
 
 /// Bits of the error code of #PF (AMD APM vol. 2, 8.4.2).
@@ -85,15 +93,22 @@ pub mod page_fault {
 
 /// Paging structure in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
+pub enum Mode {
     Unpaged,
     Legacy32,
     Pae,
     FourLevel,
 }
 
+impl Mode {
+    /// Page-directory-pointer entries of PAE paging carry neither rights nor accessed bits.
+    pub fn is_pae_pointer(self, level: u8) -> bool {
+        self == Self::Pae && level == 3
+    }
+}
+
 impl AddressSpace {
-    pub(super) fn mode(&self) -> Result<Mode, TranslateError> {
+    pub(in crate::paging) fn mode(&self) -> Result<Mode, TranslateError> {
         let control = &self.control;
         if control.cr0 & cr0::PG == 0 {
             return Ok(Mode::Unpaged);
@@ -107,47 +122,13 @@ impl AddressSpace {
         Ok(if control.cr4 & cr4::PAE != 0 { Mode::Pae } else { Mode::Legacy32 })
     }
 
-    pub(super) fn no_execute_enabled(&self) -> bool {
+    pub(in crate::paging) fn no_execute_enabled(&self) -> bool {
         self.control.efer & efer::NXE != 0 && self.control.cr4 & cr4::PAE != 0
     }
 
     /// Bits of an address field that lie above the physical address width.
-    pub(super) fn beyond_physical(&self) -> u64 {
+    pub(in crate::paging) fn beyond_physical(&self) -> u64 {
         let width = u32::from(self.features.physical_address_bits.clamp(32, 52));
         ADDRESS & !((1 << width) - 1)
-    }
-
-    pub(super) fn error_code(&self, access: Access, cause: u32) -> u32 {
-        let mut code = cause;
-        if access.kind == AccessKind::Write {
-            code |= page_fault::WRITE;
-        }
-        if access.privilege == Privilege::User {
-            code |= page_fault::USER;
-        }
-        let reports_fetch = self.no_execute_enabled() || self.control.cr4 & cr4::SMEP != 0;
-        if access.kind == AccessKind::Fetch && reports_fetch {
-            code |= page_fault::FETCH;
-        }
-        code
-    }
-
-    /// Whether a page with `rights` may be accessed so (AMD APM vol. 2, 5.6).
-    pub(super) fn permits(&self, rights: Rights, access: Access) -> bool {
-        let control = &self.control;
-        let supervisor = access.privilege != Privilege::User;
-        if !supervisor && !rights.user {
-            return false;
-        }
-        if access.kind == AccessKind::Fetch {
-            let smep = supervisor && rights.user && control.cr4 & cr4::SMEP != 0;
-            return rights.execute && !smep;
-        }
-        let lifted = self.alignment_check && access.privilege == Privilege::Supervisor;
-        if supervisor && rights.user && control.cr4 & cr4::SMAP != 0 && !lifted {
-            return false;
-        }
-        let ignores_read_only = supervisor && control.cr0 & cr0::WP == 0;
-        access.kind != AccessKind::Write || rights.write || ignores_read_only
     }
 }

@@ -15,7 +15,10 @@ use crate::{
     cpuid::Vendor,
     memory::OwnedPages,
     paging::LongModeEntries,
-    state::{ControlRegisters, DescriptorTable, Gpr, Segment, SegmentRegister, rflags},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+        rflags,
+    },
 };
 
 /// What the guest does between an entry and the exit that ends it. It sees the event that
@@ -43,6 +46,7 @@ pub struct Registers {
     pub cpl: u8,
     pub dr6: u64,
     pub dr7: u64,
+    pub breakpoints: [u64; 4],
     pub msrs: HashMap<u8, u64>,
     pub xcr0: u64,
     pub tsc_aux: u32,
@@ -96,6 +100,8 @@ pub struct MockVcpu {
     pub delivers_interrupts: bool,
     /// It ends entries at the deadline itself.
     pub has_own_timer: bool,
+    /// It cannot enter real mode.
+    pub interprets_real_mode: bool,
     /// What an OS reads of the vCPU's memory use.
     control_block: OwnedPages,
 }
@@ -235,6 +241,18 @@ impl VcpuBackend for MockVcpu {
     fn clear_interrupt_shadow(&mut self) {
         self.registers.in_shadow = false;
     }
+    fn begin_interrupt_shadow(&mut self, _: InterruptShadow) {
+        self.registers.in_shadow = true;
+    }
+    fn can_enter(&self) -> bool {
+        !self.interprets_real_mode || self.registers.control.cr0 & cr0::PE != 0
+    }
+    fn breakpoint_address(&self, number: u8) -> u64 {
+        self.registers.breakpoints[usize::from(number)]
+    }
+    fn set_breakpoint_address(&mut self, number: u8, address: u64) {
+        self.registers.breakpoints[usize::from(number)] = address;
+    }
     fn inject(&mut self, event: Event) {
         assert_eq!(self.injected, None, "at most one event for an entry");
         self.injected = Some(event);
@@ -250,8 +268,8 @@ impl VcpuBackend for MockVcpu {
     fn request_interrupt_window(&mut self, wanted: bool) {
         self.registers.requests.interrupt_window = wanted;
     }
-    fn end_nmi_blocking(&mut self) {
-        self.registers.nmi_blocked = false;
+    fn set_nmi_blocking(&mut self, blocked: bool) {
+        self.registers.nmi_blocked = blocked;
     }
     fn request_nmi_window(&mut self, wanted: bool) {
         self.registers.requests.nmi_window = wanted;
@@ -272,6 +290,11 @@ impl VcpuBackend for MockVcpu {
     fn prediction_barrier(&mut self) {
         self.registers.barriers += 1;
     }
+    #[cfg(feature = "fault-injection")]
+    fn spoil_entry(&mut self, _: &str) -> bool {
+        false
+    }
+
     fn flush_tlb(&mut self) {
         self.registers.flushes += 1;
     }
@@ -310,6 +333,7 @@ impl Backend for MockBackend {
             loaded: false,
             delivers_interrupts: false,
             has_own_timer: false,
+            interprets_real_mode: false,
             control_block,
         })
     }

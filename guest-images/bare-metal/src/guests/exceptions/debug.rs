@@ -7,7 +7,7 @@ use super::{fault, trap_behind};
 use crate::rt::cell::Fixed;
 use crate::rt::cpu;
 use crate::rt::report::Report;
-use crate::rt::start_info::is_tcg_cpu;
+use crate::rt::start_info::{is_bochs_svm, is_tcg_cpu};
 use crate::rt::trap::{DB, DONE, Place};
 
 const TRAP_FLAG: u64 = 1 << 8;
@@ -70,7 +70,11 @@ fn breakpoints(report: &mut Report) {
     set_breakpoint(WATCHED.address(), 1, 3);
     let trap = run!(Place::KERNEL, ["mov dword ptr [rdi], 1"], in("rdi") WATCHED.get());
     trap_behind(report, "write breakpoint", trap, DB);
-    report.equal("write breakpoint in DR6", cpu::read_dr6() & (SINGLE_STEP | 0xF), 1);
+    if is_bochs_svm() {
+        report.skip("write breakpoint in DR6", "Bochs's SVM does not tell");
+    } else {
+        report.equal("write breakpoint in DR6", cpu::read_dr6() & (SINGLE_STEP | 0xF), 1);
+    }
     let trap = run!(Place::KERNEL, ["mov eax, [rdi]"], in("rdi") WATCHED.get(), out("rax") _);
     report.equal("write breakpoint lets reads pass", trap.cause(), (DONE, 0));
 

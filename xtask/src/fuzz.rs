@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask fuzz`: random inputs for everything that reads what others wrote.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use crate::paths::Paths;
+use crate::process;
+use crate::setup;
+
+/// The machine that the fuzz targets are built for.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
+/// Memory that a target may use, in MiB; more is a finding.
+const MEMORY_MIB: u32 = 2048;
+/// Seconds that one input may take; more is a finding.
+const INPUT_SECONDS: u32 = 10;
+
+/// Runs the fuzz targets, each from its seeds and from what earlier runs found worth keeping.
+#[derive(Clone, Debug, Args)]
+pub struct FuzzOptions {
+    /// Seconds for each target
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    pub seconds: u32,
+    /// So many inputs for each target instead, always the same ones
+    #[arg(long, value_name = "N")]
+    pub runs: Option<u32>,
+    /// Only targets whose name contains this
+    #[arg(long, value_name = "STRING")]
+    pub filter: Option<String>,
+    /// Write what was done to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// What became of one target.
+#[derive(Debug, Serialize)]
+struct Campaign {
+    target: String,
+    /// Inputs that were tried.
+    runs: u64,
+    /// Edges of the control flow that were reached.
+    edges: u64,
+    /// The input that failed, if one did.
+    finding: Option<PathBuf>,
+}
+
+/// Runs the targets; the exit status is 1 if one has a finding.
+///
+/// # Errors
+/// When they cannot be built or started.
+pub fn run(paths: &Paths, options: &FuzzOptions) -> Result<u8> {
+    setup::rust::ensure_fuzzer()?;
+    let mut targets = targets(paths)?;
+    if let Some(filter) = &options.filter {
+        targets.retain(|target| target.contains(filter));
+    }
+    ensure!(!targets.is_empty(), "no fuzz target is left: give another --filter");
+    let folder = paths.target.join("fuzz");
+    build(paths, &folder)?;
+    let mut campaigns = Vec::new();
+    for target in targets {
+        let campaign = fuzz(paths, &folder, &target, options)?;
+        println!("{}", line(&campaign));
+        campaigns.push(campaign);
+    }
+    if let Some(file) = &options.json {
+        let json = serde_json::to_vec_pretty(&campaigns)?;
+        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let findings = campaigns.iter().filter(|campaign| campaign.finding.is_some()).count();
+    println!("{} passed, {findings} failed", campaigns.len() - findings);
+    Ok(u8::from(findings > 0))
+}
+
+/// Names of the targets, in order.
+fn targets(paths: &Paths) -> Result<Vec<String>> {
+    let folder = paths.root.join("fuzz/fuzz_targets");
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn build(paths: &Paths, folder: &Path) -> Result<()> {
+    let mut command = setup::rust::plain("cargo");
+    command.current_dir(&paths.root).args(["+nightly", "fuzz", "build", "--target", HOST]);
+    command.arg("--target-dir").arg(folder);
+    process::succeed(&mut command, "building the fuzz targets").map(drop)
+}
+
+fn fuzz(paths: &Paths, folder: &Path, target: &str, options: &FuzzOptions) -> Result<Campaign> {
+    let corpus = folder.join("corpus").join(target);
+    let findings = folder.join("findings").join(target);
+    for folder in [&corpus, &findings] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut command = Command::new(folder.join(HOST).join("release").join(target));
+    // The mock host keeps memory by displaced addresses, which looks like a leak.
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    command.args(["-detect_leaks=0", "-print_final_stats=1"]);
+    command.arg(format!("-artifact_prefix={}/", findings.display()));
+    command.arg(format!("-rss_limit_mb={MEMORY_MIB}")).arg(format!("-timeout={INPUT_SECONDS}"));
+    match options.runs {
+        Some(runs) => command.arg("-seed=1").arg(format!("-runs={runs}")),
+        None => command.arg(format!("-max_total_time={}", options.seconds)).arg(&corpus),
+    };
+    let seeds = paths.root.join("fuzz/seeds").join(target);
+    if seeds.is_dir() {
+        command.arg(seeds);
+    }
+    let output = process::capture(&mut command, &format!("fuzzing {target}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let log = findings.with_extension("log");
+    std::fs::write(&log, &*output.stderr)?;
+    let finding = written_finding(&text);
+    ensure!(
+        output.status.success() || finding.is_some(),
+        "fuzz target {target} failed ({}) without a finding; see {}",
+        output.status,
+        log.display()
+    );
+    let runs = number_after(&text, "stat::number_of_executed_units:");
+    Ok(Campaign { target: target.to_owned(), runs, edges: number_after(&text, "cov:"), finding })
+}
+
+fn line(campaign: &Campaign) -> String {
+    let Campaign { target, runs, edges, finding } = campaign;
+    match finding {
+        None => format!("ok    {target}: {runs} inputs, {edges} edges"),
+        Some(input) => format!("FAIL  {target}: run it again with {}", input.display()),
+    }
+}
+
+/// The file that libFuzzer says it wrote a failing input to.
+fn written_finding(text: &str) -> Option<PathBuf> {
+    let (_, rest) = text.split_once("Test unit written to ")?;
+    rest.lines().next().map(|path| PathBuf::from(path.trim()))
+}
+
+/// The number behind the last `label`; 0 without one.
+fn number_after(text: &str, label: &str) -> u64 {
+    let number = text.rsplit_once(label).and_then(|(_, rest)| rest.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "#8 NEW    cov: 12 ft: 3\n#16 NEW    cov: 15 ft: 9\n\
+        artifact_prefix='/f/'; Test unit written to /f/crash-12\nBase64: AA==\n\
+        stat::number_of_executed_units: 345\n";
+
+    #[test]
+    fn reads_what_libfuzzer_says() {
+        assert_eq!(number_after(OUTPUT, "cov:"), 15);
+        assert_eq!(number_after(OUTPUT, "stat::number_of_executed_units:"), 345);
+        assert_eq!(number_after("nothing", "cov:"), 0);
+        assert_eq!(written_finding(OUTPUT), Some(PathBuf::from("/f/crash-12")));
+        assert_eq!(written_finding("all went well"), None);
+    }
+}

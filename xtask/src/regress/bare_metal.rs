@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Rows that run bare-metal guests.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use wire::RunReport;
+
+use super::matrix::Cpu;
+use super::table::Entry;
+use crate::paths::Paths;
+use crate::platform::Platform;
+use crate::test::{Log, Tally, bare_metal};
+
+/// Runs a guest, counts its tests and notes what the report says.
+///
+/// # Errors
+/// What was wrong.
+pub fn run(paths: &Paths, cpu: &Cpu, entry: &mut Entry, log: &mut Log) -> Result<Tally> {
+    let kernel = bare_metal::path(paths, entry.guest)?;
+    let guest = bare_metal::rule(entry.guest);
+    let folder = tempfile::tempdir()?;
+    let report = folder.path().join("report.json");
+    let place = report.to_string_lossy();
+    let mut options = vec!["--platform", cpu.platform.name(), "--cpu", cpu.model];
+    options.extend(["--paging", cpu.paging.name(), "--report", &place]);
+    let limit = match cpu.platform {
+        Platform::Qemu => {
+            options.extend(["--accel", "tcg"]);
+            options.extend(guest.icount.then_some("--icount"));
+            Duration::from_secs(60)
+        }
+        Platform::Bochs => Duration::from_secs(240),
+    };
+    let begin = Instant::now();
+    let on_tcg = cpu.platform == Platform::Qemu;
+    let answer = bare_metal::invoke(guest, &kernel, on_tcg, &options, limit, log)?;
+    entry.seconds = begin.elapsed().as_secs_f64();
+    if let Ok(bytes) = std::fs::read(&report) {
+        entry.note(&serde_json::from_slice::<RunReport>(&bytes)?);
+    }
+    bare_metal::tally(&answer)
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One combination of the matrix, and the row that runs it.
+
+use anyhow::Result;
+
+use super::guest::{Guest, Kind};
+use super::matrix::{CPUS, Cpu};
+use super::table::{Entry, Table};
+use super::{RegressOptions, bare_metal, entry_faults, linux};
+use crate::paths::Paths;
+use crate::test::{Log, Row, Tally};
+
+/// A guest on a CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell {
+    /// Where.
+    pub cpu: &'static Cpu,
+    /// What.
+    pub guest: &'static Guest,
+}
+
+impl Cell {
+    /// All cells, or those that `test` runs.
+    pub fn all(full: bool) -> impl Iterator<Item = Self> {
+        CPUS.iter().flat_map(move |cpu| {
+            let guests = if full { cpu.guests } else { cpu.tested };
+            guests.iter().map(move |guest| Self { cpu, guest })
+        })
+    }
+
+    /// Whether the options ask for it.
+    pub fn is_wanted(&self, options: &RegressOptions) -> bool {
+        options.platform.is_none_or(|platform| platform == self.cpu.platform)
+            && options.cpu.as_ref().is_none_or(|model| model == self.cpu.model)
+            && options.paging.is_none_or(|paging| paging == self.cpu.paging)
+            && options.filter.as_ref().is_none_or(|part| self.name().contains(part))
+    }
+
+    /// Name of the row.
+    pub fn name(&self) -> String {
+        let kind = match self.guest.kind {
+            Kind::Linux(_) => "boot",
+            Kind::BareMetal => "bare-metal",
+            Kind::EntryFaults(_) => "vm",
+        };
+        let Cpu { platform, model, paging, .. } = self.cpu;
+        format!("{kind}/{}/{model}/{}/{}", platform.name(), paging.name(), self.guest.name)
+    }
+
+    /// The row, which enters what came of it into `table`.
+    pub fn row(self, paths: &Paths, table: &Table) -> Row {
+        let (paths, table) = (paths.clone(), table.clone());
+        Row::new(self.name(), move |log| {
+            let mut entry = Entry::new(self.cpu, self.guest);
+            let result = self.run(&paths, &mut entry, log);
+            match &result {
+                Err(error) => entry.result = format!("{error:#}"),
+                Ok(tally) if tally.failed > 0 => {
+                    entry.result = format!("{} of its tests failed", tally.failed);
+                }
+                Ok(_) => {}
+            }
+            table.enter(entry);
+            result
+        })
+    }
+
+    fn run(&self, paths: &Paths, entry: &mut Entry, log: &mut Log) -> Result<Tally> {
+        match &self.guest.kind {
+            Kind::Linux(guest) => linux::run(paths, self.cpu, guest, entry, log),
+            Kind::BareMetal => bare_metal::run(paths, self.cpu, entry, log),
+            Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::platform::Platform;
+    use crate::run::options::Paging;
+
+    #[test]
+    fn names_are_unique_and_the_subset_is_smaller() {
+        let names: Vec<String> = Cell::all(true).map(|cell| cell.name()).collect();
+        let unique: HashSet<&String> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+        let tested = Cell::all(false).count();
+        assert!((1..names.len()).contains(&tested));
+    }
+
+    #[test]
+    fn options_choose_by_what_a_cell_is() {
+        let wanted = |options: RegressOptions| {
+            Cell::all(true).filter(|cell| cell.is_wanted(&options)).count()
+        };
+        let all = wanted(RegressOptions::default());
+        let of = |platform| RegressOptions { platform, ..RegressOptions::default() };
+        assert_eq!(wanted(of(Some(Platform::Qemu))) + wanted(of(Some(Platform::Bochs))), all);
+        let of = |paging| RegressOptions { paging, ..RegressOptions::default() };
+        assert_eq!(wanted(of(Some(Paging::Nested))) + wanted(of(Some(Paging::Shadow))), all);
+        let cpu = Some("max".to_owned());
+        let exact = wanted(RegressOptions { cpu, ..RegressOptions::default() });
+        assert_eq!(exact, CPUS[0].guests.len(), "not those whose name begins alike");
+        let filter = Some("tigerlake/nested/hello".to_owned());
+        assert_eq!(wanted(RegressOptions { filter, ..RegressOptions::default() }), 1);
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What came of the rows: a table for people, JSON for programs.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use wire::RunReport;
+
+use super::guest::Guest;
+use super::matrix::Cpu;
+
+/// A line of the table.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Entry {
+    /// Machine.
+    pub platform: &'static str,
+    /// CPU model.
+    pub cpu: &'static str,
+    /// Whose virtualization was used; empty if the run did not get as far as a report.
+    pub backend: String,
+    /// How guest-physical addresses were translated.
+    pub paging: &'static str,
+    /// Guest.
+    pub guest: &'static str,
+    /// Time that passed outside the machine.
+    pub seconds: f64,
+    /// Exits of all vCPUs.
+    pub exits: u64,
+    /// `ok`, or what was wrong.
+    pub result: String,
+}
+
+impl Entry {
+    /// An entry for a run that has not begun.
+    pub fn new(cpu: &Cpu, guest: &Guest) -> Self {
+        Self {
+            platform: cpu.platform.name(),
+            cpu: cpu.model,
+            backend: String::new(),
+            paging: cpu.paging.name(),
+            guest: guest.name,
+            seconds: 0.0,
+            exits: 0,
+            result: "ok".into(),
+        }
+    }
+
+    /// Notes what a report tells.
+    pub fn note(&mut self, report: &RunReport) {
+        let vcpus = report.vms.iter().flat_map(|vm| &vm.vcpus);
+        self.exits = vcpus.flat_map(|vcpu| &vcpu.exits).map(|exit| exit.count).sum();
+        self.backend.clone_from(&report.machine.backend);
+    }
+}
+
+/// The entries, collected from rows that run at once.
+#[derive(Clone, Debug, Default)]
+pub struct Table(Arc<Mutex<Vec<Entry>>>);
+
+impl Table {
+    /// Adds a line.
+    pub fn enter(&self, entry: Entry) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// The lines in an order that does not depend on which row ended first.
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        entries.sort_by_key(|entry| (entry.platform, entry.cpu, entry.paging, entry.guest));
+        entries
+    }
+}
+
+/// The table for people.
+pub fn text(entries: &[Entry]) -> String {
+    let mut text = format!(
+        "{:<9} {:<25} {:<8} {:<7} {:<14} {:>8} {:>9}  {}\n",
+        "platform", "CPU", "backend", "paging", "guest", "seconds", "exits", "result"
+    );
+    for entry in entries {
+        text.push_str(&format!(
+            "{:<9} {:<25} {:<8} {:<7} {:<14} {:>8.1} {:>9}  {}\n",
+            entry.platform,
+            entry.cpu,
+            entry.backend,
+            entry.paging,
+            entry.guest,
+            entry.seconds,
+            entry.exits,
+            entry.result
+        ));
+    }
+    text
+}
+
+/// A file for the table that appears whole or not at all.
+#[derive(Debug)]
+pub struct JsonFile {
+    path: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl JsonFile {
+    /// Checks that `path` can be written, before the rows are run.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn prepare(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+            .with_context(|| format!("--json: cannot write {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Puts the entries there.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn write(self, entries: &[Entry]) -> Result<()> {
+        serde_json::to_writer_pretty(self.file.as_file(), entries)?;
+        self.file
+            .persist(&self.path)
+            .map_err(|error| error.error)
+            .with_context(|| format!("--json: cannot write {}", self.path.display()))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regress::matrix::CPUS;
+
+    fn entry() -> Entry {
+        let cpu = &CPUS[0];
+        let entry = Entry::new(cpu, &cpu.guests[0]);
+        Entry { backend: "svm".into(), seconds: 1.25, exits: 7, ..entry }
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_entry() {
+        let text = text(&[entry()]);
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.ends_with("7  ok\n"));
+    }
+
+    #[test]
+    fn the_file_names_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.json");
+        JsonFile::prepare(&path).unwrap().write(&[entry()]).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for name in ["platform", "cpu", "backend", "paging", "guest", "seconds", "exits"] {
+            assert!(!json[0][name].is_null(), "{name}");
+        }
+    }
+}
