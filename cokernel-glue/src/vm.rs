@@ -13,7 +13,7 @@ use vmm_core::{
     vm::{Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform};
-use wire::{Bundle, Paging, VmDescription};
+use wire::{Apic, Bundle, Paging, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -62,6 +62,9 @@ impl<B: Backend> GuestVm<B> {
         };
         let text = |error: &dyn core::fmt::Display| error.to_string();
         let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
+        if description.apic == Apic::Emulated {
+            builder.emulate_apic();
+        }
         let console = TimedConsole::new(description);
         let pc = PcConfig {
             console: Some(console.clone()),

@@ -50,6 +50,9 @@ pub struct VmDescription {
     /// How guest-physical addresses are translated.
     #[serde(default)]
     pub paging: Paging,
+    /// Who does the work of the local APICs.
+    #[serde(default)]
+    pub apic: Apic,
     /// Bundle member with the kernel; its format (Linux bzImage, ELF with a PVH note) is
     /// detected.
     pub kernel: String,
@@ -94,6 +97,17 @@ pub enum Paging {
     Nested,
     /// By shadow page tables that the VMM keeps.
     Shadow,
+}
+
+/// Who does the work of a VM's local APICs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Apic {
+    /// The CPU as far as it can, and the VMM the rest.
+    #[default]
+    Hardware,
+    /// The VMM alone.
+    Emulated,
 }
 
 /// Where a guest's first serial port leads.

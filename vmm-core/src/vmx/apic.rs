@@ -112,7 +112,7 @@ impl VmxVcpu {
         let root = window.map_or(self.nested_root, |window| window.nested_root);
         self.vmcs.write(Field::EptPointer, ept::pointer(&self.shared.capabilities, root));
         if let Some(window) = window {
-            self.vmcs.write(Field::ApicAccess, window.page.as_u64());
+            self.vmcs.write(Field::ApicAccessPage, window.page.as_u64());
         }
         self.flush_wanted = true;
         let delivers = controls.contains(APIC_DELIVERY);

@@ -327,7 +327,10 @@ impl Capabilities {
         let apic = self.controls.apic;
         !(missing(self.uses(SecondaryControls::ENABLE_VPID), Field::Vpid.bit())
             | missing(self.has_tpr_shadow(), tpr)
-            | missing(apic.contains(SecondaryControls::VIRTUALIZE_APIC), Field::ApicAccess.bit())
+            | missing(
+                apic.contains(SecondaryControls::VIRTUALIZE_APIC),
+                Field::ApicAccessPage.bit(),
+            )
             | missing(apic.contains(APIC_DELIVERY), delivery)
             | missing(self.controls.preemption_timer, Field::PreemptionTimer.bit())
             | missing(self.switches_pat(), pat)

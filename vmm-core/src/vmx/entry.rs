@@ -339,7 +339,7 @@ mod tests {
             assert_eq!(word & (XAPIC | X2APIC | DELIVERY), controls, "{mode:?} {enabled}");
             assert_eq!(hardware(&mut vcpu, Field::EptPointer) & !0xFFF, root);
         }
-        assert_eq!(hardware(&mut vcpu, Field::ApicAccess), 0x3000);
+        assert_eq!(hardware(&mut vcpu, Field::ApicAccessPage), 0x3000);
         let mut plain = entered_on(PLAIN);
         for mode in [ApicMode::XApic, ApicMode::X2Apic] {
             assert_eq!(plain.set_apic_mode(mode, true), none);

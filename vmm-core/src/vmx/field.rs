@@ -55,7 +55,7 @@ fields! {
         MsrBitmap = control::MSR_BITMAPS_ADDR_FULL,
         TscOffset = control::TSC_OFFSET_FULL,
         VirtualApic = control::VIRT_APIC_ADDR_FULL,
-        ApicAccess = control::APIC_ACCESS_ADDR_FULL,
+        ApicAccessPage = control::APIC_ACCESS_ADDR_FULL,
         EoiExit0 = control::EOI_EXIT0_FULL,
         EoiExit1 = control::EOI_EXIT1_FULL,
         EoiExit2 = control::EOI_EXIT2_FULL,

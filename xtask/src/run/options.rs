@@ -37,6 +37,18 @@ pub struct GuestOptions {
     /// How guest-physical addresses are translated
     #[arg(long, value_enum, default_value_t = Paging::Nested)]
     pub paging: Paging,
+    /// Whether the CPU may do a part of the local APICs' work, where it can
+    #[arg(long, value_enum, default_value_t = Apicv::On)]
+    pub apicv: Apicv,
+}
+
+/// Whether the CPU may do a part of the local APICs' work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Apicv {
+    /// As far as it can.
+    On,
+    /// The VMM does all of it.
+    Off,
 }
 
 /// How guest-physical addresses are translated.
@@ -186,6 +198,15 @@ impl Paging {
         match self {
             Self::Nested => "nested",
             Self::Shadow => "shadow",
+        }
+    }
+}
+
+impl From<Apicv> for wire::Apic {
+    fn from(apicv: Apicv) -> Self {
+        match apicv {
+            Apicv::On => Self::Hardware,
+            Apicv::Off => Self::Emulated,
         }
     }
 }

@@ -292,6 +292,7 @@ impl Guest {
             memory_mib: options.mem,
             vcpus: options.smp,
             paging: options.paging.into(),
+            apic: options.apicv.into(),
             kernel: "kernel".into(),
             initrd: names.collect(),
             command_line: self.command_line.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use wire::{EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
+use wire::{Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
 
 use super::invoke::{Answer, Invocation};
 use super::machine::TestMachine;
@@ -199,6 +199,7 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         memory_mib: MEMORY_MIB,
         vcpus: 1,
         paging: Paging::Nested,
+        apic: Apic::Hardware,
         kernel: guest.into(),
         initrd: Vec::new(),
         command_line,
