@@ -124,6 +124,11 @@ impl VmxVcpu {
     }
 
     pub(super) fn give_interrupts(&mut self, state: &InterruptState) {
+        if self.shadow_ended && !state.requested.is_empty() {
+            // The CPU would hold the interrupt back for another instruction, which may be the
+            // CLI behind a HLT.
+            self.end_shadow();
+        }
         let Some(page) = &mut self.apic.page else { return };
         if !page.set_interrupts(state) {
             return;

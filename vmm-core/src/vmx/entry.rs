@@ -432,6 +432,25 @@ mod tests {
     }
 
     #[test]
+    fn a_shadow_that_has_ended_keeps_no_interrupt_back_that_the_cpu_delivers() {
+        let mut vcpu = entered();
+        vcpu.set_apic_mode(ApicMode::X2Apic, true);
+        let fields = [
+            (Field::ExitReason, u64::from(reason::HLT)),
+            (Field::Interruptibility, 1),
+            (Field::GuestRflags, rflags::FIXED | rflags::IF),
+        ];
+        assert_eq!(exit(&mut vcpu, &fields), Exit::Halt);
+        vcpu.clear_interrupt_shadow();
+        vcpu.load_interrupts(&InterruptState::default());
+        assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 1, "nothing waits");
+        let mut state = InterruptState::default();
+        state.requested.insert(Vector(0x40));
+        vcpu.load_interrupts(&state);
+        assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
+    }
+
+    #[test]
     fn a_refused_entry_names_the_check() {
         let mut vcpu = entered();
         let fields = [
