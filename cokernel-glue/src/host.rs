@@ -36,8 +36,8 @@ impl Host for CoKernel {
         let frames = FrameRequest {
             frames: request.pages,
             alignment: request.alignment,
+            below: request.below,
             node: request.node.map(|node| node.0),
-            ..FrameRequest::contiguous(request.pages)
         };
         match memory::allocate_frames(frames) {
             Ok(run) => Ok(PageRun { start: HostPhysAddr::new(run.start.0), pages: run.frames }),

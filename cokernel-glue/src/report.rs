@@ -15,7 +15,7 @@ use vmm_core::{
     statistics::{ExitReason, Unclaimed, VcpuStatistics},
 };
 use wire::{
-    Counter, End, EndKind, ExitCounter, GuestSize, Machine, Milestone, Stage, VcpuReport,
+    Counter, End, EndKind, ExitCounter, GuestSize, Machine, Milestone, Paging, Stage, VcpuReport,
     VmDescription, VmMemory, VmReport,
 };
 
@@ -55,32 +55,41 @@ pub fn round<B: Backend>(
         VmReport {
             milestones: milestones.into_iter().filter_map(milestone).collect(),
             vcpus: own.iter().map(|f| vcpu(f)).collect(),
+            shadow: shadow(guest),
             memory: VmMemory {
                 heap_bytes: guest.heap_bytes,
                 page_table_bytes: guest.vm.page_table_bytes(),
                 control_bytes: guest.control_bytes,
             },
-            ..not_run(description, end(guest.vm.control().ended()))
+            ..not_run(description, guest.paging(), end(guest.vm.control().ended()))
         }
     };
     stage.vms.iter().zip(vms).enumerate().map(vm).collect()
 }
 
 /// The report of a VM that has done nothing.
-pub fn not_run(description: &VmDescription, end: End) -> VmReport {
+pub fn not_run(description: &VmDescription, paging: Paging, end: End) -> VmReport {
     VmReport {
         name: description.name.clone(),
         size: GuestSize {
             memory_bytes: description.memory_mib.saturating_mul(1 << 20),
             vcpus: description.vcpus,
-            paging: description.paging,
+            paging,
         },
         rounds: 0,
         milestones: Vec::new(),
         vcpus: Vec::new(),
+        shadow: Vec::new(),
         memory: VmMemory { heap_bytes: 0, page_table_bytes: 0, control_bytes: 0 },
         end,
     }
+}
+
+/// All counters of shadow paging, so that those that are zero can be told from none.
+fn shadow<B: Backend>(guest: &GuestVm<B>) -> Vec<Counter> {
+    let statistics = guest.vm.shadow_statistics();
+    let named = statistics.map(|statistics| statistics.named()).into_iter().flatten();
+    named.map(|(name, count)| Counter { name: name.to_string(), count }).collect()
 }
 
 fn milestone((name, tsc): (&str, Option<u64>)) -> Option<Milestone> {
@@ -105,6 +114,7 @@ fn end(reason: Option<&EndReason>) -> End {
         EndReason::EmulationFailure { .. } => EndKind::EmulationFailure,
         EndReason::MachineCheck { .. }
         | EndReason::NestedMisconfiguration { .. }
+        | EndReason::ShadowPaging { .. }
         | EndReason::UnknownExit { .. } => EndKind::Error,
     };
     let exit_code = match reason {

@@ -6,7 +6,10 @@ use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use cokernel::memory;
 use host_iface::Host;
 use vmm_core::backend::Backend;
-use wire::{Bundle, End, EndKind, FORMAT_VERSION, HostMemory, RunReport, Stage, VmReport};
+use wire::{
+    Bundle, End, EndKind, FORMAT_VERSION, HostMemory, Paging, RunReport, Stage, VmDescription,
+    VmReport,
+};
 
 use crate::{host::COKERNEL, report, round, vm::GuestVm};
 
@@ -63,9 +66,9 @@ fn run_round<B: Backend>(backend: &Arc<B>, bundle: &Bundle<'_>, stage: &Stage) -
     match create_all(backend, bundle, stage) {
         Ok(mut vms) => match round::run(backend, &mut vms) {
             Ok(finished) => report::round(stage, &vms, &finished),
-            Err(why) => failed(stage, &why),
+            Err(why) => failed(&**backend, stage, &why),
         },
-        Err(why) => failed(stage, &why),
+        Err(why) => failed(&**backend, stage, &why),
     }
 }
 
@@ -82,10 +85,14 @@ fn create_all<B: Backend>(
 }
 
 /// Reports for a round that could not be run.
-fn failed(stage: &Stage, why: &str) -> Vec<VmReport> {
+fn failed<B: Backend>(backend: &B, stage: &Stage, why: &str) -> Vec<VmReport> {
     log::error!("{why}");
     let end = End { kind: EndKind::Error, detail: why.to_string(), exit_code: None };
-    stage.vms.iter().map(|description| report::not_run(description, end.clone())).collect()
+    let vm = |description: &VmDescription| {
+        let default = if backend.has_nested_paging() { Paging::Nested } else { Paging::Shadow };
+        report::not_run(description, description.paging.unwrap_or(default), end.clone())
+    };
+    stage.vms.iter().map(vm).collect()
 }
 
 /// The time-stamp counter since the co-kernel was entered.

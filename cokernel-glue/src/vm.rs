@@ -9,11 +9,12 @@ use vmm_core::{
     EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
     boot::{self, BootImages},
+    paging::shadow::ShadowConfig,
     vcpu::Vcpu,
-    vm::{Vm, VmBuilder, VmConfig},
+    vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform};
-use wire::{Apic, Bundle, Paging, VmDescription};
+use wire::{Apic, Bundle, Paging, ShadowSettings, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -53,9 +54,6 @@ impl<B: Backend> GuestVm<B> {
         description: &VmDescription,
     ) -> Result<Self, String> {
         let heap_before = memory::heap_bytes();
-        if description.paging == Paging::Shadow {
-            return Err("shadow paging is not available; use nested paging".into());
-        }
         let config = VmConfig {
             memory_bytes: description.memory_mib.saturating_mul(MIB),
             vcpus: description.vcpus,
@@ -65,6 +63,7 @@ impl<B: Backend> GuestVm<B> {
         if description.apic == Apic::Emulated {
             builder.emulate_apic();
         }
+        builder.set_paging(choice(description), shadow_config(description));
         let console = TimedConsole::new(description);
         let pc = PcConfig {
             console: Some(console.clone()),
@@ -100,6 +99,27 @@ impl<B: Backend> GuestVm<B> {
             control_bytes,
         })
     }
+
+    /// How guest-physical addresses are translated.
+    pub fn paging(&self) -> Paging {
+        match self.vm.shadow_statistics() {
+            Some(_) => Paging::Shadow,
+            None => Paging::Nested,
+        }
+    }
+}
+
+fn choice(description: &VmDescription) -> PagingChoice {
+    match description.paging {
+        None => PagingChoice::Automatic,
+        Some(Paging::Nested) => PagingChoice::Nested,
+        Some(Paging::Shadow) => PagingChoice::Shadow,
+    }
+}
+
+fn shadow_config(description: &VmDescription) -> ShadowConfig {
+    let ShadowSettings { budget_bytes, cache } = description.shadow;
+    ShadowConfig { budget_bytes, cache }
 }
 
 /// Has an entry fail, if the manifest says so and this image is made for it.

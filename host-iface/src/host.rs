@@ -78,7 +78,7 @@ pub trait Host: Sync {
 
     /// Where the CPU finds the byte at `address`, which lies in a run that was allocated and
     /// not released. The pages of one run are contiguous in this view, too, and mapped
-    /// readable, writable and write-back.
+    /// readable, writable and write-back, and stay where they are until the run is released.
     fn phys_to_virt(&self, address: HostPhysAddr) -> NonNull<u8>;
 
     /// Number of CPUs this host owns; at least one.

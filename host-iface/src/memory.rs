@@ -17,6 +17,8 @@ pub struct PageRequest {
     pub pages: u64,
     /// Alignment of the first page in bytes; a power of two, at least [`PAGE_SIZE`].
     pub alignment: u64,
+    /// The run must end at or below this address, in bytes.
+    pub below: u64,
     /// Node the memory should come from; a host without NUMA ignores it.
     pub node: Option<NumaNode>,
 }
@@ -24,12 +26,18 @@ pub struct PageRequest {
 impl PageRequest {
     /// `pages` contiguous pages with page alignment from any node.
     pub const fn contiguous(pages: u64) -> Self {
-        Self { pages, alignment: PAGE_SIZE, node: None }
+        Self { pages, alignment: PAGE_SIZE, below: u64::MAX, node: None }
     }
 
     /// The same request with the first page aligned to `alignment` bytes.
     pub const fn aligned_to(self, alignment: u64) -> Self {
         Self { alignment, ..self }
+    }
+
+    /// The same request with the run ending at or below `below`, for hardware that has no room
+    /// for a longer address.
+    pub const fn below(self, below: u64) -> Self {
+        Self { below, ..self }
     }
 }
 

@@ -23,6 +23,10 @@ use host_iface::{
 /// Distance from the virtual to the physical address of mock memory.
 const DISPLACEMENT: u64 = 0x40_0000_0000;
 
+/// Memory that has to lie below an address gets physical addresses from here on, whatever its
+/// virtual ones.
+const LOW_BASE: u64 = 0x10_0000;
+
 /// Ticks per second of the mock time-stamp counter: one a nanosecond.
 pub const TSC_HZ: u64 = 1_000_000_000;
 
@@ -35,11 +39,40 @@ pub struct MockHost {
     cpus: u32,
     tsc: AtomicU64,
     runs: Mutex<HashMap<u64, Layout>>,
+    low: Mutex<LowMemory>,
     fail_allocation_in: Mutex<Option<u64>>,
     kicks: Mutex<Vec<CpuId>>,
     armed: Mutex<Option<Tsc>>,
     wall_clock: Mutex<Option<WallClockTime>>,
     console: MockConsole,
+}
+
+/// Where memory with low addresses really is: physical start, size, virtual start.
+#[derive(Default)]
+struct LowMemory {
+    runs: Vec<(u64, u64, usize)>,
+    used: u64,
+}
+
+impl LowMemory {
+    /// Gives the memory at `start` a physical address that ends at or below `below`.
+    fn place(&mut self, start: usize, layout: Layout, below: u64) -> Option<u64> {
+        let (bytes, alignment) = (layout.size() as u64, layout.align() as u64);
+        let physical = (LOW_BASE + self.used).next_multiple_of(alignment);
+        if physical + bytes > below {
+            return None;
+        }
+        self.used = physical + bytes - LOW_BASE;
+        self.runs.push((physical, bytes, start));
+        Some(physical)
+    }
+
+    fn find(&self, physical: u64) -> Option<usize> {
+        self.runs.iter().find_map(|(from, bytes, start)| {
+            let offset = physical.checked_sub(*from).filter(|offset| offset < bytes)?;
+            Some(start + offset as usize)
+        })
+    }
 }
 
 /// The mock console: what was written, and what is there to read.
@@ -60,6 +93,7 @@ impl MockHost {
             cpus,
             tsc: AtomicU64::new(0),
             runs: Mutex::default(),
+            low: Mutex::default(),
             fail_allocation_in: Mutex::default(),
             kicks: Mutex::default(),
             armed: Mutex::default(),
@@ -158,7 +192,13 @@ impl Host for MockHost {
         // SAFETY: the layout has a non-zero size.
         let memory = unsafe { alloc_zeroed(layout) };
         let memory = NonNull::new(memory).ok_or(HostError::OutOfMemory(request))?;
-        let start = memory.as_ptr().expose_provenance() as u64 + DISPLACEMENT;
+        let virtual_start = memory.as_ptr().expose_provenance();
+        let start = match request.below {
+            u64::MAX => virtual_start as u64 + DISPLACEMENT,
+            below => lock(&self.low)
+                .place(virtual_start, layout, below)
+                .expect("a test takes little low memory"),
+        };
         lock(&self.runs).insert(start, layout);
         Ok(PageRun { start: HostPhysAddr::new(start), pages: request.pages })
     }
@@ -170,11 +210,13 @@ impl Host for MockHost {
         // SAFETY: `allocate_pages` allocated this memory with this layout, and its entry in
         // `runs` is gone, so it is released once.
         unsafe { dealloc(self.phys_to_virt(run.start).as_ptr(), layout) }
+        lock(&self.low).runs.retain(|(start, ..)| *start != run.start.as_u64());
     }
 
     fn phys_to_virt(&self, address: HostPhysAddr) -> NonNull<u8> {
-        let address = address.as_u64() - DISPLACEMENT;
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address as usize))
+        let low = lock(&self.low).find(address.as_u64());
+        let address = low.unwrap_or_else(|| (address.as_u64() - DISPLACEMENT) as usize);
+        NonNull::new(core::ptr::with_exposed_provenance_mut(address))
             .expect("mock memory is never at address zero")
     }
 

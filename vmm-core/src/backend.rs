@@ -68,11 +68,22 @@ impl From<HostError> for Unsupported {
     }
 }
 
+/// How the memory of a VM is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Translation {
+    /// Through the guest's own tables and then through nested ones, with this root.
+    Nested(HostPhysAddr),
+    /// Through shadow tables alone, whose root is
+    /// [set](VcpuBackend::set_shadow_root) before the first entry. The CPU runs with paging
+    /// always, and everything exits that the guest does to its own.
+    Shadow,
+}
+
 /// What a vCPU of a VM is given at its creation.
 #[derive(Clone, Copy)]
 pub struct VcpuSetup {
-    /// Root of the VM's nested page tables.
-    pub nested_root: HostPhysAddr,
+    /// How the VM's memory is reached.
+    pub translation: Translation,
     /// Added to the host's time-stamp counter to give the guest's, modulo 2^64.
     pub tsc_offset: u64,
     /// What the hardware may do of the local APIC's work.
@@ -210,6 +221,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Names of the optional features that were found and are used.
     fn capabilities(&self) -> Vec<String>;
 
+    /// Does the CPU have nested paging? If not, shadow paging is all there is.
+    fn has_nested_paging(&self) -> bool;
+
+    /// Can the backend run guests on shadow page tables?
+    fn has_shadow_paging(&self) -> bool;
+
     /// Can nested page tables use 1 GiB pages?
     fn has_huge_pages(&self) -> bool;
 
@@ -316,6 +333,10 @@ pub trait VcpuBackend: Send {
     fn page_directory_pointers(&self) -> Option<[u64; 4]> {
         None
     }
+    /// With shadow paging: sets the root of the tables that the CPU walks. They have four levels
+    /// if the guest is in long mode, and else are PAE tables with a root below 4 GiB. Another
+    /// root than before makes the CPU drop the translations of the old one.
+    fn set_shadow_root(&mut self, root: HostPhysAddr);
     /// CR4 as the guest sees it, at no cost.
     fn cr4(&self) -> u64;
     /// Current privilege level.
@@ -407,7 +428,8 @@ pub trait VcpuBackend: Send {
 
     /// Address of the instruction after the one that exited, if the hardware told.
     fn next_rip(&self) -> Option<u64>;
-    /// Bytes of the instruction that caused a nested page fault, if the hardware told.
+    /// Bytes of the instruction that caused a page fault or nested page fault, if the hardware
+    /// told.
     fn instruction_bytes(&self) -> Option<&[u8]>;
     /// Size of the control block and save areas, in bytes.
     fn control_bytes(&self) -> usize;

@@ -56,6 +56,13 @@ pub enum EndReason {
         /// The address that was translated.
         address: GuestPhysAddr,
     },
+    /// Shadow paging could not go on: its budget is too small, or a defect of the VMM.
+    ShadowPaging {
+        /// Index of the vCPU.
+        vcpu: u32,
+        /// What went wrong.
+        why: &'static str,
+    },
     /// An exit that the VMM does not know.
     UnknownExit {
         /// Index of the vCPU.
@@ -86,6 +93,7 @@ impl fmt::Display for EndReason {
             Self::NestedMisconfiguration { vcpu, address } => {
                 write!(f, "vCPU {vcpu}: the CPU refused the nested page tables for {address}")
             }
+            Self::ShadowPaging { vcpu, why } => write!(f, "vCPU {vcpu}: shadow paging: {why}"),
             Self::UnknownExit { vcpu, code } => {
                 write!(f, "vCPU {vcpu} left the guest for unknown reason {code:#x}")
             }

@@ -42,6 +42,18 @@ pub enum Exit {
     Hypercall,
     /// An access to guest-physical memory that is not mapped so.
     NestedPageFault(NestedPageFault),
+    /// A page fault of the guest, with shadow paging: not delivered, and not in CR2.
+    PageFault {
+        /// Linear address.
+        address: u64,
+        /// Error code (AMD APM vol. 2, 8.4.2).
+        error_code: u32,
+    },
+    /// INVLPG, with shadow paging.
+    InvalidatePage {
+        /// Linear address of the operand, if the hardware tells.
+        address: Option<u64>,
+    },
     /// An access to the page of the local APIC's registers that the hardware does not answer.
     ApicAccess(ApicAccess),
     /// The guest has written the local APIC's register at this offset from the start of its
@@ -108,14 +120,16 @@ pub struct PortIo {
 /// An access to a control register; its operand, if the hardware tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ControlRegisterAccess {
-    /// MOV to register 0, 2, 3, 4 or 8.
+    /// MOV to register 0, 2, 3, 4 or 8. Without `source`, a write to register 0 may be CLTS or
+    /// LMSW, too.
     Write {
         /// Number of the control register.
         register: u8,
         /// Where the value is.
         source: Option<Gpr>,
     },
-    /// MOV from register 0, 2, 3, 4 or 8.
+    /// MOV from register 0, 2, 3, 4 or 8. Without `target`, a read of register 0 may be SMSW,
+    /// too.
     Read {
         /// Number of the control register.
         register: u8,

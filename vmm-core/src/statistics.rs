@@ -32,6 +32,8 @@ pub enum ExitReason {
     Hypercall,
     Mmio,
     NestedPageFault,
+    PageFault,
+    InvalidatePage,
     ApicAccess,
     ApicWrite,
     EndOfInterrupt,
@@ -47,7 +49,7 @@ pub enum ExitReason {
 
 impl ExitReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::HostInterrupt,
         Self::InterruptWindow,
         Self::NmiWindow,
@@ -64,6 +66,8 @@ impl ExitReason {
         Self::Hypercall,
         Self::Mmio,
         Self::NestedPageFault,
+        Self::PageFault,
+        Self::InvalidatePage,
         Self::ApicAccess,
         Self::ApicWrite,
         Self::EndOfInterrupt,
@@ -96,6 +100,8 @@ impl ExitReason {
             Self::Hypercall => "hypercall",
             Self::Mmio => "mmio",
             Self::NestedPageFault => "nested_page_fault",
+            Self::PageFault => "page_fault",
+            Self::InvalidatePage => "invalidate_page",
             Self::ApicAccess => "apic_access",
             Self::ApicWrite => "apic_write",
             Self::EndOfInterrupt => "end_of_interrupt",
@@ -131,6 +137,8 @@ impl ExitReason {
             Exit::Hypercall => Self::Hypercall,
             Exit::NestedPageFault(fault) if fault.in_page_walk => Self::NestedPageFault,
             Exit::NestedPageFault(_) => Self::Mmio,
+            Exit::PageFault { .. } => Self::PageFault,
+            Exit::InvalidatePage { .. } => Self::InvalidatePage,
             Exit::ApicAccess(_) => Self::ApicAccess,
             Exit::ApicWrite(_) => Self::ApicWrite,
             Exit::EndOfInterrupt(_) => Self::EndOfInterrupt,

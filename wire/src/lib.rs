@@ -17,7 +17,7 @@ mod report;
 pub use bundle::{Bundle, BundleError};
 pub use manifest::{
     Apic, EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Paging,
-    Stage, VmDescription,
+    ShadowSettings, Stage, VmDescription,
 };
 pub use report::{
     Counter, End, EndKind, ExitCounter, GuestSize, HostMemory, Machine, Milestone, REPORT_PREFIX,

@@ -47,9 +47,12 @@ pub struct VmDescription {
     pub memory_mib: u64,
     /// Number of virtual CPUs.
     pub vcpus: u32,
-    /// How guest-physical addresses are translated.
+    /// How guest-physical addresses are translated; by default as the CPU can do it best.
     #[serde(default)]
-    pub paging: Paging,
+    pub paging: Option<Paging>,
+    /// How shadow paging is set up, where it is used.
+    #[serde(default)]
+    pub shadow: ShadowSettings,
     /// Who does the work of the local APICs.
     #[serde(default)]
     pub apic: Apic,
@@ -89,11 +92,10 @@ pub struct EntryFault {
 }
 
 /// How guest-physical addresses are translated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Paging {
     /// By the CPU: nested page tables (AMD) or extended page tables (Intel).
-    #[default]
     Nested,
     /// By shadow page tables that the VMM keeps.
     Shadow,
@@ -108,6 +110,39 @@ pub enum Apic {
     Hardware,
     /// The VMM alone.
     Emulated,
+}
+
+impl Paging {
+    /// The name, as it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+/// Settings of shadow paging.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowSettings {
+    /// Most bytes of shadow tables; by default a sixty-fourth of the guest's memory, from 2 MiB
+    /// to 64 MiB.
+    #[serde(default)]
+    pub budget_bytes: Option<u64>,
+    /// Keep shadow tables when the guest loads CR3.
+    #[serde(default = "yes")]
+    pub cache: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Default for ShadowSettings {
+    fn default() -> Self {
+        Self { budget_bytes: None, cache: true }
+    }
 }
 
 /// Where a guest's first serial port leads.

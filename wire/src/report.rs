@@ -68,6 +68,9 @@ pub struct VmReport {
     pub milestones: Vec<Milestone>,
     /// The vCPUs, by index.
     pub vcpus: Vec<VcpuReport>,
+    /// What shadow paging did, by name; empty with nested paging.
+    #[serde(default)]
+    pub shadow: Vec<Counter>,
     /// Memory the VMM needed for it.
     pub memory: VmMemory,
     /// How and why it ended.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Building the bare-metal binaries of this workspace.
+//! Building what runs in the machines: bare-metal binaries and a Linux program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,9 @@ use crate::{process, setup};
 
 /// Target of everything that runs without an operating system.
 pub const BARE_METAL: &str = "x86_64-unknown-none";
+
+/// Target of Linux programs that run on any kernel without further files.
+const STATIC_LINUX: &str = "x86_64-unknown-linux-musl";
 
 /// What is read of Cargo's messages (The Cargo Book, "External tools").
 #[derive(Deserialize)]
@@ -71,6 +74,18 @@ pub fn bare_metal(paths: &Paths, package: &str, name: &str, features: &[&str]) -
     command.args(["build", "--release", "--target", BARE_METAL]);
     command.args(["--package", package, "--bin", name, "--features", &features.join(",")]);
     find(build(paths, command, package)?, name)
+}
+
+/// Builds the static Linux program that runs a guest under KVM.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn kvm_runner(paths: &Paths) -> Result<PathBuf> {
+    const NAME: &str = "kvm-runner";
+    setup::rust::ensure_target(STATIC_LINUX)?;
+    let mut command = cargo();
+    command.args(["build", "--release", "--target", STATIC_LINUX, "--package", NAME]);
+    find(build(paths, command, NAME)?, NAME)
 }
 
 /// Builds all binaries of `package` for bare metal and gives names and paths.

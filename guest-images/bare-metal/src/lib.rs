@@ -6,9 +6,11 @@
 //! `x86_64-unknown-none` this crate is empty.
 #![cfg_attr(target_os = "none", no_std)]
 
+// Shared with the benchmark guests in `benches/`; no interface beyond this workspace.
 #[cfg(target_os = "none")]
+#[doc(hidden)]
 #[macro_use]
-mod rt;
+pub mod rt;
 
 #[cfg(target_os = "none")]
 pub mod guests;
@@ -16,14 +18,17 @@ pub mod guests;
 #[cfg(target_os = "none")]
 pub use rt::boot::Guest;
 
-/// Makes the binary run the module of [`guests`] with that name.
+/// Makes the binary run the module of [`guests`] with that name, or a function of another crate.
 #[cfg(target_os = "none")]
 #[macro_export]
 macro_rules! guest {
     ($name:ident) => {
+        $crate::guest!($name, $crate::guests::$name::run);
+    };
+    ($name:ident, $main:path) => {
         /// What the runtime calls once the machine is set up.
         #[unsafe(no_mangle)]
-        static GUEST: $crate::Guest = $crate::Guest { main: $crate::guests::$name::run };
+        static GUEST: $crate::Guest = $crate::Guest { main: $main };
     };
 }
 
@@ -31,7 +36,7 @@ macro_rules! guest {
 #[cfg(not(target_os = "none"))]
 #[macro_export]
 macro_rules! guest {
-    ($name:ident) => {
+    ($name:ident $(, $main:path)?) => {
         fn main() -> std::process::ExitCode {
             eprintln!(concat!(
                 stringify!($name),

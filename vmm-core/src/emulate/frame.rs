@@ -50,9 +50,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let frame = self.register(pointer).wrapping_sub(size.length());
         let mut values = [0; MAX_ENTER];
         values[0] = self.register(base);
-        for number in 1..level {
-            let at = old.wrapping_sub(number as u64 * size.length()) & pointer.size.mask();
-            values[number] = self.read_stack(at, size)?;
+        for (number, value) in (1_u64..).zip(values.iter_mut().take(level).skip(1)) {
+            let at = old.wrapping_sub(number * size.length()) & pointer.size.mask();
+            *value = self.read_stack(at, size)?;
         }
         values[level] = if level > 0 { frame } else { values[0] };
         // The place of the new stack pointer has to be writable, too.

@@ -60,6 +60,16 @@ fn within_limit(segment: &Segment, offset: u64, size: u64) -> bool {
 }
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
+    /// Linear address of the memory operand, without any check.
+    pub fn unchecked_linear(&self) -> Step<u64> {
+        let operand = self.effective_address()?;
+        let has_base = !self.mode.is_64_bit()
+            || matches!(operand.segment, SegmentRegister::Fs | SegmentRegister::Gs);
+        let base = if has_base { self.cpu.segment(operand.segment).base } else { 0 };
+        let linear = base.wrapping_add(operand.offset);
+        Ok(if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF })
+    }
+
     /// Linear address of `size` bytes at `offset` in `register`, checked for `access`.
     pub fn linear(
         &self,

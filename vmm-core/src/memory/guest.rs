@@ -222,6 +222,11 @@ impl GuestMemory {
         bytes: usize,
         mut copy: impl FnMut(NonNull<u8>, Range<usize>),
     ) -> Result<(), MemoryError> {
+        // Nearly always it is all one piece.
+        if let Ok(whole) = self.locate(address, bytes) {
+            copy(whole, 0..bytes);
+            return Ok(());
+        }
         let out_of_range = MemoryError::OutOfRange { address, bytes };
         for pass in [Pass::Check, Pass::Copy] {
             let mut done = 0;

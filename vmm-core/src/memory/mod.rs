@@ -5,6 +5,7 @@ mod allocate;
 mod guest;
 mod layout;
 mod pages;
+mod walked;
 
 pub use allocate::{MIN_MEMORY, allocate};
 pub use guest::{GuestMemory, MemoryError, Region};

@@ -9,6 +9,9 @@ use host_iface::{Host, HostError, HostPhysAddr, PAGE_SIZE, PageRequest, PageRun}
 pub struct OwnedPages {
     host: &'static dyn Host,
     run: PageRun,
+    /// Where the CPU finds the first byte: asked for once, since every access to a control block
+    /// or to guest memory needs it.
+    first: NonNull<u8>,
 }
 
 // SAFETY: the pages belong to the handle alone and carry no thread affinity; all access to
@@ -24,7 +27,7 @@ impl OwnedPages {
     /// What the host answers.
     pub fn allocate(host: &'static dyn Host, request: PageRequest) -> Result<Self, HostError> {
         let run = host.allocate_pages(request)?;
-        Ok(Self { host, run })
+        Ok(Self { host, run, first: host.phys_to_virt(run.start) })
     }
 
     /// Allocates pages filled with zeroes.
@@ -56,7 +59,7 @@ impl OwnedPages {
     /// The first byte as the CPU reaches it; valid for [`bytes`](Self::bytes) while the
     /// handle lives.
     pub fn as_ptr(&self) -> NonNull<u8> {
-        self.host.phys_to_virt(self.run.start)
+        self.first
     }
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Address translation: the guest's own page tables, and the nested tables under them.
+//! Address translation: the guest's own page tables, the nested tables under them, and the shadow
+//! tables that can take the place of both.
 
 mod nested;
+pub mod shadow;
 #[cfg(test)]
 mod tests;
 pub mod walk;

@@ -88,9 +88,6 @@ impl Backend for Svm {
     fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
         let capabilities = Capabilities::from_cpuid(&CpuidLeaves::read())?;
         check_firmware_lock()?;
-        if !capabilities.has(SvmFeatures::NP) {
-            return Err(Unsupported::MissingFeature("nested paging (CPUID 8000_000A EDX bit 0)"));
-        }
         let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
         let per_cpu = |_| {
             Ok(PerCpu {
@@ -112,6 +109,14 @@ impl Backend for Svm {
 
     fn capabilities(&self) -> Vec<String> {
         self.capabilities.names()
+    }
+
+    fn has_nested_paging(&self) -> bool {
+        self.capabilities.has(SvmFeatures::NP)
+    }
+
+    fn has_shadow_paging(&self) -> bool {
+        true
     }
 
     fn has_huge_pages(&self) -> bool {

@@ -6,8 +6,8 @@ use crate::state::rflags;
 
 /// Bits of DR6 that name the cause of a #DB (AMD APM vol. 2, 13.1.1.3).
 const DR6_CAUSES: u64 = 0xE00F;
-/// DR6.BS: a single step.
-const DR6_SINGLE_STEP: u64 = 1 << 14;
+/// DR6.BS: a single step (AMD APM vol. 2, 13.1.1.3).
+pub(super) const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// DR6.BD: an access to a debug register was detected.
 const DR6_DEBUG_ACCESS: u64 = 1 << 13;
 /// DR7.GD: accesses to debug registers are detected (AMD APM vol. 2, 13.1.1.4).

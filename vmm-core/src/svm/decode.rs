@@ -38,6 +38,8 @@ pub fn exit(control: &ControlArea) -> Exit {
             })
         }
         ExitCode::MACHINE_CHECK => Exit::MachineCheck,
+        ExitCode::PAGE_FAULT => Exit::PageFault { address: info2, error_code: info1 as u32 },
+        ExitCode::INVLPG => Exit::InvalidatePage { address: None },
         code @ ExitCode::EXCEPTION_0..=ExitCode::EXCEPTION_31 => {
             Exit::Exception(exception((code - ExitCode::EXCEPTION_0) as u8, info1, info2))
         }
@@ -161,6 +163,9 @@ mod tests {
         };
         assert_eq!(exit_of(0x400, 6 | 1 << 32, 0xFEE0_0300), Exit::NestedPageFault(fault));
         assert_eq!(exit_of(0x51, 0, 0), Exit::Exception(Exception::ALIGNMENT_CHECK));
+        let page_fault = Exit::PageFault { address: 0x1234, error_code: 7 };
+        assert_eq!(exit_of(0x4E, 7, 0x1234), page_fault);
+        assert_eq!(exit_of(0x79, 0, 0), Exit::InvalidatePage { address: None });
         assert_eq!(
             exit_of(0x14, 0, 0),
             Exit::ControlRegister(ControlRegisterAccess::Write { register: 4, source: None })

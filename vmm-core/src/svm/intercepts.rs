@@ -4,13 +4,14 @@
 
 use super::{
     permission::PermissionMaps,
+    shadow::{self, ShadowedRegisters},
     vcpu::SvmVcpu,
     vmcb::{Intercepts1, Intercepts2, Intercepts3, InterruptControl},
 };
 use crate::{
-    backend::VcpuSetup,
+    backend::{Translation, VcpuBackend, VcpuSetup},
     msr::PAT_RESET,
-    state::{cr0, efer, rflags},
+    state::{ControlRegisters, cr0, efer, rflags},
 };
 
 const DEBUG_VECTOR: u32 = 1;
@@ -67,14 +68,21 @@ impl SvmVcpu {
         vmcb.control.msr_permission_map = maps.msr_address().as_u64();
         vmcb.control.tsc_offset = setup.tsc_offset;
         vmcb.control.interrupt_control = InterruptControl::new().with_masking(true);
-        vmcb.control.nested_enable = 1;
-        vmcb.control.nested_cr3 = setup.nested_root.as_u64();
+        if let Translation::Nested(root) = setup.translation {
+            vmcb.control.nested_enable = 1;
+            vmcb.control.nested_cr3 = root.as_u64();
+        }
         vmcb.save.efer = efer::SVME;
         vmcb.save.pat = PAT_RESET;
         vmcb.save.cr0 = cr0::ET;
         vmcb.save.rflags = rflags::FIXED;
         vmcb.save.dr6 = 0xFFFF_0FF0;
         vmcb.save.dr7 = 0x400;
+        if setup.translation == Translation::Shadow {
+            shadow::intercept(&mut vmcb.control);
+            self.shadowed = Some(ShadowedRegisters::new());
+            self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
+        }
     }
 
     /// Has IRET exit, which may end the blocking of NMIs.

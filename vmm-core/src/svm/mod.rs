@@ -12,6 +12,7 @@ mod fault_injection;
 mod intercepts;
 mod nmi;
 mod permission;
+mod shadow;
 mod step;
 mod switch;
 mod tlb;

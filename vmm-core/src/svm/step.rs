@@ -2,11 +2,9 @@
 //! Single steps: one instruction is executed with the trap flag set, to get control back behind
 //! it where the CPU offers no exit of its own.
 
-use super::{decode, nmi::NmiBlocking, vcpu::SvmVcpu};
+use super::{debug::DR6_SINGLE_STEP, decode, nmi::NmiBlocking, vcpu::SvmVcpu};
 use crate::{Exit, state::rflags};
 
-/// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
-const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// DR6.B0 to B3: breakpoints that were met.
 const DR6_BREAKPOINTS: u64 = 0xF;
 

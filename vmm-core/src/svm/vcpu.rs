@@ -3,7 +3,7 @@
 
 use alloc::{boxed::Box, sync::Arc};
 
-use host_iface::{CpuId, Host, HostError, PageRequest};
+use host_iface::{CpuId, Host, HostError, HostPhysAddr, PageRequest};
 
 use super::{
     asid::Asid,
@@ -13,6 +13,7 @@ use super::{
     entry_check::{self, EntryState},
     nmi::NmiBlocking,
     permission::PermissionMaps,
+    shadow::ShadowedRegisters,
     step::Step,
     switch::{GuestRegisters, SwitchContext, enter_guest},
     vmcb::{EventInfo, ExitCode, Vmcb, VmcbSegment},
@@ -53,6 +54,8 @@ pub struct SvmVcpu {
     pub(super) asid: Asid,
     pub(super) asid_cpu: Option<CpuId>,
     pub(super) flush_wanted: bool,
+    /// The guest's control registers, with shadow paging.
+    pub(super) shadowed: Option<ShadowedRegisters>,
     pub(super) nmi: NmiBlocking,
     pub(super) step: Option<Step>,
     /// CR2 of the CPU is not what the control block says.
@@ -94,6 +97,7 @@ impl SvmVcpu {
             asid: Asid::default(),
             asid_cpu: None,
             flush_wanted: false,
+            shadowed: None,
             nmi: NmiBlocking::Unblocked,
             step: None,
             cr2_differs: false,
@@ -149,8 +153,17 @@ impl SvmVcpu {
         }
         match step {
             Some(step) if trapped => self.finish_step(step),
-            _ => decode::exit(&self.vmcb().control),
+            _ => match decode::exit(&self.vmcb().control) {
+                Exit::InvalidatePage { .. } => Exit::InvalidatePage { address: self.operand() },
+                exit => exit,
+            },
         }
+    }
+
+    /// Linear address of INVLPG's operand, which a CPU with decode assists tells.
+    fn operand(&self) -> Option<u64> {
+        let told = self.capabilities.has(SvmFeatures::DECODE_ASSISTS);
+        told.then_some(self.vmcb().control.exit_info1)
     }
 
     /// QEMU 7.2 ends an interrupt shadow when it enters the guest. If nothing was executed
@@ -238,8 +251,8 @@ impl VcpuBackend for SvmVcpu {
         let entered = EntryState::from(self.vmcb());
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
-        // intercepts are those of `set_intercepts`, and the nested tables map the VM's own
-        // memory only.
+        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
+        // that the guest cannot replace, map the VM's own memory only.
         unsafe { enter_guest(&mut self.context) }
         self.take_exit(&entered)
     }
@@ -311,6 +324,9 @@ impl VcpuBackend for SvmVcpu {
 
     fn control_registers(&self) -> ControlRegisters {
         let save = &self.vmcb().save;
+        if let Some(shadowed) = &self.shadowed {
+            return shadowed.view(save.cr2);
+        }
         ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
@@ -321,6 +337,12 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
+        if let Some(mut shadowed) = self.shadowed {
+            let Vmcb { control, save } = self.vmcb_mut();
+            shadowed.set(value, save, control);
+            self.shadowed = Some(shadowed);
+            return;
+        }
         let save = &mut self.vmcb_mut().save;
         let cr2_changes = save.cr2 != value.cr2;
         save.cr0 = value.cr0 | cr0::ET;
@@ -332,8 +354,15 @@ impl VcpuBackend for SvmVcpu {
         self.flush_wanted = true;
     }
 
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        if let Some(mut shadowed) = self.shadowed {
+            self.flush_wanted |= shadowed.set_root(root, &mut self.vmcb_mut().save);
+            self.shadowed = Some(shadowed);
+        }
+    }
+
     fn cr4(&self) -> u64 {
-        self.vmcb().save.cr4
+        self.shadowed.as_ref().map_or(self.vmcb().save.cr4, ShadowedRegisters::cr4)
     }
 
     fn cpl(&self) -> u8 {
@@ -508,7 +537,8 @@ impl VcpuBackend for SvmVcpu {
     fn instruction_bytes(&self) -> Option<&[u8]> {
         let control = &self.vmcb().control;
         // Other exits leave the bytes of an earlier instruction there.
-        let filled = control.exit_code == ExitCode::NESTED_PAGE_FAULT;
+        let filled = [ExitCode::NESTED_PAGE_FAULT, ExitCode::PAGE_FAULT];
+        let filled = filled.contains(&control.exit_code);
         if !filled || !self.capabilities.has(SvmFeatures::DECODE_ASSISTS) {
             return None;
         }

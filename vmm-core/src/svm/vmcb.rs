@@ -336,6 +336,7 @@ impl ExitCode {
     pub const WRITE_CR15: u64 = 0x1F;
     pub const EXCEPTION_0: u64 = 0x40;
     pub const MACHINE_CHECK: u64 = 0x52;
+    pub const PAGE_FAULT: u64 = 0x4E;
     pub const EXCEPTION_31: u64 = 0x5F;
     pub const INTERRUPT: u64 = 0x60;
     pub const NMI: u64 = 0x61;
@@ -349,6 +350,7 @@ impl ExitCode {
     pub const INVD: u64 = 0x76;
     pub const PAUSE: u64 = 0x77;
     pub const HLT: u64 = 0x78;
+    pub const INVLPG: u64 = 0x79;
     pub const INVLPGA: u64 = 0x7A;
     pub const PORT_IO: u64 = 0x7B;
     pub const MSR: u64 = 0x7C;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Control registers and XCR0.
 
-use iced_x86::Register;
+use iced_x86::{Mnemonic, Register};
 
 use super::Vcpu;
 use crate::{
@@ -21,6 +21,29 @@ impl<V: VcpuBackend> Vcpu<V> {
         access: ControlRegisterAccess,
     ) -> Result<(), Exception> {
         match access {
+            ControlRegisterAccess::Write { register: 0, source: None } => {
+                let Some(instruction) = self.decode()? else { return Ok(()) };
+                return match instruction.mnemonic() {
+                    Mnemonic::Clts => {
+                        self.control_register(ControlRegisterAccess::ClearTaskSwitched)
+                    }
+                    Mnemonic::Lmsw => self.load_machine_status(),
+                    _ => {
+                        let source = general_register(instruction.op_register(1));
+                        let source = Some(source.ok_or(Exception::INVALID_OPCODE)?);
+                        self.control_register(ControlRegisterAccess::Write { register: 0, source })
+                    }
+                };
+            }
+            ControlRegisterAccess::Read { register: 0, target: None } => {
+                let Some(instruction) = self.decode()? else { return Ok(()) };
+                if instruction.mnemonic() == Mnemonic::Smsw {
+                    return self.emulate();
+                }
+                let target = general_register(instruction.op_register(0));
+                let target = Some(target.ok_or(Exception::INVALID_OPCODE)?);
+                return self.control_register(ControlRegisterAccess::Read { register: 0, target });
+            }
             ControlRegisterAccess::Write { register, source } => {
                 let Some(source) = self.operand(source, 1)? else { return Ok(()) };
                 let mask = if self.is_64_bit_code() { u64::MAX } else { u64::from(u32::MAX) };
@@ -126,8 +149,25 @@ impl<V: VcpuBackend> Vcpu<V> {
             let entries = self.load_page_directory_pointers(new.cr3)?;
             self.hardware.set_page_directory_pointers(entries);
         }
+        let old = self.hardware.control_registers();
         self.hardware.set_control_registers(new);
+        if reloads {
+            self.shadow.root_is_old = true;
+        } else {
+            self.note_new_control_registers(&old, &new);
+        }
         Ok(())
+    }
+
+    /// LMSW, whose operand the hardware did not tell.
+    fn load_machine_status(&mut self) -> Result<(), Exception> {
+        match self.read_operand(0)? {
+            Some(status) => {
+                let status = status as u16;
+                self.control_register(ControlRegisterAccess::LoadMachineStatus(status))
+            }
+            None => Ok(()),
+        }
     }
 
     fn load_page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {

@@ -48,6 +48,8 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.apic.interrupt_ended(vector);
                 Ok(())
             }
+            Exit::PageFault { address, error_code } => self.page_fault(address, error_code),
+            Exit::InvalidatePage { address } => self.invalidate_page(address),
             Exit::Exception(exception) => Err(exception),
             Exit::Instruction(trapped) => self.trapped(trapped),
             Exit::MachineCheck

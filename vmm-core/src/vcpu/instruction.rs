@@ -61,6 +61,12 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Emulates the instruction that exited.
     pub(super) fn emulate(&mut self) -> Result<(), Exception> {
+        let outcome = self.try_to_emulate();
+        self.conclude(outcome)
+    }
+
+    /// Emulates the instruction that exited, as far as possible.
+    pub(super) fn try_to_emulate(&mut self) -> Outcome {
         let reported = self.hardware.instruction_bytes().map(|bytes| {
             let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
             let count = bytes.len().min(copy.len());
@@ -69,8 +75,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         });
         let (mut cpu, mut bus) = self.views();
         let bytes = reported.as_ref().map(|(bytes, count)| &bytes[..*count]);
-        let outcome = emulate::emulate(&mut cpu, &mut bus, bytes);
-        self.conclude(outcome)
+        emulate::emulate(&mut cpu, &mut bus, bytes)
     }
 
     pub(super) fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {
@@ -106,12 +111,35 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
+    /// Reads operand `number` of the instruction that exited. `None` if that has ended the VM.
+    pub(super) fn read_operand(&mut self, number: u32) -> Result<Option<u64>, Exception> {
+        let (mut cpu, mut bus) = self.views();
+        match emulate::read_operand(&mut cpu, &mut bus, number) {
+            Ok(value) => Ok(Some(value)),
+            Err(outcome) => self.conclude(outcome).map(|()| None),
+        }
+    }
+
+    /// Linear address of the memory operand of the instruction that exited, unchecked. `None` if
+    /// that has ended the VM.
+    pub(super) fn operand_address(&mut self) -> Result<Option<u64>, Exception> {
+        let (mut cpu, mut bus) = self.views();
+        match emulate::operand_address(&mut cpu, &mut bus) {
+            Ok(address) => Ok(Some(address)),
+            Err(outcome) => self.conclude(outcome).map(|()| None),
+        }
+    }
+
     /// The vCPU and its surroundings as the emulator sees them.
     pub(super) fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
         let cpu =
             CpuView { host: self.core.host, hardware: &mut self.hardware, paging: self.paging };
-        let bus =
-            BusView { core: &self.core, apic: &mut self.apic, statistics: &mut self.statistics };
+        let bus = BusView {
+            core: &self.core,
+            vcpu: self.index,
+            apic: &mut self.apic,
+            statistics: &mut self.statistics,
+        };
         (cpu, bus)
     }
 }

@@ -17,6 +17,7 @@ mod interpret;
 mod memory;
 mod msr;
 mod port;
+mod shadow;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -42,6 +43,7 @@ use activity::Activity;
 use events::PendingEvents;
 #[cfg(feature = "fault-injection")]
 pub use fault_injection::EntryFault;
+use shadow::ShadowState;
 
 /// What a vCPU is made of.
 pub(crate) struct VcpuParts<V> {
@@ -80,6 +82,7 @@ pub struct Vcpu<V: VcpuBackend> {
     accesses: u64,
     #[cfg(feature = "fault-injection")]
     entry_fault: Option<EntryFault>,
+    shadow: ShadowState,
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -113,6 +116,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             accesses: 0,
             #[cfg(feature = "fault-injection")]
             entry_fault: None,
+            shadow: ShadowState::default(),
             core,
             index,
         };
@@ -164,6 +168,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.set_rflags(state.rflags);
         self.hardware.set_descriptor_tables(state.gdtr, state.idtr);
         self.hardware.set_control_registers(state.control);
+        self.shadow.root_is_old = true;
     }
 
     /// Runs the vCPU on the calling CPU until its VM ends. The backend was prepared there by
@@ -226,11 +231,20 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.prepare_events();
         #[cfg(feature = "fault-injection")]
         self.inject_entry_fault();
+        self.renew_shadow_root();
         self.link.going_inside(self.core.host.current_cpu());
+        if let Some(shadow) = self.core.shadow()
+            && shadow.enter(self.index)
+        {
+            self.hardware.flush_tlb();
+        }
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
             .with_hardware_deadline(self.hardware_deadline(), self.now);
         let exit = self.hardware.run(&mut gate);
         let entered_at = gate.asked_at();
+        if let Some(shadow) = self.core.shadow() {
+            shadow.leave(self.index);
+        }
         self.link.back_outside();
         let Some(reason) = ExitReason::of(&exit) else {
             self.now = entered_at;

@@ -116,7 +116,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn set_efer(&mut self, value: u64) -> Result<(), GeneralProtection> {
         let old = self.hardware.control_registers();
         let efer = validate_efer(old.efer, value, old.cr0, &self.core.cpuid)?;
-        self.hardware.set_control_registers(ControlRegisters { efer, ..old });
+        let new = ControlRegisters { efer, ..old };
+        self.hardware.set_control_registers(new);
+        self.note_new_control_registers(&old, &new);
         Ok(())
     }
 

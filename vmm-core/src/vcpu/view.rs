@@ -3,13 +3,13 @@
 
 use host_iface::Host;
 
+use super::shadow::STALE_HANDLE;
 use crate::{
-    AccessWidth, GuestPhysAddr,
+    AccessWidth, EndReason, GuestPhysAddr,
     apic::LocalApic,
     backend::VcpuBackend,
     bus::Answer,
     emulate::{EmulatorCpu, Exchange, GuestBus},
-    memory::MemoryError,
     paging::walk::{BusError, PagingFeatures, PhysicalMemory},
     state::{ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister},
     statistics::{Unclaimed, VcpuStatistics},
@@ -117,6 +117,7 @@ impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
 /// dropped, and both are counted.
 pub(super) struct BusView<'a> {
     pub core: &'a VmCore,
+    pub vcpu: u32,
     pub apic: &'a mut LocalApic,
     pub statistics: &'a mut VcpuStatistics,
 }
@@ -131,6 +132,16 @@ impl BusView<'_> {
     fn count(&mut self, answer: Answer, kind: Unclaimed) {
         if answer == Answer::Nobody {
             self.statistics.count_unclaimed(kind);
+        }
+    }
+
+    /// Memory was written: with shadow paging, what was made from it has to go.
+    fn wrote(&self, address: GuestPhysAddr, size: AccessWidth) {
+        if let Some(shadow) = self.core.shadow()
+            && shadow.wrote(self.vcpu, &self.core.memory, address, size.bytes() as u64).is_err()
+        {
+            let (vcpu, why) = (self.vcpu, STALE_HANDLE);
+            self.core.control.end(EndReason::ShadowPaging { vcpu, why });
         }
     }
 
@@ -153,18 +164,13 @@ impl BusView<'_> {
     }
 }
 
-/// Page tables where there is no memory read as all ones, as the walker takes care of.
-fn no_memory<T>(result: Result<T, MemoryError>) -> Result<T, BusError> {
-    result.map_err(|_| BusError)
-}
-
 impl PhysicalMemory for BusView<'_> {
     fn read_u32(&self, address: GuestPhysAddr) -> Result<u32, BusError> {
-        no_memory(self.core.memory.read_u32(address))
+        PhysicalMemory::read_u32(&self.core.memory, address)
     }
 
     fn read_u64(&self, address: GuestPhysAddr) -> Result<u64, BusError> {
-        no_memory(self.core.memory.read_u64(address))
+        PhysicalMemory::read_u64(&self.core.memory, address)
     }
 
     fn compare_exchange_u32(
@@ -173,8 +179,7 @@ impl PhysicalMemory for BusView<'_> {
         expected: u32,
         new: u32,
     ) -> Result<bool, BusError> {
-        no_memory(self.core.memory.compare_exchange_u32(address, expected, new))
-            .map(|outcome| outcome.is_ok())
+        PhysicalMemory::compare_exchange_u32(&self.core.memory, address, expected, new)
     }
 
     fn compare_exchange_u64(
@@ -183,8 +188,7 @@ impl PhysicalMemory for BusView<'_> {
         expected: u64,
         new: u64,
     ) -> Result<bool, BusError> {
-        no_memory(self.core.memory.compare_exchange_u64(address, expected, new))
-            .map(|outcome| outcome.is_ok())
+        PhysicalMemory::compare_exchange_u64(&self.core.memory, address, expected, new)
     }
 }
 
@@ -221,8 +225,9 @@ impl GuestBus for BusView<'_> {
             AccessWidth::Dword => memory.write_u32(address, value as u32),
             AccessWidth::Qword => memory.write_u64(address, value),
         };
-        if written.is_err() {
-            self.write_device(address, size, value);
+        match written {
+            Ok(()) => self.wrote(address, size),
+            Err(_) => self.write_device(address, size, value),
         }
         Ok(())
     }
@@ -249,6 +254,9 @@ impl GuestBus for BusView<'_> {
                 memory.compare_exchange_u64(address, expected, new).map(|outcome| outcome.is_ok())
             }
         };
+        if replaced == Ok(true) {
+            self.wrote(address, size);
+        }
         Ok(match replaced {
             Ok(true) => Exchange::Done,
             Ok(false) => Exchange::Different,
@@ -258,12 +266,16 @@ impl GuestBus for BusView<'_> {
 
     fn compare_exchange_u128(
         &mut self,
-        _: GuestPhysAddr,
+        address: GuestPhysAddr,
         _: u128,
         _: u128,
     ) -> Result<Exchange, BusError> {
-        // Only an access that a device answers is emulated, and there it cannot be atomic.
-        Ok(Exchange::NotAtomic)
+        // What a device answers cannot be atomic. In memory it would have to be, which the CPU
+        // alone can do; with shadow paging it gets the chance.
+        match self.core.memory.contains(address) {
+            true => Err(BusError),
+            false => Ok(Exchange::NotAtomic),
+        }
     }
 
     fn port_in(&mut self, port: u16, size: AccessWidth) -> u32 {

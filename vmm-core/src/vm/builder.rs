@@ -9,7 +9,7 @@ use host_iface::{Host, HostError};
 use super::{
     Vm,
     apic_window::ApicWindowTables,
-    core::{SecondLevel, VmCore},
+    core::{MemoryTables, SecondLevel, VmCore},
     halt::HaltDetector,
 };
 use crate::{
@@ -17,12 +17,15 @@ use crate::{
     MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
     VmClock, VmControl, VmInstant,
     apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig, X2APIC_MSRS},
-    backend::{ApicSetup, Backend, VcpuSetup},
+    backend::{ApicSetup, ApicWindow, Backend, Translation, VcpuSetup},
     bus::{ClaimError, MmioBus, PortBus},
     cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
     hooks::Hooks,
     memory::{self, GuestMemory, MIN_MEMORY, MemoryLayout},
-    paging::NestedTables,
+    paging::{
+        NestedTables,
+        shadow::{ShadowConfig, ShadowMmu, least_tables},
+    },
     vcpu::{Vcpu, VcpuParts},
 };
 
@@ -38,6 +41,18 @@ pub struct VmConfig {
     pub vcpus: u32,
 }
 
+/// How guest-physical addresses are to be translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PagingChoice {
+    /// By the CPU if it can, else by shadow paging.
+    #[default]
+    Automatic,
+    /// By the CPU: nested page tables (AMD) or extended page tables (Intel).
+    Nested,
+    /// By shadow page tables that the VMM keeps.
+    Shadow,
+}
+
 /// Why a VM could not be built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BuildError {
@@ -51,6 +66,17 @@ pub enum BuildError {
     Claim(ClaimError),
     /// Devices want more timers than there are.
     TooManyTimers,
+    /// Nested paging was asked for, and the CPU has none.
+    NoNestedPaging,
+    /// Shadow paging was asked for, or is all that the CPU leaves, and the backend lacks it.
+    NoShadowPaging,
+    /// The budget for shadow tables, in bytes, is too small; how much is needed.
+    ShadowBudget {
+        /// What was asked for.
+        bytes: u64,
+        /// The least that does.
+        least: u64,
+    },
 }
 
 impl fmt::Display for BuildError {
@@ -66,6 +92,18 @@ impl fmt::Display for BuildError {
             ),
             Self::Host(error) => write!(f, "{error}"),
             Self::Claim(error) => write!(f, "{error}"),
+            Self::NoNestedPaging => write!(
+                f,
+                "this CPU has no nested paging; choose shadow paging, or leave the choice out"
+            ),
+            Self::NoShadowPaging => write!(
+                f,
+                "shadow paging is not there on VT-x; choose nested paging, on a CPU with EPT"
+            ),
+            Self::ShadowBudget { bytes, least } => write!(
+                f,
+                "a budget of {bytes} bytes for shadow tables is too small; choose {least} or more"
+            ),
             Self::TooManyTimers => write!(f, "the devices need more than {MAX_TIMERS} timers"),
         }
     }
@@ -104,6 +142,8 @@ pub struct VmBuilder {
     host_event_clients: Vec<Arc<dyn HostEventClient>>,
     timer_clients: Vec<Arc<dyn TimerClient>>,
     emulate_apic: bool,
+    paging: PagingChoice,
+    shadow: ShadowConfig,
 }
 
 impl VmBuilder {
@@ -146,12 +186,20 @@ impl VmBuilder {
             host_event_clients: Vec::new(),
             timer_clients: Vec::new(),
             emulate_apic: false,
+            paging: PagingChoice::default(),
+            shadow: ShadowConfig::default(),
         })
     }
 
     /// What was asked for.
     pub fn config(&self) -> VmConfig {
         self.config
+    }
+
+    /// Chooses how guest-physical addresses are translated, and how shadow paging is set up
+    /// where it is used.
+    pub fn set_paging(&mut self, choice: PagingChoice, shadow: ShadowConfig) {
+        (self.paging, self.shadow) = (choice, shadow);
     }
 
     /// The VM's clock, which started when the builder was made.
@@ -305,32 +353,12 @@ impl VmBuilder {
     /// What the host lacks; everything goes back then.
     pub fn build<B: Backend>(self, backend: &B) -> Result<Vm<B::Vcpu>, BuildError> {
         let (host, config) = (self.host, self.config);
-        let mut tables =
-            NestedTables::<B::Entries>::map_all(host, &self.memory, backend.has_huge_pages())?;
-        if let Some(page) = backend.hardware_page() {
-            self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
-            tables.map_read_only(page.guest, page.host)?;
-        }
-        let apic_window = match self.emulates_apic() || !backend.wants_apic_window() {
-            true => None,
-            false => ApicWindowTables::new(host, &tables)?,
-        };
-        let setup = VcpuSetup {
-            nested_root: tables.root(),
-            tsc_offset: self.clock.origin().0.wrapping_neg(),
-            apic: match self.emulates_apic() {
-                true => ApicSetup::Emulated,
-                false => ApicSetup::Hardware {
-                    window: apic_window.as_ref().map(ApicWindowTables::window),
-                },
-            },
-        };
+        let (tables, setup) = self.tables(backend)?;
         let cpuid = self.cpuid_table::<B>();
         let core = Arc::new(VmCore {
             host,
             memory: self.memory,
-            second_level: Box::new(tables),
-            apic_window: apic_window.map(|tables| Box::new(tables) as Box<dyn SecondLevel>),
+            tables,
             ports: self.ports,
             mmio: self.mmio,
             hooks: self.hooks,
@@ -363,5 +391,67 @@ impl VmBuilder {
         };
         let vcpus: Result<Vec<_>, _> = (0..config.vcpus).map(vcpu).collect();
         Ok(Vm { core: core.clone(), vcpus: vcpus? })
+    }
+
+    /// The tables that the CPUs walk on their way to guest memory, and what the CPUs are told of
+    /// them.
+    fn tables<B: Backend>(&self, backend: &B) -> Result<(MemoryTables, VcpuSetup), BuildError> {
+        let nested = match self.paging {
+            PagingChoice::Automatic => backend.has_nested_paging(),
+            PagingChoice::Nested if !backend.has_nested_paging() => {
+                return Err(BuildError::NoNestedPaging);
+            }
+            PagingChoice::Nested => true,
+            PagingChoice::Shadow => false,
+        };
+        if !nested && !backend.has_shadow_paging() {
+            return Err(BuildError::NoShadowPaging);
+        }
+        let (tables, translation, window) = match nested {
+            true => self.nested_tables(backend)?,
+            false => (MemoryTables::Shadow(self.shadow_tables()?), Translation::Shadow, None),
+        };
+        let setup = VcpuSetup {
+            translation,
+            tsc_offset: self.clock.origin().0.wrapping_neg(),
+            apic: match self.emulates_apic() {
+                true => ApicSetup::Emulated,
+                false => ApicSetup::Hardware { window },
+            },
+        };
+        Ok((tables, setup))
+    }
+
+    fn nested_tables<B: Backend>(
+        &self,
+        backend: &B,
+    ) -> Result<(MemoryTables, Translation, Option<ApicWindow>), BuildError> {
+        let huge = backend.has_huge_pages();
+        let mut memory = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
+        if let Some(page) = backend.hardware_page() {
+            self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
+            memory.map_read_only(page.guest, page.host)?;
+        }
+        let apic_window = match self.emulates_apic() || !backend.wants_apic_window() {
+            true => None,
+            false => ApicWindowTables::new(self.host, &memory)?,
+        };
+        let translation = Translation::Nested(memory.root());
+        let window = apic_window.as_ref().map(ApicWindowTables::window);
+        let tables = MemoryTables::Nested {
+            memory: Box::new(memory),
+            apic_window: apic_window.map(|tables| Box::new(tables) as Box<dyn SecondLevel>),
+        };
+        Ok((tables, translation, window))
+    }
+
+    fn shadow_tables(&self) -> Result<Box<ShadowMmu>, BuildError> {
+        let least = least_tables(self.config.vcpus) * PAGE_SIZE;
+        if let Some(bytes) = self.shadow.budget_bytes.filter(|bytes| *bytes < least) {
+            return Err(BuildError::ShadowBudget { bytes, least });
+        }
+        let doorbells =
+            self.links.iter().map(|link| Doorbell::new(self.host, link.clone())).collect();
+        Ok(Box::new(ShadowMmu::new(self.host, &self.memory, self.shadow, doorbells)?))
     }
 }

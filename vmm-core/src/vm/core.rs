@@ -14,10 +14,10 @@ use crate::{
     cpuid::CpuidTable,
     hooks::Hooks,
     memory::GuestMemory,
-    paging::{NestedEntries, NestedTables},
+    paging::{NestedEntries, NestedTables, shadow::ShadowMmu},
 };
 
-/// Second-level translation, whatever its format.
+/// Nested tables, whatever their format.
 pub trait SecondLevel: Send + Sync {
     /// Size of all tables in bytes.
     fn bytes(&self) -> u64;
@@ -29,14 +29,37 @@ impl<F: NestedEntries + Send + Sync> SecondLevel for NestedTables<F> {
     }
 }
 
+/// The tables that the CPUs walk on their way to guest memory.
+pub enum MemoryTables {
+    /// Nested tables.
+    Nested {
+        /// Those that map it all.
+        memory: Box<dyn SecondLevel>,
+        /// What the hardware needs besides, to find accesses to the local APIC's registers.
+        apic_window: Option<Box<dyn SecondLevel>>,
+    },
+    /// Shadow tables.
+    Shadow(Box<ShadowMmu>),
+}
+
+impl MemoryTables {
+    /// Size of all tables in bytes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Nested { memory, apic_window } => {
+                memory.bytes() + apic_window.as_ref().map_or(0, |window| window.bytes())
+            }
+            Self::Shadow(mmu) => mmu.bytes(),
+        }
+    }
+}
+
 /// What the vCPUs of one VM share. Nothing here changes while they run but what is behind
 /// atomics or in devices with locks of their own.
 pub struct VmCore {
     pub(crate) host: &'static dyn Host,
     pub(crate) memory: GuestMemory,
-    pub(crate) second_level: Box<dyn SecondLevel>,
-    /// What the hardware needs besides, to find accesses to the local APIC's registers.
-    pub(crate) apic_window: Option<Box<dyn SecondLevel>>,
+    pub(crate) tables: MemoryTables,
     pub(crate) ports: PortBus,
     pub(crate) mmio: MmioBus,
     pub(crate) hooks: Hooks,
@@ -68,6 +91,15 @@ impl VmCore {
     /// Takes the note back; called before the vCPU takes what woke it.
     pub(crate) fn leave_unwakeable(&self) {
         self.halt.end_wait();
+    }
+
+    /// The shadow MMU, with shadow paging.
+    #[inline]
+    pub(crate) fn shadow(&self) -> Option<&ShadowMmu> {
+        match &self.tables {
+            MemoryTables::Nested { .. } => None,
+            MemoryTables::Shadow(mmu) => Some(mmu),
+        }
     }
 
     fn has_mail(&self, vcpu: usize) -> bool {

@@ -10,10 +10,16 @@ mod tests;
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-pub use builder::{BuildError, MAX_VCPUS, VmBuilder, VmConfig};
+pub use builder::{BuildError, MAX_VCPUS, PagingChoice, VmBuilder, VmConfig};
 pub(crate) use core::VmCore;
 
-use crate::{VmControl, backend::VcpuBackend, memory::GuestMemory, vcpu::Vcpu};
+use crate::{
+    VmControl,
+    backend::VcpuBackend,
+    memory::GuestMemory,
+    paging::shadow::{ShadowMmu, ShadowStatistics},
+    vcpu::Vcpu,
+};
 
 /// A virtual machine that is ready to run: each of its vCPUs on a CPU of its own.
 ///
@@ -50,10 +56,14 @@ impl<V: VcpuBackend> Vm<V> {
         &self.core
     }
 
-    /// Size of the nested page tables in bytes.
+    /// Size of the nested or shadow page tables in bytes.
     pub fn page_table_bytes(&self) -> u64 {
-        let window = self.core.apic_window.as_ref().map_or(0, |window| window.bytes());
-        self.core.second_level.bytes() + window
+        self.core.tables.bytes()
+    }
+
+    /// What the shadow MMU did; none with nested paging.
+    pub fn shadow_statistics(&self) -> Option<ShadowStatistics> {
+        self.core.shadow().map(ShadowMmu::statistics)
     }
 
     /// Size of control blocks and save areas of the vCPUs that are not out running, in bytes.

@@ -6,7 +6,6 @@ use x86::vmx::vmcs::control::SecondaryControls;
 
 use super::{
     controls::APIC_DELIVERY,
-    ept,
     field::Field,
     permission::X2ApicMsrs,
     vcpu::VmxVcpu,
@@ -109,8 +108,8 @@ impl VmxVcpu {
         let kept = self.vmcs.read(Field::SecondaryControls) & !u64::from(offered.bits());
         self.vmcs.write(Field::SecondaryControls, kept | u64::from(controls.bits()));
         self.vmcs.write(Field::MsrBitmap, self.shared.maps.msr_address(msrs).as_u64());
-        let root = window.map_or(self.nested_root, |window| window.nested_root);
-        self.vmcs.write(Field::EptPointer, ept::pointer(&self.shared.capabilities, root));
+        let root = window.map(|window| window.nested_root).or(self.nested_root);
+        self.vmcs.write(Field::EptPointer, self.ept_pointer(root));
         if let Some(window) = window {
             self.vmcs.write(Field::ApicAccessPage, window.page.as_u64());
         }

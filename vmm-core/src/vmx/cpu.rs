@@ -106,6 +106,14 @@ impl Backend for Vmx {
         self.shared.capabilities.names()
     }
 
+    fn has_nested_paging(&self) -> bool {
+        true
+    }
+
+    fn has_shadow_paging(&self) -> bool {
+        false
+    }
+
     fn has_huge_pages(&self) -> bool {
         self.shared.capabilities.msrs.ept.huge_pages()
     }

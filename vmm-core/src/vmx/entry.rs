@@ -192,7 +192,7 @@ mod tests {
     use crate::{
         Event, Trapped,
         apic::{ApicMode, InterruptState},
-        backend::{ApicRole, ApicSetup, ApicWindow, VcpuBackend, VcpuSetup},
+        backend::{ApicRole, ApicSetup, ApicWindow, Translation, VcpuBackend, VcpuSetup},
         fpu::FpuSupport,
         state::{Gpr, Vector, rflags},
         vmx::{
@@ -226,7 +226,7 @@ mod tests {
         let window =
             ApicWindow { nested_root: HostPhysAddr::new(0x2000), page: HostPhysAddr::new(0x3000) };
         let setup = VcpuSetup {
-            nested_root: HostPhysAddr::new(0x1000),
+            translation: Translation::Nested(HostPhysAddr::new(0x1000)),
             tsc_offset: 0,
             apic: ApicSetup::Hardware { window: Some(window) },
         };

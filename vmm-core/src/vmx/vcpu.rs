@@ -33,7 +33,9 @@ use super::{
 use crate::{
     Event, Exit,
     apic::{ApicMode, InterruptState},
-    backend::{ApicRole, EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
+    backend::{
+        ApicRole, EntryGate, HardwareMsr, Interruptibility, Translation, VcpuBackend, VcpuSetup,
+    },
     debug::BreakpointAddresses,
     fpu::FpuState,
     msr::PAT_RESET,
@@ -50,8 +52,8 @@ pub struct VmxVcpu {
     pub(super) vmcs: Vmcs,
     pub(super) apic: ApicVirtualization,
     pub(super) timer: PreemptionTimer,
-    /// Root of the VM's nested page tables.
-    pub(super) nested_root: HostPhysAddr,
+    /// Root of the VM's nested page tables; none with shadow paging.
+    pub(super) nested_root: Option<HostPhysAddr>,
     pub(super) vpid: Option<Vpid>,
     /// If the VMCS does not hold EFER.
     efer_areas: Option<EferAreas>,
@@ -100,7 +102,10 @@ impl VmxVcpu {
             vmcs: Vmcs::new(host, revision, capabilities.fields())?,
             apic: ApicVirtualization::new(setup.apic, apic_page),
             timer,
-            nested_root: setup.nested_root,
+            nested_root: match setup.translation {
+                Translation::Nested(root) => Some(root),
+                Translation::Shadow => None,
+            },
             vpid: if has_vpid { shared.vpids.take() } else { None },
             efer_areas: match capabilities.switches_efer() {
                 true => None,
@@ -142,7 +147,7 @@ impl VmxVcpu {
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
         let virtual_apic = self.apic.page.as_ref().map_or(0, |p| p.address().as_u64());
-        let ept_pointer = ept::pointer(&self.shared.capabilities, setup.nested_root);
+        let ept_pointer = self.ept_pointer(self.nested_root);
         let areas = self.efer_areas.as_ref().map(EferAreas::addresses);
         let (msr_count, [entry_area, exit_area]) = match areas {
             Some(addresses) => (msr_area::COUNT, addresses.map(|address| address.as_u64())),
@@ -175,6 +180,11 @@ impl VmxVcpu {
         ] {
             self.vmcs.write(field, value);
         }
+    }
+
+    /// The EPT pointer to tables with this root, or to none.
+    pub(super) fn ept_pointer(&self, root: Option<HostPhysAddr>) -> u64 {
+        root.map_or(0, |root| ept::pointer(&self.shared.capabilities, root))
     }
 
     fn set_reset_state(&mut self) {
@@ -218,7 +228,7 @@ impl VcpuBackend for VmxVcpu {
         self.context.host_rsp = 0;
         self.flush_wanted = true;
         let window = self.apic.window().map(|window| window.nested_root);
-        for root in [Some(self.nested_root), window].into_iter().flatten() {
+        for root in [self.nested_root, window].into_iter().flatten() {
             let capabilities = &self.shared.capabilities;
             // SAFETY: the CPU is in VMX operation.
             unsafe { ept::invalidate(capabilities, ept::pointer(capabilities, root)) };
@@ -386,6 +396,11 @@ impl VcpuBackend for VmxVcpu {
 
     fn page_directory_pointers(&self) -> Option<[u64; 4]> {
         Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
+    }
+
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        self.vmcs.write(Field::GuestCr3, root.as_u64());
+        self.flush_wanted = true;
     }
 
     fn cr4(&self) -> u64 {

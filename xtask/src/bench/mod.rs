@@ -2,7 +2,14 @@
 //! `cargo xtask bench`: measurements.
 
 mod boot;
+pub mod exits;
+mod figures;
+mod machine;
+mod memory;
+mod peer;
+mod place;
 mod probe;
+mod results;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -19,6 +26,8 @@ pub struct BenchOptions {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Boot(boot::BootOptions),
+    Exits(exits::ExitsOptions),
+    Memory(memory::MemoryOptions),
 }
 
 /// Measures what was asked for and prints it.
@@ -27,6 +36,9 @@ enum What {
 /// When a measurement fails.
 pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
     match &options.what {
-        What::Boot(options) => boot::run(paths, options).map(|()| 0),
+        What::Boot(options) => boot::run(paths, options)?,
+        What::Exits(options) => exits::run(paths, options)?,
+        What::Memory(options) => memory::run(paths, *options)?,
     }
+    Ok(0)
 }

@@ -10,22 +10,38 @@ use anyhow::{Context, Result, bail};
 use super::store::Store;
 use crate::{process, setup};
 
-/// The file wanted from a package.
+/// What is wanted from a package.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Member {
-    /// The kernel of a `linux-image` package.
+    /// The kernel of a `linux-image` package, as `vmlinuz`.
     Kernel,
-    /// The program of `busybox-static`.
+    /// The KVM modules of a `linux-image` package, one file each.
+    KvmModules,
+    /// The program of `busybox-static`, as `busybox`.
     Busybox,
 }
 
 impl Member {
-    /// Pattern for tar, and the name in the cache.
-    const fn names(self) -> (&'static str, &'static str) {
+    /// Patterns for tar, and names in the cache.
+    const fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Kernel => ("./boot/vmlinuz-*", "vmlinuz"),
+            Self::Kernel => &[("./boot/vmlinuz-*", "vmlinuz")],
+            // Some releases compress them.
+            Self::KvmModules => &[
+                ("*/virt/lib/irqbypass.ko*", "irqbypass.ko"),
+                ("*/kvm/kvm.ko*", "kvm.ko"),
+                ("*/kvm/kvm-amd.ko*", "kvm-amd.ko"),
+            ],
             // Debian 13 has moved it below /usr.
-            Self::Busybox => ("*bin/busybox", "busybox"),
+            Self::Busybox => &[("*bin/busybox", "busybox")],
+        }
+    }
+
+    /// Added to the names of a package and of its entry in the cache.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Kernel | Self::Busybox => "",
+            Self::KvmModules => "+kvm",
         }
     }
 }
@@ -39,32 +55,33 @@ struct Package {
     depends: Vec<String>,
 }
 
-/// The file `member` of `package`, from the cache if the lists still name the same version.
+/// The folder with `member` of `package`, from the cache if the lists still name the same version.
 ///
 /// # Errors
 /// When the package cannot be had and no earlier version is cached.
 pub fn fetch(store: &Store, package: &str, member: Member) -> Result<PathBuf> {
+    let alias = format!("{package}{}", member.suffix());
     // Asking apt takes about a second; its answer is the same until its lists change.
-    if let Some(entry) = store.alias_newer_than(package, setup::apt::lists_changed()) {
-        return Ok(entry.join(member.names().1));
+    if let Some(entry) = store.alias_newer_than(&alias, setup::apt::lists_changed()) {
+        return Ok(entry);
     }
-    let fetched = current(store, package, member);
-    let entry = match (fetched, store.alias(package)) {
-        (Ok(entry), _) => entry,
+    let fetched = current(store, package, member, &alias);
+    match (fetched, store.alias(&alias)) {
+        (Ok(entry), _) => Ok(entry),
         (Err(error), Some(entry)) => {
             eprintln!("note: using the cached {} ({error:#})", entry.display());
-            entry
+            Ok(entry)
         }
-        (Err(error), None) => return Err(error),
-    };
-    Ok(entry.join(member.names().1))
+        (Err(error), None) => Err(error),
+    }
 }
 
-fn current(store: &Store, name: &str, member: Member) -> Result<PathBuf> {
+fn current(store: &Store, name: &str, member: Member, alias: &str) -> Result<PathBuf> {
     let package = resolve(name)?;
-    let entry_name = format!("{}_{}", package.name, package.version.replace(['/', ':'], "_"));
+    let version = package.version.replace(['/', ':'], "_");
+    let entry_name = format!("{}_{version}{}", package.name, member.suffix());
     let entry = store.entry(&entry_name, |folder| download(&package, member, folder))?;
-    store.set_alias(name, &entry_name)?;
+    store.set_alias(alias, &entry_name)?;
     Ok(entry)
 }
 
@@ -129,9 +146,10 @@ fn download(package: &Package, member: Member, folder: &Path) -> Result<()> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .with_context(|| format!("{what}: apt-get left no package"))?;
-    let (pattern, name) = member.names();
-    let found = extract(&archive, pattern, work.path())?;
-    fs::rename(&found, folder.join(name))?;
+    for (pattern, name) in member.files() {
+        let found = extract(&archive, pattern, work.path())?;
+        fs::rename(&found, folder.join(name))?;
+    }
     Ok(())
 }
 

@@ -25,7 +25,16 @@ pub const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
 /// When the package cannot be had and no earlier version of it is cached.
 pub fn kernel(paths: &Paths, package: &str) -> Result<PathBuf> {
     let store = Store::open(paths)?;
-    debian::fetch(&store, package, debian::Member::Kernel)
+    Ok(debian::fetch(&store, package, debian::Member::Kernel)?.join("vmlinuz"))
+}
+
+/// The folder with the KVM modules for the kernel of a distribution's package; see [`kernel`].
+///
+/// # Errors
+/// When the package cannot be had and no earlier version of it is cached.
+pub fn kvm_modules(paths: &Paths, package: &str) -> Result<PathBuf> {
+    let store = Store::open(paths)?;
+    debian::fetch(&store, package, debian::Member::KvmModules)
 }
 
 /// The initial RAM disk of the default guest: busybox and `guest-images/linux/rc`.
@@ -36,6 +45,7 @@ pub fn initramfs(paths: &Paths) -> Result<PathBuf> {
     let stamp = initramfs::build_stamp(paths)?;
     let store = Store::open(paths)?;
     let busybox = debian::fetch(&store, "busybox-static", debian::Member::Busybox)?;
+    let busybox = busybox.join("busybox");
     initramfs::build(paths, &store, &busybox, &stamp)
 }
 

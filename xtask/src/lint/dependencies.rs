@@ -19,8 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vmm-devices", &["host-iface", "vmm-core"]),
     ("cokernel", &[]),
     ("cokernel-glue", &["cokernel", "host-iface", "vmm-core", "vmm-devices", "wire"]),
-    ("bare-metal", &[]),
+    ("bare-metal", &["vmm-core"]),
     ("init-stamp", &[]),
+    ("bench-guests", &["bare-metal"]),
+    ("kvm-runner", &[]),
     ("xtask", &["wire"]),
 ];
 

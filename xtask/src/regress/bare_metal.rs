@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use wire::RunReport;
 
+use super::guest::Check;
 use super::matrix::Cpu;
 use super::table::Entry;
 use crate::paths::Paths;
@@ -16,7 +17,13 @@ use crate::test::{Log, Tally, bare_metal};
 ///
 /// # Errors
 /// What was wrong.
-pub fn run(paths: &Paths, cpu: &Cpu, entry: &mut Entry, log: &mut Log) -> Result<Tally> {
+pub fn run(
+    paths: &Paths,
+    cpu: &Cpu,
+    check: Option<Check>,
+    entry: &mut Entry,
+    log: &mut Log,
+) -> Result<Tally> {
     let kernel = bare_metal::path(paths, entry.guest)?;
     let guest = bare_metal::rule(entry.guest);
     let folder = tempfile::tempdir()?;
@@ -36,8 +43,16 @@ pub fn run(paths: &Paths, cpu: &Cpu, entry: &mut Entry, log: &mut Log) -> Result
     let on_tcg = cpu.platform == Platform::Qemu;
     let answer = bare_metal::invoke(guest, &kernel, on_tcg, &options, limit, log)?;
     entry.seconds = begin.elapsed().as_secs_f64();
-    if let Ok(bytes) = std::fs::read(&report) {
-        entry.note(&serde_json::from_slice::<RunReport>(&bytes)?);
+    let report = match std::fs::read(&report) {
+        Ok(bytes) => Some(serde_json::from_slice::<RunReport>(&bytes)?),
+        Err(_) => None,
+    };
+    if let Some(report) = &report {
+        entry.note(report);
     }
-    bare_metal::tally(&answer)
+    let tally = bare_metal::tally(&answer)?;
+    if let Some(check) = check {
+        check(report.as_ref().context("the run left no report")?)?;
+    }
+    Ok(tally)
 }

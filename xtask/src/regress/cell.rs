@@ -40,7 +40,7 @@ impl Cell {
     pub fn name(&self) -> String {
         let kind = match self.guest.kind {
             Kind::Linux(_) => "boot",
-            Kind::BareMetal => "bare-metal",
+            Kind::BareMetal { .. } => "bare-metal",
             Kind::EntryFaults(_) => "vm",
         };
         let Cpu { platform, model, paging, .. } = self.cpu;
@@ -68,7 +68,7 @@ impl Cell {
     fn run(&self, paths: &Paths, entry: &mut Entry, log: &mut Log) -> Result<Tally> {
         match &self.guest.kind {
             Kind::Linux(guest) => linux::run(paths, self.cpu, guest, entry, log),
-            Kind::BareMetal => bare_metal::run(paths, self.cpu, entry, log),
+            Kind::BareMetal { check } => bare_metal::run(paths, self.cpu, *check, entry, log),
             Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
         }
     }

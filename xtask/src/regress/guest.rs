@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guests of the matrix.
 
-use super::entry_faults;
+use anyhow::Result;
+use wire::RunReport;
+
+use super::{cost, entry_faults};
 use crate::image;
 
 /// A guest and how it is run.
@@ -20,7 +23,10 @@ pub enum Kind {
     Linux(Linux),
     /// The bare-metal guest of the same name, which tests its machine by itself. How it is run
     /// is said in `test/bare_metal.rs`.
-    BareMetal,
+    BareMetal {
+        /// What its report has to show besides.
+        check: Option<Check>,
+    },
     /// Small VMs one after the other, in which entries are made to fail, and sound ones among
     /// them.
     EntryFaults(&'static [EntryFault]),
@@ -36,6 +42,9 @@ pub struct EntryFault {
     /// Part of the reason with which the VM has to end.
     pub reason: &'static str,
 }
+
+/// Looks at a report.
+pub type Check = fn(&RunReport) -> Result<()>;
 
 /// A Linux guest.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +64,7 @@ const fn linux(name: &'static str, linux: Linux) -> Guest {
 }
 
 const fn bare_metal(name: &'static str) -> Guest {
-    Guest { name, kind: Kind::BareMetal }
+    Guest { name, kind: Kind::BareMetal { check: None } }
 }
 
 /// Debian's kernel for virtual machines.
@@ -73,6 +82,9 @@ pub const ACPI: Guest = bare_metal("acpi");
 pub const CONSOLE: Guest = bare_metal("console");
 /// Lines of output at a pace.
 pub const COUNTER: Guest = bare_metal("counter");
+/// Exits for CPUID, which must be cheap.
+pub const CPUID_LOOP: Guest =
+    Guest { name: "cpuid_loop", kind: Kind::BareMetal { check: Some(cost::of_cpuid) } };
 /// What must be refused.
 pub const DENIED: Guest = bare_metal("denied");
 /// Delivery of exceptions.
@@ -87,6 +99,8 @@ pub const MODES: Guest = bare_metal("modes");
 pub const MSR_CPUID: Guest = bare_metal("msr_cpuid");
 /// Non-maskable interrupts.
 pub const NMI: Guest = bare_metal("nmi");
+/// Address translation, against the page walker.
+pub const PAGING: Guest = bare_metal("paging");
 /// Four vCPUs.
 pub const SMP: Guest = bare_metal("smp");
 /// String port I/O.

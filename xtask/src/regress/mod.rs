@@ -3,6 +3,7 @@
 
 mod bare_metal;
 mod cell;
+mod cost;
 mod entry_faults;
 mod guest;
 mod linux;

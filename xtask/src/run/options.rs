@@ -35,19 +35,27 @@ pub struct GuestOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub smp: u32,
     /// How guest-physical addresses are translated
-    #[arg(long, value_enum, default_value_t = Paging::Nested)]
-    pub paging: Paging,
+    /// [default: nested if the CPU has it, else shadow]
+    #[arg(long, value_enum)]
+    pub paging: Option<Paging>,
+    /// With shadow paging: most memory for shadow tables, in MiB
+    /// [default: a sixty-fourth of the guest's memory, from 2 to 64]
+    #[arg(long, value_name = "MIB")]
+    pub shadow_budget: Option<u64>,
+    /// With shadow paging: keep shadow tables when the guest loads CR3
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub shadow_cache: Switch,
     /// Whether the CPU may do a part of the local APICs' work, where it can
-    #[arg(long, value_enum, default_value_t = Apicv::On)]
-    pub apicv: Apicv,
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub apicv: Switch,
 }
 
-/// Whether the CPU may do a part of the local APICs' work.
+/// On or off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Apicv {
-    /// As far as it can.
+pub enum Switch {
+    /// Yes.
     On,
-    /// The VMM does all of it.
+    /// No.
     Off,
 }
 
@@ -56,7 +64,7 @@ pub enum Apicv {
 pub enum Paging {
     /// By the CPU's nested page tables.
     Nested,
-    /// By shadow page tables the VMM keeps (not supported yet).
+    /// By shadow page tables the VMM keeps.
     Shadow,
 }
 
@@ -188,6 +196,12 @@ impl GuestOptions {
             self.smp
         );
         ensure!(self.mem != 0, "--mem 0: a guest needs memory; the default is 512");
+        ensure!(self.shadow_budget != Some(0), "--shadow-budget 0: give at least 1");
+        let settings = self.shadow_budget.is_some() || self.shadow_cache == Switch::Off;
+        ensure!(
+            !settings || self.paging != Some(Paging::Nested),
+            "--shadow-budget and --shadow-cache are for shadow paging: leave --paging nested out"
+        );
         Ok(())
     }
 }
@@ -202,11 +216,20 @@ impl Paging {
     }
 }
 
-impl From<Apicv> for wire::Apic {
-    fn from(apicv: Apicv) -> Self {
-        match apicv {
-            Apicv::On => Self::Hardware,
-            Apicv::Off => Self::Emulated,
+impl GuestOptions {
+    /// Who does the work of the local APICs.
+    pub fn apic(&self) -> wire::Apic {
+        match self.apicv {
+            Switch::On => wire::Apic::Hardware,
+            Switch::Off => wire::Apic::Emulated,
+        }
+    }
+
+    /// The settings of shadow paging.
+    pub fn shadow_settings(&self) -> wire::ShadowSettings {
+        wire::ShadowSettings {
+            budget_bytes: self.shadow_budget.map(|mib| mib.saturating_mul(1 << 20)),
+            cache: self.shadow_cache == Switch::On,
         }
     }
 }
@@ -262,6 +285,8 @@ mod tests {
             (&["--mem", "lots"], "invalid value 'lots'"),
             (&["--timeout", "0"], "--timeout 0"),
             (&["--paging", "flat"], "invalid value 'flat'"),
+            (&["--shadow-budget", "0"], "--shadow-budget 0"),
+            (&["--paging", "nested", "--shadow-cache", "off"], "leave --paging nested out"),
             (&["--platform", "bochs", "--bare"], "--bare needs --platform qemu"),
             (&["--platform", "bochs", "--icount"], "--icount needs --platform qemu"),
             (&["--platform", "bochs", "--accel", "tcg"], "leave --accel out"),

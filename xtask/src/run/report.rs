@@ -98,15 +98,20 @@ pub fn summary(report: &RunReport) -> String {
     for vm in &report.vms {
         let _ = writeln!(
             text,
-            "VM {}: {} vCPU(s), {} MiB, ended: {}",
+            "VM {}: {} vCPU(s), {} MiB, {} paging, ended: {}",
             vm.name,
             vm.size.vcpus,
             vm.size.memory_bytes >> 20,
+            vm.size.paging.name(),
             vm.end.detail
         );
         for milestone in &vm.milestones {
             let seconds = std::time::Duration::from_micros(milestone.microseconds).as_secs_f64();
             let _ = writeln!(text, "  {seconds:10.6} s  {}", milestone.name);
+        }
+        if !vm.shadow.is_empty() {
+            let counters = vm.shadow.iter().map(|one| format!("{} {}", one.name, one.count));
+            let _ = writeln!(text, "  shadow: {}", counters.collect::<Vec<_>>().join(", "));
         }
         for vcpu in &vm.vcpus {
             let mut exits: Vec<_> = vcpu.exits.iter().collect();

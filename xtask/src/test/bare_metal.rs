@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use wire::{Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, Stage, VmDescription};
+use wire::{
+    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, VmDescription,
+};
 
 use super::invoke::{Answer, Invocation};
 use super::machine::TestMachine;
@@ -198,7 +200,8 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         name: name.into(),
         memory_mib: MEMORY_MIB,
         vcpus: 1,
-        paging: Paging::Nested,
+        paging: None,
+        shadow: ShadowSettings::default(),
         apic: Apic::Hardware,
         kernel: guest.into(),
         initrd: Vec::new(),

@@ -3,6 +3,7 @@
 
 mod bad_input;
 pub mod bare_metal;
+mod exit_costs;
 mod invoke;
 mod iso_row;
 pub mod machine;
@@ -66,6 +67,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bad_input::rows(paths));
     rows.extend(selftest::rows(paths, quick));
     rows.extend(bare_metal::rows(paths, quick)?);
+    rows.push(exit_costs::row(paths));
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths));
     rows.extend(regress::test_rows(paths, quick));

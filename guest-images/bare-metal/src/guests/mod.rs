@@ -4,15 +4,16 @@
 pub mod acpi;
 pub mod console;
 pub mod counter;
+pub mod cpuid_loop;
 pub mod denied;
 pub mod exceptions;
-
 pub mod hello;
 pub mod hostile;
 pub mod mmio;
 pub mod modes;
 pub mod msr_cpuid;
 pub mod nmi;
+pub mod paging;
 pub mod smp;
 pub mod strio;
 pub mod timers;

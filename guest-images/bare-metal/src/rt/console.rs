@@ -44,6 +44,12 @@ pub struct Line {
     length: usize,
 }
 
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Line {
     pub const fn new() -> Self {
         Self { bytes: [0; 128], length: 0 }
@@ -70,7 +76,7 @@ impl Write for Line {
     }
 }
 
-/// Prints a formatted line; for [`println!`].
+/// Prints a formatted line; for `println!`.
 pub fn print_line(arguments: fmt::Arguments<'_>) {
     let mut line = Line::new();
     // Writing to a `Line` cannot fail; an error could only come from a broken `Display`.

@@ -11,6 +11,7 @@ pub mod boot;
 pub mod cell;
 pub mod cpu;
 pub mod exit;
+mod heap;
 pub mod interrupts;
 pub mod paging;
 pub mod pic;

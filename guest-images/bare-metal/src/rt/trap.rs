@@ -26,7 +26,7 @@ pub const MF: u64 = 16;
 pub const AC: u64 = 17;
 pub const XM: u64 = 19;
 
-/// Vector by which code started by [`run!`] reports that it came to its end. Every privilege
+/// Vector by which code started by `run!` reports that it came to its end. Every privilege
 /// level may raise it.
 pub const DONE: u64 = 0x81;
 
@@ -72,12 +72,12 @@ impl Trap {
         (self.frame.vector, self.frame.error)
     }
 
-    /// Whether it was reported on the instruction that [`run!`] was given, as faults are.
+    /// Whether it was reported on the instruction that `run!` was given, as faults are.
     pub fn at_instruction(&self) -> bool {
         self.frame.rip == self.frame.r11
     }
 
-    /// Whether it was reported behind the instruction that [`run!`] was given, as traps are.
+    /// Whether it was reported behind the instruction that `run!` was given, as traps are.
     pub fn behind_instruction(&self) -> bool {
         self.frame.rip == self.frame.r10
     }
@@ -298,7 +298,7 @@ pub unsafe fn try_wrmsr(index: u32, value: u64) -> bool {
     catch(|| unsafe { cpu::wrmsr(index, value) }).is_none()
 }
 
-/// Where [`run!`] executes its instruction.
+/// Where `run!` executes its instruction.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Place {

@@ -2,6 +2,8 @@
 //! Differential test: the same instruction on the processor the test runs on and in the
 //! emulator, from the same random registers, flags and memory.
 
+mod branches;
+mod compatibility;
 mod forms;
 mod processor;
 

@@ -2,7 +2,7 @@
 //! What decides about a translation besides the tables: mode, features, rights.
 
 use super::TranslateError;
-use super::rules::entry::ADDRESS;
+use super::rules::{Architecture, Rules, entry::ADDRESS};
 use crate::state::{ControlRegisters, cr0, cr4, efer};
 
 /// What the virtual processor model offers to paging (CPUID 0, 0x80000001 and 0x80000008).
@@ -130,5 +130,9 @@ impl AddressSpace {
     pub(in crate::paging) fn beyond_physical(&self) -> u64 {
         let width = u32::from(self.features.physical_address_bits.clamp(32, 52));
         ADDRESS & !((1 << width) - 1)
+    }
+    /// Error code of an access that a page's rights forbid.
+    pub(crate) fn protection_fault(&self, access: Access) -> u32 {
+        Architecture::error_code(self, access, page_fault::PRESENT)
     }
 }

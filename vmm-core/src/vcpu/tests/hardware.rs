@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use host_iface::{Host, HostError, PageRequest, Tsc};
+use host_iface::{Host, HostError, HostPhysAddr, PageRequest, Tsc};
 
 use crate::{
     Event, Exit,
@@ -69,6 +69,7 @@ pub struct Registers {
     pub delivered: Vec<Event>,
     pub barriers: u32,
     pub flushes: u32,
+    pub shadow_root: Option<HostPhysAddr>,
 }
 
 impl Registers {
@@ -171,6 +172,9 @@ impl VcpuBackend for MockVcpu {
     }
     fn set_control_registers(&mut self, value: ControlRegisters) {
         self.registers.control = value;
+    }
+    fn set_shadow_root(&mut self, root: HostPhysAddr) {
+        self.registers.shadow_root = Some(root);
     }
     fn cpl(&self) -> u8 {
         self.registers.cpl
@@ -316,6 +320,14 @@ impl Backend for MockBackend {
 
     fn capabilities(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn has_nested_paging(&self) -> bool {
+        true
+    }
+
+    fn has_shadow_paging(&self) -> bool {
+        true
     }
 
     fn has_huge_pages(&self) -> bool {

@@ -5,14 +5,14 @@
 //! Option: `bitmap` lets virtual-8086 mode do port I/O too, by its I/O permission bitmap. That is
 //! not part of the usual run, because QEMU 7.2's SVM checks it wrongly for a guest.
 
-mod switch;
+pub(super) mod switch;
 
 use core::ptr;
 
 use self::switch::{Context, LOW_CODE, RESULTS};
 use crate::rt::cell::Fixed;
 use crate::rt::report::Report;
-use crate::rt::segments::{self, KERNEL_CODE32, TASK32};
+use crate::rt::segments::{self, TASK32};
 use crate::rt::trap::{DONE, Place};
 use crate::rt::{apic, cpu, interrupts, pic, start_info};
 
@@ -37,7 +37,6 @@ static RING0_STACK: Fixed<[u8; 4096]> = Fixed::new([0; 4096]);
 const TASK_SIZE: usize = 104 + 8193;
 
 unsafe extern "C" {
-    static mut mode_idt32: [u8; 16];
     static boot_pd: [u64; 2048];
 }
 
@@ -73,12 +72,6 @@ pub fn run() -> u32 {
     report.finish()
 }
 
-/// A 32-bit interrupt gate; `kind` is 0x8E, or 0xEE for use by every privilege level.
-fn gate32(target: usize, kind: u64) -> u64 {
-    let target = target as u64;
-    target & 0xFFFF | u64::from(KERNEL_CODE32) << 16 | kind << 40 | (target >> 16 & 0xFFFF) << 48
-}
-
 /// Fills in the tables for the other modes.
 fn prepare() {
     let low = (&raw const switch::mode_low_start) as u64;
@@ -92,13 +85,12 @@ fn prepare() {
 
         let idt = IDT32.get().cast::<u64>();
         for vector in 0..32 {
-            idt.add(vector).write(gate32(switch::mode_fault32 as *const () as usize, 0x8E));
+            idt.add(vector).write(switch::gate32(switch::mode_fault32 as *const () as usize, 0x8E));
         }
-        idt.add(TIMER as usize).write(gate32(switch::mode_timer32 as *const () as usize, 0x8E));
-        idt.add(V86_END).write(gate32(switch::mode_v86_done as *const () as usize, 0xEE));
-        let pointer = (&raw mut mode_idt32).cast::<u8>();
-        pointer.cast::<u16>().write_unaligned(0x7FF);
-        pointer.add(2).cast::<u32>().write_unaligned(IDT32.address() as u32);
+        idt.add(TIMER as usize)
+            .write(switch::gate32(switch::mode_timer32 as *const () as usize, 0x8E));
+        idt.add(V86_END).write(switch::gate32(switch::mode_v86_done as *const () as usize, 0xEE));
+        switch::set_idt(IDT32.address());
 
         let (directory, table) = (DIRECTORY.get().cast::<u32>(), TABLE.get().cast::<u32>());
         for index in 0..1024 {

@@ -6,6 +6,8 @@
 
 use core::arch::global_asm;
 
+use crate::rt::segments::KERNEL_CODE32;
+
 /// Where the results are.
 pub const RESULTS: u64 = 0x7000;
 /// Where the 16-bit code is copied to.
@@ -23,7 +25,27 @@ pub struct Context {
     pub task: u32,
 }
 
+/// A 32-bit interrupt gate; `kind` is 0x8E, or 0xEE for use by every privilege level.
+pub fn gate32(target: usize, kind: u64) -> u64 {
+    let target = target as u64;
+    target & 0xFFFF | u64::from(KERNEL_CODE32) << 16 | kind << 40 | (target >> 16 & 0xFFFF) << 48
+}
+
+/// Chooses the 256 gates that the other modes use.
+///
+/// # Safety
+/// Complete tables must lie at `address`, below 4 GiB, whenever `mode_call` runs.
+pub unsafe fn set_idt(address: u64) {
+    // SAFETY: the operand of LIDT belongs to this module, and is read by `mode_call` only.
+    unsafe {
+        let pointer = (&raw mut mode_idt32).cast::<u8>();
+        pointer.cast::<u16>().write_unaligned(0x7FF);
+        pointer.add(2).cast::<u32>().write_unaligned(address as u32);
+    }
+}
+
 unsafe extern "C" {
+    static mut mode_idt32: [u8; 16];
     /// Runs `context.entry` in the mode that `context` describes; false if it ended by a fault.
     ///
     /// # Safety
@@ -137,6 +159,9 @@ mode_over:
     mov eax, cr0
     and eax, 0x7FFFFFFF
     mov cr0, eax
+    mov eax, cr4
+    and eax, 0xFFCFFFFF             # SMAP and SMEP off: long mode's tables are open to users
+    mov cr4, eax
     call enter_long_mode_tables
     .byte 0xEA
     .long mode_back64

@@ -343,6 +343,22 @@ fn moves(forms: &mut Vec<Form>) {
     forms.push(Form::new(&[0x8F], &[2, 8]).digit(0));
 }
 
+fn conversions(forms: &mut Vec<Form>) {
+    let plain = |opcode: &[u8], sizes| Form { has_modrm: false, ..Form::new(opcode, sizes) };
+    forms.push(plain(&[0x98], WIDE));
+    forms.push(plain(&[0x99], WIDE));
+    for register in 0..8 {
+        forms.push(plain(&[0x0F, 0xC8 | register], &[4, 8]));
+    }
+    forms.push(Form::new(&[0x8D], WIDE).memory_only());
+    // XLAT, SAHF, LAHF, CMC, CLC, STC, CLD, STD.
+    for opcode in [0xD7, 0x9E, 0x9F, 0xF5, 0xF8, 0xF9, 0xFC, 0xFD] {
+        forms.push(plain(&[opcode], BYTE));
+    }
+    // PUSHF.
+    forms.push(plain(&[0x9C], &[2, 8]));
+}
+
 fn exchanges(forms: &mut Vec<Form>) {
     for (opcode, sizes) in [(0, BYTE), (1, WIDE)] {
         forms.push(Form::new(&[0x86 + opcode], sizes).lockable());
@@ -398,6 +414,7 @@ pub fn all() -> Vec<Form> {
     arithmetic(&mut forms);
     shifts(&mut forms);
     moves(&mut forms);
+    conversions(&mut forms);
     exchanges(&mut forms);
     bits(&mut forms);
     strings(&mut forms);

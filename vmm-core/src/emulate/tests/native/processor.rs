@@ -9,6 +9,9 @@ use std::sync::{Mutex, MutexGuard};
 /// Pages of the arena: one of code, then data.
 pub const ARENA_PAGES: u64 = 4;
 
+/// Bytes that a place where a branch may go on needs.
+pub const PAD: u64 = 32;
+
 /// General-purpose registers in encoding order, and RFLAGS.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -159,13 +162,35 @@ impl Processor {
 
     /// Runs the instruction of `length` bytes at the start of the arena.
     pub fn run(&self, registers: &Registers, length: usize) -> Registers {
-        // jmp [rip + 0], followed by the address.
-        self.store(self.arena() + length as u64, &[0xFF, 0x25, 0, 0, 0, 0]);
-        let target = (leave as *const () as u64).to_le_bytes();
-        self.store(self.arena() + length as u64 + 6, &target);
+        self.put_exit(self.arena() + length as u64);
+        self.execute(registers)
+    }
+
+    /// Runs the instruction at the start of the arena, which goes on at one of `ends`, each
+    /// [`PAD`] bytes long; returns which one.
+    pub fn run_branch(&self, registers: &Registers, ends: &[u64]) -> (Registers, usize) {
+        let note = self.arena() + 0xFF8;
+        for (index, end) in (0..).zip(ends) {
+            // mov byte [rip + note], index.
+            self.store(*end, &[0xC6, 0x05]);
+            self.store(*end + 2, &(note.wrapping_sub(*end + 7) as u32).to_le_bytes());
+            self.store(*end + 6, &[index]);
+            self.put_exit(*end + 7);
+        }
+        let after = self.execute(registers);
+        (after, usize::from(self.page(0)[0xFF8]))
+    }
+
+    /// jmp [rip + 0], followed by the address.
+    fn put_exit(&self, at: u64) {
+        self.store(at, &[0xFF, 0x25, 0, 0, 0, 0]);
+        self.store(at + 6, &(leave as *const () as u64).to_le_bytes());
+    }
+
+    fn execute(&self, registers: &Registers) -> Registers {
         let exchange = EXCHANGE.0.get();
         // SAFETY: LOCK is held by `self`, so nobody else uses EXCHANGE. The code is one
-        // instruction whose operands lie in the arena, followed by a jump to `leave`.
+        // instruction whose operands lie in the arena, and where it goes on is a jump to `leave`.
         unsafe {
             (*exchange).registers = *registers;
             (*exchange).code = self.arena();

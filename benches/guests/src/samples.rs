@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Many rounds of one operation, and what is said of them.
+
+use core::fmt::Display;
+
+use bare_metal::rt::cell::Fixed;
+use bare_metal::rt::console::print_line;
+use bare_metal::rt::cpu::tsc;
+use bare_metal::rt::start_info::words;
+
+/// Rounds that are counted.
+const ROUNDS: usize = 1000;
+/// Rounds before them, in which whoever answers does what he does only once.
+const WARM_UP: usize = 8;
+
+static SAMPLES: Fixed<[u64; ROUNDS]> = Fixed::new([0; ROUNDS]);
+
+/// Measures and prints one line for each operation:
+///
+/// ```text
+/// bench NAME rounds=N min=TICKS median=TICKS p99=TICKS max=TICKS
+/// ```
+pub struct Bench {
+    /// Ticks that reading the counter twice takes by itself.
+    overhead: u64,
+}
+
+impl Bench {
+    /// Calibrates the measurement by doing nothing.
+    pub fn new() -> Self {
+        let mut bench = Self { overhead: 0 };
+        bench.overhead = bench.gather(|_| ticks(|| {})).first().copied().unwrap_or(0);
+        bench
+    }
+
+    /// The ticks of `operation`.
+    pub fn operation(&self, name: &str, mut operation: impl FnMut()) {
+        self.sample(name, |_| ticks(&mut operation));
+    }
+
+    /// Like [`operation`](Self::operation), with what `prepare` does before each round left out.
+    pub fn prepared(
+        &self,
+        name: &str,
+        mut prepare: impl FnMut(usize),
+        mut operation: impl FnMut(),
+    ) {
+        self.sample(name, |round| {
+            prepare(round);
+            ticks(&mut operation)
+        });
+    }
+
+    /// What `measure` gives for each round, which includes reading the counter twice.
+    pub fn sample(&self, name: &str, measure: impl FnMut(usize) -> u64) {
+        if !is_wanted(name) {
+            return;
+        }
+        let sorted = self.gather(measure);
+        let at =
+            |index: usize| sorted.get(index).copied().unwrap_or(0).saturating_sub(self.overhead);
+        print_line(format_args!(
+            "bench {name} rounds={ROUNDS} min={} median={} p99={} max={}",
+            at(0),
+            at(ROUNDS / 2),
+            at(ROUNDS * 99 / 100),
+            at(ROUNDS - 1)
+        ));
+    }
+
+    /// Says that there is nothing to measure here.
+    pub fn skip(&self, name: &str, why: impl Display) {
+        print_line(format_args!("skip {name}: {why}"));
+    }
+
+    /// Runs all rounds and gives the samples in ascending order.
+    fn gather(&self, mut measure: impl FnMut(usize) -> u64) -> &'static [u64] {
+        for round in 0..WARM_UP {
+            measure(round);
+        }
+        // SAFETY: the boot CPU alone measures, one operation at a time, and the shared slice of
+        // the previous one is no longer used when the next begins.
+        let samples = unsafe { &mut *SAMPLES.get() };
+        for (round, sample) in samples.iter_mut().enumerate() {
+            *sample = measure(WARM_UP + round);
+        }
+        samples.sort_unstable();
+        samples
+    }
+}
+
+/// Whether the command line wants this row: all, unless it names one by the word `only=NAME`.
+fn is_wanted(name: &str) -> bool {
+    words().find_map(|word| word.strip_prefix("only=")).is_none_or(|only| only == name)
+}
+
+/// The time-stamp counter's advance over an operation.
+#[inline(always)]
+pub fn ticks(operation: impl FnOnce()) -> u64 {
+    let start = tsc();
+    operation();
+    tsc().wrapping_sub(start)
+}

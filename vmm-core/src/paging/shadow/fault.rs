@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Page faults: whose they are, and how those of the shadow tables are mended.
+
+use super::{
+    arena::{PageHandle, StaleHandle},
+    chain::Target,
+    entry::ShadowEntry,
+    guest_entry::{Meaning, Piece, meaning, split},
+    link::{plain_rights, supervisor_write_rights},
+    mmu::{Mmu, ROOM},
+    protect::WritePermit,
+    role::{Gfn, Level, Role},
+};
+use crate::{
+    GuestPhysAddr, GuestVirtAddr,
+    memory::GuestMemory,
+    paging::walk::{
+        Access, AccessKind, AddressSpace, Privilege, Rights, TranslateError, translate,
+    },
+    state::cr4,
+};
+
+/// How often a fault is looked at anew because something changed under it.
+const MAX_ATTEMPTS: usize = 16;
+
+/// What a vCPU does about a page fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultAction {
+    /// Enter the guest again.
+    Resume,
+    /// Give the guest its page fault, with this error code.
+    Forward(u32),
+    /// Emulate the access: there is no memory at this address.
+    Device(GuestPhysAddr),
+    /// Emulate the access, a write to a guest table, and tell the MMU of it.
+    TableWrite(GuestPhysAddr),
+    /// Emulate the access: no shadow entry can express what is allowed here.
+    Emulate,
+    /// The budget holds too few tables to go on.
+    NoRoom,
+    /// A paging mode that no processor model here offers.
+    UnsupportedMode,
+}
+
+/// One attempt at mending a fault.
+enum Attempt {
+    Done(FaultAction),
+    /// Guest tables may have changed, or tables were given up: look again.
+    Again,
+}
+
+/// What is to be translated.
+struct Request {
+    address: u64,
+    access: Access,
+    /// What the guest's tables say.
+    frame: Gfn,
+}
+
+impl Mmu {
+    /// Finds out whose page fault the access to `address` is, and mends it if it is not the
+    /// guest's.
+    ///
+    /// # Errors
+    /// [`StaleHandle`].
+    pub(super) fn fault(
+        &mut self,
+        memory: &GuestMemory,
+        space: &AddressSpace,
+        address: u64,
+        access: Access,
+    ) -> Result<FaultAction, StaleHandle> {
+        for _ in 0..MAX_ATTEMPTS {
+            if !self.make_room(ROOM)? {
+                return Ok(FaultAction::NoRoom);
+            }
+            // From here on nobody writes a table that was shadowed in the last attempt.
+            self.flush();
+            if self.root_is_outdated(memory, space, address)? {
+                self.load_root(memory, space)?;
+                continue;
+            }
+            let translation = translate(memory, space, GuestVirtAddr::new(address), access);
+            let frame = match translation {
+                Ok(translation) => Gfn::of(translation.address),
+                Err(TranslateError::PageFault(code)) => return Ok(FaultAction::Forward(code)),
+                Err(TranslateError::UnsupportedMode) => return Ok(FaultAction::UnsupportedMode),
+                Err(TranslateError::Contended | TranslateError::NonCanonical) => break,
+            };
+            if self.frames.find(frame).is_none() {
+                let offset = address % crate::PAGE_SIZE;
+                let at = GuestPhysAddr::new(frame.address().as_u64() + offset);
+                return Ok(FaultAction::Device(at));
+            }
+            let request = Request { address, access, frame };
+            if let Attempt::Done(action) = self.mend(memory, space, &request)? {
+                self.flush();
+                return Ok(action);
+            }
+        }
+        self.flush();
+        Ok(FaultAction::Resume)
+    }
+
+    /// Goes down the shadow tables, makes those that are missing, and maps the page.
+    fn mend(
+        &mut self,
+        memory: &GuestMemory,
+        space: &AddressSpace,
+        request: &Request,
+    ) -> Result<Attempt, StaleHandle> {
+        // A root that is no memory reads as all ones.
+        let Some(mut handle) = self.top(request.address) else {
+            return Ok(Attempt::Done(FaultAction::Emulate));
+        };
+        let mut made = false;
+        loop {
+            let page = self.arena.get_mut(handle)?;
+            page.touched = true;
+            page.writes = 0;
+            let role = page.role;
+            let index = role.level.index(request.address);
+            let (gfn, below) = match meaning(memory, page, index) {
+                None => return Ok(Attempt::Again),
+                Some(Meaning::Table(gfn, below)) => (gfn, Some(below)),
+                Some(Meaning::Memory(piece)) => {
+                    let large = role.level == Level::Two && self.can_be_large(&piece);
+                    if large || role.level == Level::One {
+                        return match made {
+                            true => Ok(Attempt::Again),
+                            false => self.map_piece(space, request, handle, &piece),
+                        };
+                    }
+                    (piece.gfn, split(&role, &piece))
+                }
+            };
+            let Some(below) = below else { return Ok(Attempt::Again) };
+            if below.source.is_guest_table() && self.frames.find(gfn).is_none() {
+                return Ok(Attempt::Done(FaultAction::Emulate));
+            }
+            let (child, new) = self.descend(memory, handle, index, gfn, below)?;
+            made |= new;
+            handle = child;
+        }
+    }
+
+    fn can_be_large(&self, piece: &Piece) -> bool {
+        piece.gfn == piece.gfn.large_base() && self.frames.find_large(piece.gfn).is_some()
+    }
+
+    /// The table that entry `index` leads to; it is put there if it is another, or none. True if
+    /// it is new.
+    fn descend(
+        &mut self,
+        memory: &GuestMemory,
+        handle: PageHandle,
+        index: usize,
+        gfn: Gfn,
+        role: Role,
+    ) -> Result<(PageHandle, bool), StaleHandle> {
+        let entry = self.arena.entry_id(handle, index)?;
+        if self.arena.read(entry)?.is_present()
+            && let Target::Table(child) = self.arena.note(entry)?.target
+        {
+            let page = self.arena.get(child)?;
+            if page.gfn == gfn && page.role == role {
+                return Ok((child, false));
+            }
+        }
+        self.unmap(entry)?;
+        let (child, new) = self.obtain(memory, gfn, role)?;
+        self.link(entry, child)?;
+        Ok((child, new))
+    }
+
+    /// Maps the page, as far as the access and the tables' protection allow.
+    fn map_piece(
+        &mut self,
+        space: &AddressSpace,
+        request: &Request,
+        handle: PageHandle,
+        piece: &Piece,
+    ) -> Result<Attempt, StaleHandle> {
+        let Role { level, switches, .. } = self.arena.get(handle)?.role;
+        let large = level == Level::Two;
+        let first = if large { request.frame.large_base() } else { request.frame };
+        let found = if large { self.frames.find_large(first) } else { self.frames.find(first) };
+        let Some((frame, host)) = found.filter(|_| first == piece.gfn) else {
+            return Ok(Attempt::Again);
+        };
+        let write = request.access.kind == AccessKind::Write;
+        let supervisor = request.access.privilege != Privilege::User;
+        let mut rights = plain_rights(piece);
+        if write && supervisor && !piece.rights.write {
+            let Some(instead) = supervisor_write_rights(piece, &switches) else {
+                return Ok(Attempt::Done(FaultAction::Emulate));
+            };
+            rights = instead;
+        }
+        let mut action = FaultAction::Resume;
+        if !large && self.is_protected(first)? {
+            if !write {
+                rights.write = false;
+            } else {
+                match self.permit_write(first)? {
+                    WritePermit::Granted => {}
+                    WritePermit::Unshadowed => return Ok(Attempt::Again),
+                    WritePermit::Emulate => {
+                        rights.write = false;
+                        action = FaultAction::TableWrite(first.address());
+                    }
+                }
+            }
+        }
+        if write && !rights.write && action == FaultAction::Resume {
+            // The dirty bit went away under us.
+            return Ok(Attempt::Again);
+        }
+        let value = ShadowEntry::page(host, rights, large, piece.global);
+        let target = if large { Target::Large(frame) } else { Target::Page(frame) };
+        let entry = self.arena.entry_id(handle, level.index(request.address))?;
+        let changed = self.map(entry, target, value)?;
+        if !changed && action == FaultAction::Resume {
+            action = self.unexplained(space, request, piece.rights);
+        }
+        Ok(Attempt::Done(action))
+    }
+
+    /// The shadow tables already allow the access. The vCPU may have had an older translation
+    /// cached; or the CPU accessed a system structure on its own behalf, which CR4.SMAP forbids in
+    /// user pages even while RFLAGS.AC lifts it for instructions.
+    fn unexplained(
+        &mut self,
+        space: &AddressSpace,
+        request: &Request,
+        rights: Rights,
+    ) -> FaultAction {
+        self.stale = true;
+        let lifted = space.control.cr4 & cr4::SMAP != 0 && space.alignment_check && rights.user;
+        let explicit = request.access.privilege == Privilege::Supervisor
+            && request.access.kind != AccessKind::Fetch;
+        let again = self.root_mut().unexplained.replace(request.address) == Some(request.address);
+        if !(lifted && explicit && again) {
+            return FaultAction::Resume;
+        }
+        self.root_mut().unexplained = None;
+        let access = Access { privilege: Privilege::ImplicitSupervisor, ..request.access };
+        FaultAction::Forward(space.protection_fault(access))
+    }
+
+    /// The guest invalidates the translation of `address`: its entry is brought up to date.
+    ///
+    /// # Errors
+    /// [`StaleHandle`].
+    pub(super) fn invalidate(
+        &mut self,
+        memory: &GuestMemory,
+        address: u64,
+    ) -> Result<(), StaleHandle> {
+        self.statistics.invalidations += 1;
+        let mut next = self.top(address);
+        while let Some(handle) = next {
+            let page = self.arena.get(handle)?;
+            let (unsynced, index) = (page.unsynced, page.role.level.index(address));
+            let target = self.arena.note(self.arena.entry_id(handle, index)?)?.target;
+            if unsynced {
+                self.revalidate(memory, handle, index)?;
+            }
+            next = match target {
+                Target::Table(child) => Some(child),
+                _ => None,
+            };
+        }
+        self.flush();
+        Ok(())
+    }
+}

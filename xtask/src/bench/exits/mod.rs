@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What single operations cost that may leave the guest: bare, under Alcazar, under KVM.
+
+pub mod stored;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+
+use super::figures::{self, Statistics};
+use super::place::{self, Job, Place};
+use super::results;
+use crate::paths::Paths;
+
+/// The guest.
+pub const GUEST: &str = "bench-exits";
+
+/// Memory of the guest: it touches some 4 MiB from 32 MiB on.
+const MEMORY_MIB: u64 = 64;
+
+/// Compares the cost of single operations: on the bare emulated machine, under Alcazar and under
+/// Linux KVM on the same machine. Figures are instructions, by -icount.
+#[derive(Clone, Debug, Args)]
+pub struct ExitsOptions {
+    /// Write all figures to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to measure, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_values_t = [Place::Bare, Place::Alcazar, Place::Kvm, Place::KvmShadow]
+    )]
+    places: Vec<Place>,
+    /// Measure time on the emulated machine instead of instructions: only ratios mean something
+    #[arg(long)]
+    wall_clock: bool,
+    /// Store Alcazar's figures as those that 'test' compares with
+    #[arg(long, conflicts_with = "wall_clock")]
+    store: bool,
+    /// Put the table into docs/performance.md
+    #[arg(long, conflicts_with = "wall_clock")]
+    update_docs: bool,
+}
+
+/// The figures of one place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Column {
+    /// Where.
+    pub place: Place,
+    /// Rows by name, in the order in which they were measured.
+    pub rows: Vec<(String, Statistics)>,
+}
+
+impl Column {
+    /// The row with this name.
+    pub fn row(&self, name: &str) -> Option<&Statistics> {
+        self.rows.iter().find(|(found, _)| found == name).map(|(_, figures)| figures)
+    }
+}
+
+/// Measures at one place.
+///
+/// # Errors
+/// When the guest does not get through.
+pub fn measure(paths: &Paths, guest: &Path, place: Place, deterministic: bool) -> Result<Column> {
+    let job = Job { guest, words: "", memory_mib: MEMORY_MIB, cpus: 1, deterministic };
+    let outcome = place.run(paths, job)?;
+    Ok(Column { place, rows: figures::parse(&outcome.console)? })
+}
+
+/// Measures under Alcazar, for the test that compares with the stored figures.
+///
+/// # Errors
+/// When the guest does not get through.
+pub fn under_alcazar(paths: &Paths) -> Result<Column> {
+    measure(paths, &place::guest(paths, GUEST)?, Place::Alcazar, true)
+}
+
+/// Measures, prints and writes what was asked for.
+///
+/// # Errors
+/// When a measurement fails or a file cannot be written.
+pub fn run(paths: &Paths, options: &ExitsOptions) -> Result<()> {
+    let guest = place::guest(paths, GUEST)?;
+    let columns = options
+        .places
+        .iter()
+        .map(|&place| measure(paths, &guest, place, !options.wall_clock))
+        .collect::<Result<Vec<_>>>()?;
+    print!("{}", table::text(&columns));
+    let file =
+        results::write_json(paths, "exits", &table::Json::new(&columns, options.wall_clock))?;
+    if let Some(path) = &options.json {
+        std::fs::copy(&file, path)
+            .with_context(|| format!("--json: cannot write {}", path.display()))?;
+    }
+    if options.store {
+        let alcazar = columns.iter().find(|column| column.place == Place::Alcazar);
+        stored::write(paths, alcazar.context("--store needs the place 'alcazar'")?)?;
+    }
+    if options.update_docs {
+        results::update_docs(paths, "exits", &table::markdown(&columns))?;
+    }
+    Ok(())
+}

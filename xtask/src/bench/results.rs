@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where results go: files under `target/bench/` and the tables in the book.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::paths::Paths;
+
+/// The page with the tables.
+const PAGE: &str = "docs/performance.md";
+
+/// A file in the folder for results.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn file(paths: &Paths, name: &str) -> Result<PathBuf> {
+    let folder = paths.target.join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder.join(name))
+}
+
+/// Writes `NAME.json` there and gives its path.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_json(paths: &Paths, name: &str, value: &impl Serialize) -> Result<PathBuf> {
+    let path = file(paths, &format!("{name}.json"))?;
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Replaces what stands between the markers `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in
+/// the book's page.
+///
+/// # Errors
+/// When the page lacks the markers or cannot be written.
+pub fn update_docs(paths: &Paths, name: &str, markdown: &str) -> Result<()> {
+    let path = paths.root.join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
+    let page = replaced(&page, name, markdown)
+        .with_context(|| format!("{PAGE} lacks the markers <!-- bench:{name} -->"))?;
+    fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))
+}
+
+fn replaced(page: &str, name: &str, markdown: &str) -> Option<String> {
+    let (open, close) = (format!("<!-- bench:{name} -->"), format!("<!-- /bench:{name} -->"));
+    let (before, rest) = page.split_once(&open)?;
+    let (_, after) = rest.split_once(&close)?;
+    Some(format!("{before}{open}\n\n{}\n\n{close}{after}", markdown.trim()))
+}
+
+/// A number with commas between thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped() {
+        let groups = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")];
+        for (number, text) in groups {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let page = "a\n<!-- bench:x -->\nold\n<!-- /bench:x -->\nb\n";
+        let expected = "a\n<!-- bench:x -->\n\nnew\n\n<!-- /bench:x -->\nb\n";
+        assert_eq!(replaced(page, "x", "new\n").as_deref(), Some(expected));
+        assert_eq!(replaced(expected, "x", "new").as_deref(), Some(expected));
+        assert_eq!(replaced(page, "y", "new"), None);
+    }
+}

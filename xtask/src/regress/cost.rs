@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What exits may cost.
+
+use anyhow::{Result, ensure};
+use wire::RunReport;
+
+/// Backend whose control block is accessed by instructions that are counted.
+const VMX: &str = "vmx";
+
+/// CPUIDs that the guest executes at least.
+const CPUIDS: u64 = 10_000;
+
+/// VMREADs and VMWRITEs for each CPUID exit, in hundredths. The first exit at a place costs one
+/// more, which tells the length of the instruction; it is lost in the mean.
+const MOST_ACCESSES: u64 = 400;
+
+/// Checks the mean cost of a CPUID exit.
+///
+/// # Errors
+/// When it is higher than it may be, or was not counted.
+pub fn of_cpuid(report: &RunReport) -> Result<()> {
+    let vcpus = report.vms.iter().flat_map(|vm| &vm.vcpus);
+    let exits = vcpus.flat_map(|vcpu| &vcpu.exits).filter(|exit| exit.reason == "cpuid");
+    let (count, accesses) = exits
+        .fold((0, 0), |(count, accesses), exit| (count + exit.count, accesses + exit.accesses));
+    ensure!(count >= CPUIDS, "{count} CPUID exits, expected at least {CPUIDS}");
+    if report.machine.backend != VMX {
+        return Ok(());
+    }
+    ensure!(accesses > 0, "accesses to the VMCS were not counted");
+    let mean = accesses * 100 / count;
+    ensure!(
+        mean <= MOST_ACCESSES,
+        "{accesses} accesses to the VMCS for {count} CPUID exits, {}.{:02} for each",
+        mean / 100,
+        mean % 100
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(backend: &str, count: u64, accesses: u64) -> RunReport {
+        let json = serde_json::json!({
+            "version": wire::FORMAT_VERSION,
+            "machine": {
+                "cpu": "", "cpus": 1, "memory_bytes": 0, "tsc_hz": 1, "backend": backend,
+                "capabilities": [], "image_bytes": 0, "boot_tsc": 0,
+            },
+            "vms": [{
+                "name": "guest",
+                "size": {"memory_bytes": 0, "vcpus": 1, "paging": "nested"},
+                "rounds": 1,
+                "milestones": [],
+                "vcpus": [{
+                    "index": 0, "cpu": 0, "entries": 0, "injected": [], "unclaimed": [],
+                    "exits": [{
+                        "reason": "cpuid", "count": count, "cycles": 0, "max_cycles": 0,
+                        "accesses": accesses, "histogram": [],
+                    }],
+                    "guest_tsc": 0, "idle_tsc": 0,
+                }],
+                "memory": {"heap_bytes": 0, "page_table_bytes": 0, "control_bytes": 0},
+                "end": {"kind": "exit_port", "detail": "", "exit_code": 0},
+            }],
+            "before": {"free_frames": 0, "heap_bytes": 0},
+            "after": {"free_frames": 0, "heap_bytes": 0},
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn four_accesses_are_allowed_and_five_are_not() {
+        assert!(of_cpuid(&report("vmx", 10_010, 40_055)).is_ok());
+        let error = of_cpuid(&report("vmx", 10_000, 50_000)).unwrap_err().to_string();
+        assert!(error.ends_with("5.00 for each"), "{error}");
+        assert!(of_cpuid(&report("vmx", 10_000, 0)).is_err());
+        assert!(of_cpuid(&report("vmx", 10, 40)).is_err());
+        assert!(of_cpuid(&report("svm", 10_000, 0)).is_ok());
+    }
+}
