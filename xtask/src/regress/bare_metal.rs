@@ -11,7 +11,9 @@ use super::matrix::Cpu;
 use super::table::Entry;
 use crate::paths::Paths;
 use crate::platform::Platform;
-use crate::test::{Log, Tally, bare_metal};
+use crate::platform::bochs::models::{self, Vendor};
+use crate::test::bare_metal::{self, Departures};
+use crate::test::{Log, Tally};
 
 /// Runs a guest, counts its tests and notes what the report says.
 ///
@@ -40,8 +42,8 @@ pub fn run(
         Platform::Bochs => Duration::from_secs(240),
     };
     let begin = Instant::now();
-    let on_tcg = cpu.platform == Platform::Qemu;
-    let answer = bare_metal::invoke(guest, &kernel, on_tcg, &options, limit, log)?;
+    let departures = departures(cpu)?;
+    let answer = bare_metal::invoke(guest, &kernel, departures, &options, limit, log)?;
     entry.seconds = begin.elapsed().as_secs_f64();
     let report = match std::fs::read(&report) {
         Ok(bytes) => Some(serde_json::from_slice::<RunReport>(&bytes)?),
@@ -55,4 +57,15 @@ pub fn run(
         check(report.as_ref().context("the run left no report")?)?;
     }
     Ok(tally)
+}
+
+/// What guests have to be told of a CPU.
+fn departures(cpu: &Cpu) -> Result<Departures> {
+    Ok(match cpu.platform {
+        Platform::Qemu => Departures::Tcg,
+        Platform::Bochs => match models::find(cpu.model)?.vendor {
+            Vendor::Amd => Departures::BochsSvm,
+            Vendor::Intel => Departures::None,
+        },
+    })
 }

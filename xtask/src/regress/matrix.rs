@@ -51,20 +51,8 @@ const QEMU_ALL: &[Guest] = &[
     guest::TCG_ENTRY_FAULTS,
 ];
 
-/// On AMD models of Bochs. Five other guests end the emulated machine there, some in Bochs 2.7's
-/// own panic; for `exceptions`, `mmio` and `strio` the cause is not known.
+/// On AMD models of Bochs.
 const BOCHS_AMD: &[Guest] = &[
-    guest::CLOUD,
-    guest::HELLO,
-    guest::NMI,
-    guest::PAGING,
-    guest::TIMERS,
-    guest::DENIED,
-    guest::BOCHS_SVM_ENTRY_FAULTS,
-];
-
-/// On Intel models of Bochs.
-const BOCHS_INTEL: &[Guest] = &[
     guest::CLOUD,
     guest::HELLO,
     guest::EXCEPTIONS,
@@ -75,11 +63,29 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
-    guest::CPUID_LOOP,
+    guest::TIMERS,
+    guest::DENIED,
+    guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
 
-/// On the Intel model that tests run on.
-const BOCHS_INTEL_ALL: &[Guest] = &[
+/// On the oldest AMD model of Bochs.
+const BOCHS_AMD_BARE_METAL: &[Guest] = &[
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::TIMERS,
+    guest::DENIED,
+    guest::BOCHS_SVM_ENTRY_FAULTS,
+];
+
+/// On Intel models of Bochs.
+const BOCHS_INTEL: &[Guest] = &[
     guest::CLOUD,
     guest::HELLO,
     guest::EXCEPTIONS,
@@ -130,13 +136,22 @@ pub const CPUS: &[Cpu] = &[
     bochs(
         "ryzen",
         BOCHS_AMD,
-        &[guest::HELLO, guest::NMI, guest::PAGING, guest::TIMERS, guest::BOCHS_SVM_ENTRY_FAULTS],
+        &[
+            guest::HELLO,
+            guest::EXCEPTIONS,
+            guest::MODES,
+            guest::MSR_CPUID,
+            guest::NMI,
+            guest::PAGING,
+            guest::TIMERS,
+            guest::BOCHS_SVM_ENTRY_FAULTS,
+        ],
     ),
     bochs("zambezi", BOCHS_AMD, &[]),
-    bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
+    bochs("phenom_8650_toliman", BOCHS_AMD_BARE_METAL, &[]),
     bochs(
         "tigerlake",
-        BOCHS_INTEL_ALL,
+        BOCHS_INTEL,
         &[
             guest::CLOUD,
             guest::HELLO,
