@@ -43,8 +43,8 @@ impl Cell {
             Kind::BareMetal { .. } => "bare-metal",
             Kind::EntryFaults(_) => "vm",
         };
-        let Cpu { platform, model, paging, .. } = self.cpu;
-        format!("{kind}/{}/{model}/{}/{}", platform.name(), paging.name(), self.guest.name)
+        let Cpu { platform, model, .. } = self.cpu;
+        format!("{kind}/{}/{model}/{}/{}", platform.name(), self.cpu.way(), self.guest.name)
     }
 
     /// The row, which enters what came of it into `table`.

@@ -59,6 +59,16 @@ pub enum Switch {
     Off,
 }
 
+impl Switch {
+    /// Name in tables and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How guest-physical addresses are translated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Paging {
