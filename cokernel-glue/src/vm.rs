@@ -8,13 +8,13 @@ use host_iface::{Host, HostWallClock};
 use vmm_core::{
     EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
-    boot::{self, BootImages},
+    boot::{self, BootImages, RawMode, RawStart},
     paging::shadow::ShadowConfig,
     vcpu::Vcpu,
     vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
-use vmm_devices::{PcConfig, PcPlatform};
-use wire::{Apic, Bundle, Paging, ShadowSettings, VmDescription};
+use vmm_devices::{PcConfig, PcPlatform, TablesBy};
+use wire::{Apic, Bundle, Paging, ShadowSettings, Start, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -64,27 +64,36 @@ impl<B: Backend> GuestVm<B> {
             builder.emulate_apic();
         }
         builder.set_paging(choice(description), shadow_config(description));
+        let firmware = description.start == Start::Firmware;
         let console = TimedConsole::new(description);
         let pc = PcConfig {
             console: Some(console.clone()),
             exit_port: description.exit_port,
             time: HostWallClock::now(&COKERNEL),
             address_bits: builder.physical_address_bits::<B>(),
+            tables: if firmware { TablesBy::Firmware } else { TablesBy::Platform },
         };
         let platform = PcPlatform::new(&mut builder, &pc).map_err(|e| text(&e))?;
         limit_time(&mut builder, description)?;
-        let initrd: Vec<&[u8]> =
-            description.initrd.iter().filter_map(|name| bundle.image(name)).collect();
-        let images = BootImages {
-            kernel: bundle.image(&description.kernel).unwrap_or_default(),
-            initrd: &initrd,
-            command_line: &description.command_line,
-            memory_map: &platform.memory_map,
-            rsdp: Some(platform.rsdp),
+        let kernel = bundle.image(&description.kernel).unwrap_or_default();
+        let state = if firmware {
+            builder.map_firmware(kernel).map_err(|e| text(&e))?;
+            None
+        } else {
+            let modules = modules(bundle, description);
+            let images = BootImages {
+                kernel,
+                start: start(description.start),
+                modules: &modules,
+                command_line: &description.command_line,
+                memory_map: &platform.memory_map,
+                rsdp: platform.rsdp,
+            };
+            Some(boot::load(builder.memory(), &images).map_err(|e| text(&e))?)
         };
-        let state = boot::load(builder.memory(), &images).map_err(|e| text(&e))?;
         let mut vm = builder.build(backend).map_err(|e| text(&e))?;
-        if let Some(bootstrap) = vm.vcpus().first_mut() {
+        // Firmware finds the state after reset.
+        if let Some((bootstrap, state)) = vm.vcpus().first_mut().zip(state) {
             bootstrap.set_initial_state(&state);
             bootstrap.apply_firmware_defaults();
             spoil_entry(bootstrap, description)?;
@@ -120,6 +129,28 @@ fn choice(description: &VmDescription) -> PagingChoice {
 fn shadow_config(description: &VmDescription) -> ShadowConfig {
     let ShadowSettings { budget_bytes, cache } = description.shadow;
     ShadowConfig { budget_bytes, cache }
+}
+
+fn modules<'a>(bundle: &Bundle<'a>, description: &'a VmDescription) -> Vec<boot::Module<'a>> {
+    let module = |module: &'a wire::Module| {
+        let content = bundle.image(&module.image)?;
+        Some(boot::Module { content, command_line: &module.command_line })
+    };
+    description.modules.iter().filter_map(module).collect()
+}
+
+/// How the library is to start a kernel that is no firmware.
+fn start(start: Start) -> boot::Start {
+    match start {
+        Start::Raw { load_address, entry_offset, mode } => {
+            let mode = match mode {
+                wire::RawMode::Real => RawMode::Real,
+                wire::RawMode::Protected => RawMode::Protected,
+            };
+            boot::Start::Raw(RawStart { load_address, entry_offset, mode })
+        }
+        Start::Detect | Start::Firmware => boot::Start::Detect,
+    }
 }
 
 /// Has an entry fail, if the manifest says so and this image is made for it.

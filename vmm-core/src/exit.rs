@@ -49,7 +49,7 @@ pub enum Exit {
         /// Error code (AMD APM vol. 2, 8.4.2).
         error_code: u32,
     },
-    /// INVLPG, with shadow paging.
+    /// INVLPG: with shadow paging, or interpreted.
     InvalidatePage {
         /// Linear address of the operand, if the hardware tells.
         address: Option<u64>,
@@ -90,8 +90,6 @@ pub enum Trapped {
     MonitorWait,
     /// Others that CPUID hides: #UD.
     Hidden,
-    /// INVLPG in code that is interpreted: all cached translations go.
-    InvalidatePage,
     /// INVD or WBINVD: completed without effect, as memory stays coherent.
     CacheFlush,
     /// RDPMC, for which there is no counter: #GP.

@@ -92,6 +92,8 @@ struct Slot {
 /// The device timers of one VM.
 pub struct TimerBank {
     slots: [Slot; MAX_TIMERS],
+    /// A deadline may be another than when the flag was taken. Set behind the deadline.
+    changed: AtomicBool,
     doorbell: Doorbell,
 }
 
@@ -103,7 +105,12 @@ impl TimerBank {
             client: Once::new(),
             is_hosts: AtomicBool::new(false),
         });
-        Arc::new(Self { slots, doorbell })
+        Arc::new(Self { slots, changed: AtomicBool::new(true), doorbell })
+    }
+
+    /// True if [`earliest`](Self::earliest) may have another answer than before the last call.
+    pub fn take_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// The earliest deadline of all armed timers.
@@ -135,6 +142,7 @@ impl TimerBank {
                 Ordering::AcqRel,
                 Ordering::Acquire,
             );
+            self.changed.store(true, Ordering::Release);
             let client = slot.client.get().and_then(Weak::upgrade);
             if let (Ok(_), Some(client)) = (taken, client) {
                 client.timer_expired(now);
@@ -168,13 +176,18 @@ impl Timer {
 
     /// Arms the timer, replacing an earlier deadline.
     pub fn arm(&self, at: VmInstant) {
-        self.slot().deadline.store(at.0.min(DISARMED - 1), Ordering::Release);
+        self.set(at.0.min(DISARMED - 1));
         self.bank.doorbell.ring();
     }
 
     /// Disarms the timer. A call that is under way on another vCPU may still come.
     pub fn cancel(&self) {
-        self.slot().deadline.store(DISARMED, Ordering::Release);
+        self.set(DISARMED);
+    }
+
+    fn set(&self, deadline: u64) {
+        self.slot().deadline.store(deadline, Ordering::Release);
+        self.bank.changed.store(true, Ordering::Release);
     }
 
     fn slot(&self) -> &Slot {

@@ -17,6 +17,11 @@ impl OutputLine {
         Self { line, asserted: false }
     }
 
+    /// The level that the line was last driven to.
+    pub fn is_asserted(&self) -> bool {
+        self.asserted
+    }
+
     /// Drives the line.
     pub fn set(&mut self, asserted: bool) {
         if self.asserted != asserted {

@@ -2,18 +2,19 @@
 //! The PC: all of its devices, connected to each other and to a VM.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::{fmt, ops::RangeInclusive};
+use core::{array, fmt, ops::RangeInclusive};
 
 use host_iface::WallClockTime;
 use vmm_core::{
     GuestPhysAddr, PortDevice,
     boot::MemoryRange,
     memory::{MemoryError, MemoryLayout},
-    vm::{BuildError, VmBuilder},
+    vm::{BuildError, VmBuilder, VmConfig},
 };
 
 use crate::{
-    CharBackend, ExitPort, IoApic, IrqRouter, Pic, Pit, PortRange, Rtc, Uart,
+    CharBackend, ExitPort, Hpet, IoApic, IrqRouter, LegacyReplacement, Pic, Pit, PortRange, Rtc,
+    Uart,
     acpi::{self, AcpiError, PlatformConfig},
     memory_map,
     pci::{
@@ -42,6 +43,17 @@ pub struct PcConfig {
     pub time: WallClockTime,
     /// Width of guest-physical addresses in bits; bounds the 64-bit PCI window.
     pub address_bits: u8,
+    /// Who makes the ACPI tables.
+    pub tables: TablesBy,
+}
+
+/// Who makes the tables that describe the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TablesBy {
+    /// The platform writes them to the guest's memory where firmware would have.
+    Platform,
+    /// Firmware in the guest; there are none when it starts.
+    Firmware,
 }
 
 /// Why the platform could not be put together.
@@ -115,6 +127,8 @@ pub struct PcPlatform {
     pub pit: Arc<Pit>,
     /// The battery-backed clock.
     pub rtc: Arc<Rtc>,
+    /// The high precision event timers.
+    pub hpet: Arc<Hpet>,
     /// The first serial port.
     pub com1: Arc<Uart>,
     /// The PCI bus.
@@ -133,12 +147,13 @@ pub struct PcPlatform {
     pub keyboard: Arc<KeyboardControllerReset>,
     /// The memory map to hand to the guest.
     pub memory_map: Vec<MemoryRange>,
-    /// Where the ACPI tables start.
-    pub rsdp: GuestPhysAddr,
+    /// Where the ACPI tables start, unless firmware is to make them.
+    pub rsdp: Option<GuestPhysAddr>,
 }
 
 impl PcPlatform {
-    /// Makes the devices, connects them to the VM, and writes the ACPI tables to its memory.
+    /// Makes the devices, connects them to the VM, and writes the ACPI tables to its memory
+    /// unless firmware is to make them.
     ///
     /// # Errors
     /// [`PlatformError`]; an exit port on the ports of another device is one.
@@ -152,9 +167,13 @@ impl PcPlatform {
         let io_apic = IoApic::new(acpi::io_apic_id(vcpus), builder.apic_bus());
         let irq_router = IrqRouter::new(pic.clone(), io_apic.clone());
 
-        let pit = Pit::new(clock, builder.timer()?, irq_router.line(TIMER_IRQ));
-        let rtc_irq = irq_router.line(RTC_IRQ);
+        let replacement =
+            LegacyReplacement::new(irq_router.line(TIMER_IRQ), irq_router.line(RTC_IRQ));
+        let pit = Pit::new(clock, builder.timer()?, replacement.pit_line());
+        let rtc_irq = replacement.rtc_line();
         let rtc = Rtc::new(clock, builder.timer()?, rtc_irq, config.time, layout);
+        let inputs = array::from_fn(|index| irq_router.line(Hpet::FIRST_INPUT + index as u32));
+        let hpet = Hpet::new(clock, builder.timer()?, replacement, inputs);
         let pm = PmBlock::new(clock, control.clone(), irq_router.sci(), builder.timer()?);
         let console = config.console.clone();
         let com1 = Uart::new(Uart::COM_PORTS[0], irq_router.line(COM1_IRQ), console);
@@ -165,13 +184,10 @@ impl PcPlatform {
         pci.attach(FunctionAddress::HOST_BRIDGE, host_bridge.clone())?;
         let config_ports = Arc::new(ConfigPorts::new(pci.clone(), reset_control.clone()));
 
-        let tables = acpi::build(&PlatformConfig {
-            vcpus,
-            memory: layout,
-            address_bits: config.address_bits,
-            exit_port: config.exit_port,
-        })?;
-        tables.write_to(builder.memory())?;
+        let rsdp = match config.tables {
+            TablesBy::Platform => Some(write_tables(builder, config)?),
+            TablesBy::Firmware => None,
+        };
 
         let platform = Self {
             pic,
@@ -179,6 +195,7 @@ impl PcPlatform {
             irq_router,
             pit,
             rtc,
+            hpet,
             com1,
             pci,
             host_bridge,
@@ -188,7 +205,7 @@ impl PcPlatform {
             port_a: Arc::new(SystemControlPortA::new(control.clone())),
             keyboard: Arc::new(KeyboardControllerReset::new(control)),
             memory_map: memory_map(layout),
-            rsdp: tables.rsdp,
+            rsdp,
         };
         platform.claim(builder)?;
         if let Some(ports) = exit_ports {
@@ -209,6 +226,7 @@ impl PcPlatform {
             builder.claim_ports(ports, device)?;
         }
         builder.claim_mmio(IoApic::BASE, IoApic::BYTES, self.io_apic.clone())?;
+        builder.claim_mmio(Hpet::BASE, Hpet::BYTES, self.hpet.clone())?;
         builder.claim_mmio(ECAM_BASE, ECAM_BYTES, Arc::new(Ecam::new(self.pci.clone())))?;
         builder.on_eoi(self.io_apic.clone());
         builder.external_interrupts(self.pic.clone());
@@ -230,6 +248,19 @@ impl PcPlatform {
     }
 }
 
+/// Writes the ACPI tables to the guest's memory; returns where they start.
+fn write_tables(builder: &VmBuilder, config: &PcConfig) -> Result<GuestPhysAddr, PlatformError> {
+    let VmConfig { memory_bytes, vcpus, .. } = builder.config();
+    let tables = acpi::build(&PlatformConfig {
+        vcpus,
+        memory: MemoryLayout::of(memory_bytes),
+        address_bits: config.address_bits,
+        exit_port: config.exit_port,
+    })?;
+    tables.write_to(builder.memory())?;
+    Ok(tables.rsdp)
+}
+
 fn exit_ports(first: u16) -> Result<RangeInclusive<u16>, PlatformError> {
     let last = first.checked_add(ExitPort::PORTS - 1).ok_or(PlatformError::ExitPort(first))?;
     Ok(first..=last)
@@ -238,7 +269,6 @@ fn exit_ports(first: u16) -> Result<RangeInclusive<u16>, PlatformError> {
 #[cfg(test)]
 mod tests {
     use host_mock::MockHost;
-    use vmm_core::vm::VmConfig;
 
     use super::*;
 
@@ -246,7 +276,7 @@ mod tests {
 
     fn config(exit_port: Option<u16>) -> PcConfig {
         let time = WallClockTime { unix_seconds: 1_700_000_000, nanoseconds: 0 };
-        PcConfig { console: None, exit_port, time, address_bits: 40 }
+        PcConfig { console: None, exit_port, time, address_bits: 40, tables: TablesBy::Platform }
     }
 
     fn build(
@@ -263,13 +293,26 @@ mod tests {
     fn tables_are_in_memory_that_the_map_reserves() {
         let (builder, platform) = build(MockHost::leak(2), Some(0xF4));
         let platform = platform.unwrap();
-        let signature: [u8; 8] = builder.memory().read_plain(platform.rsdp).unwrap();
+        let rsdp = platform.rsdp.unwrap();
+        let signature: [u8; 8] = builder.memory().read_plain(rsdp).unwrap();
         assert_eq!(&signature, b"RSD PTR ");
-        let rsdp = platform.rsdp.as_u64();
+        let rsdp = rsdp.as_u64();
         let range = platform.memory_map.iter().find(|range| {
             (range.start.as_u64()..range.start.as_u64() + range.bytes).contains(&rsdp)
         });
         assert_eq!(range.unwrap().kind, vmm_core::boot::MemoryKind::Reserved);
+    }
+
+    #[test]
+    fn tables_are_left_to_firmware() {
+        let vm = VmConfig { memory_bytes: MEMORY, vcpus: 1 };
+        let mut builder = VmBuilder::new(MockHost::leak(1), vm).unwrap();
+        let config = PcConfig { tables: TablesBy::Firmware, ..config(None) };
+        let platform = PcPlatform::new(&mut builder, &config).unwrap();
+        assert_eq!(platform.rsdp, None);
+        let mut area = vec![1; 0x2_0000];
+        builder.memory().read(GuestPhysAddr::new(0xE_0000), &mut area).unwrap();
+        assert!(area.iter().all(|&byte| byte == 0));
     }
 
     #[test]

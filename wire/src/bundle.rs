@@ -74,7 +74,9 @@ impl<'a> Bundle<'a> {
 
     fn check_images(&self) -> Result<(), BundleError> {
         for vm in self.manifest.stages.iter().flat_map(|stage| &stage.vms) {
-            for image in core::iter::once(&vm.kernel).chain(&vm.initrd) {
+            for image in
+                core::iter::once(&vm.kernel).chain(vm.modules.iter().map(|module| &module.image))
+            {
                 if self.image(image).is_none() {
                     let (vm, image) = (vm.name.clone(), image.clone());
                     return Err(BundleError::Missing { vm, image });
@@ -121,7 +123,7 @@ mod tests {
 
     fn manifest(kernel: &str) -> String {
         format!(
-            r#"{{"version":1,"stages":[{{"vms":[
+            r#"{{"version":2,"stages":[{{"vms":[
                 {{"name":"a","memory_mib":64,"vcpus":1,"kernel":"{kernel}"}}]}}]}}"#
         )
     }

@@ -7,7 +7,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Version of [`Manifest`] and [`RunReport`](crate::RunReport); both sides refuse any other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Name of the bundle member that holds the manifest.
 pub const MANIFEST_NAME: &str = "manifest.json";
@@ -56,13 +56,16 @@ pub struct VmDescription {
     /// Who does the work of the local APICs.
     #[serde(default)]
     pub apic: Apic,
-    /// Bundle member with the kernel; its format (Linux bzImage, ELF with a PVH note) is
-    /// detected.
+    /// Bundle member with the kernel, or whatever is started in its place.
     pub kernel: String,
-    /// Bundle members that are concatenated to make the initial RAM disk.
+    /// How it is started.
     #[serde(default)]
-    pub initrd: Vec<String>,
-    /// Kernel command line.
+    pub start: Start,
+    /// Files that are loaded beside the kernel: modules. For Linux they are joined to make the
+    /// initial RAM disk. Not for firmware.
+    #[serde(default)]
+    pub modules: Vec<Module>,
+    /// Kernel command line. Not for firmware.
     #[serde(default)]
     pub command_line: String,
     /// Where the first serial port leads.
@@ -89,6 +92,50 @@ pub struct EntryFault {
     pub what: String,
     /// Number of the entry; the first is 1.
     pub at_entry: u64,
+}
+
+/// How the kernel file is started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Start {
+    /// As its format wants, which is detected: Linux bzImage, ELF with a PVH note, multiboot,
+    /// Multiboot2.
+    #[default]
+    Detect,
+    /// It is a flat image without any format.
+    Raw {
+        /// Guest-physical address of its first byte.
+        load_address: u64,
+        /// Where it is entered, in bytes from its start.
+        entry_offset: u64,
+        /// Mode of the CPU then.
+        mode: RawMode,
+    },
+    /// It is firmware, whose last byte is the last one below 4 GiB, and the CPU starts there as
+    /// after reset.
+    Firmware,
+}
+
+/// Mode of the CPU when a flat image is entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawMode {
+    /// 32-bit protected mode without paging.
+    #[default]
+    Protected,
+    /// Real mode.
+    Real,
+}
+
+/// A file that is loaded beside the kernel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// Bundle member.
+    pub image: String,
+    /// A text for the kernel; not for Linux.
+    #[serde(default)]
+    pub command_line: String,
 }
 
 /// How guest-physical addresses are translated.
@@ -215,6 +262,13 @@ impl Stage {
             if vm.vcpus == 0 || vm.memory_mib == 0 {
                 return invalid(alloc::format!("VM '{}' has no vCPU or no memory", vm.name));
             }
+            let extras = !vm.modules.is_empty() || !vm.command_line.is_empty();
+            if vm.start == Start::Firmware && extras {
+                return invalid(alloc::format!(
+                    "VM '{}' starts by firmware, which takes neither modules nor a command line",
+                    vm.name
+                ));
+            }
             if self.vms.iter().filter(|other| other.name == vm.name).count() > 1 {
                 return invalid(alloc::format!("stage {index} has two VMs named '{}'", vm.name));
             }
@@ -244,15 +298,23 @@ mod tests {
 
     #[test]
     fn round_trips_through_json() {
-        let before = manifest(vec![vm("a")]);
-        let json = serde_json::to_vec(&before).unwrap();
-        assert_eq!(Manifest::from_json(&json), Ok(before));
+        let module = Module { image: "m".into(), command_line: "text".into() };
+        let raw = Start::Raw { load_address: 0x7C00, entry_offset: 2, mode: RawMode::Real };
+        for start in [Start::Detect, raw, Start::Firmware] {
+            let modules = if start == Start::Firmware { vec![] } else { vec![module.clone()] };
+            let before = manifest(vec![VmDescription { start, modules, ..vm("a") }]);
+            let json = serde_json::to_vec(&before).unwrap();
+            assert_eq!(Manifest::from_json(&json), Ok(before));
+        }
     }
 
     #[test]
     fn refuses_what_makes_no_sense() {
         let no_cpu = VmDescription { vcpus: 0, ..vm("a") };
-        for bad in [vec![], vec![no_cpu], vec![vm("a"), vm("a")], vec![vm("a"), vm("b")]] {
+        let line = VmDescription { start: Start::Firmware, command_line: "a".into(), ..vm("a") };
+        for bad in
+            [vec![], vec![no_cpu], vec![line], vec![vm("a"), vm("a")], vec![vm("a"), vm("b")]]
+        {
             assert!(matches!(manifest(bad).validate(), Err(ManifestError::Invalid(_))));
         }
         let log = VmDescription { console: GuestConsole::Log, ..vm("b") };
@@ -263,7 +325,7 @@ mod tests {
     fn refuses_another_version_and_unknown_fields() {
         let other = Manifest { version: 99, ..manifest(vec![vm("a")]) };
         assert_eq!(other.validate(), Err(ManifestError::Version(99)));
-        let json = br#"{"version":1,"stages":[],"surprise":1}"#;
+        let json = br#"{"version":2,"stages":[],"surprise":1}"#;
         assert!(matches!(Manifest::from_json(json), Err(ManifestError::Syntax(_))));
     }
 }

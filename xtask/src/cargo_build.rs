@@ -76,6 +76,18 @@ pub fn bare_metal(paths: &Paths, package: &str, name: &str, features: &[&str]) -
     find(build(paths, command, package)?, name)
 }
 
+/// Builds the program `package` for Linux guests and gives its path.
+///
+/// # Errors
+/// When the target cannot be installed or the build fails.
+pub fn linux_program(paths: &Paths, package: &str) -> Result<PathBuf> {
+    setup::rust::ensure_target(STATIC_LINUX)?;
+    let mut command = cargo();
+    command.args(["build", "--profile", "guest", "--target", STATIC_LINUX]);
+    command.args(["--package", package, "--bin", package]);
+    find(build(paths, command, package)?, package)
+}
+
 /// Builds the static Linux program that runs a guest under KVM.
 ///
 /// # Errors

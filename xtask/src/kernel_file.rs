@@ -7,20 +7,55 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Enough of the file for every header that is looked at.
+mod elf;
+
+/// Enough of the file for every header that is looked at; an ELF file's notes may be anywhere.
 const HEAD: u64 = 64 << 10;
 
-/// A kernel the VMM can start.
+const ELF_MAGIC: &[u8] = b"\x7fELF";
+
+/// A file the VMM can start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KernelFile {
     /// A Linux bzImage.
     Linux(BzImage),
-    /// An ELF file with a PVH entry; `load_end` is the end of its highest segment.
+    /// An ELF file with a PVH entry.
     Pvh {
         /// End of the loaded image in guest-physical memory.
         load_end: u64,
+        /// It is a Linux kernel.
+        linux: bool,
     },
+    /// A multiboot or Multiboot2 kernel.
+    Multiboot {
+        /// End of the loaded image, if it is an ELF file, or else zero.
+        load_end: u64,
+        /// It is of the second version.
+        second: bool,
+    },
+    /// A flat image, of which nothing but its place is known.
+    Raw {
+        /// End of the loaded image in guest-physical memory.
+        load_end: u64,
+    },
+    /// Firmware.
+    Firmware,
 }
+
+impl KernelFile {
+    /// True for Linux kernels, which get a command line and a user space of ours.
+    pub fn is_linux(self) -> bool {
+        matches!(self, Self::Linux(_) | Self::Pvh { linux: true, .. })
+    }
+}
+
+/// Most bytes of a firmware image.
+const MOST_FIRMWARE: u64 = 16 << 20;
+/// Firmware comes in pages of so many bytes.
+const FIRMWARE_PAGE: u64 = 4096;
+
+/// End of what real mode reaches.
+const REAL_MODE_END: u64 = 1 << 20;
 
 /// What the setup header of a bzImage says (Linux, Documentation/arch/x86/boot.rst).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,20 +79,86 @@ pub fn inspect(path: &Path) -> Result<KernelFile> {
     ensure!(file.metadata()?.is_file(), "the kernel {name} is not a file");
     file.rewind()?;
     let mut head = Vec::new();
-    file.take(HEAD).read_to_end(&mut head).with_context(|| format!("cannot read {name}"))?;
+    let unread = || format!("cannot read {name}");
+    file.by_ref().take(HEAD).read_to_end(&mut head).with_context(unread)?;
+    if head.starts_with(ELF_MAGIC) {
+        file.read_to_end(&mut head).with_context(unread)?;
+    }
     parse(&head, length).with_context(|| format!("the kernel {name} cannot be started"))
 }
 
+/// Checks a flat image.
+///
+/// # Errors
+/// One line that names the file or the option at fault.
+pub fn inspect_raw(path: &Path, place: &RawPlace) -> Result<KernelFile> {
+    let length = length_of(path, "the kernel")?;
+    let RawPlace { load_address, entry_offset, real_mode } = *place;
+    ensure!(
+        entry_offset < length,
+        "--entry-offset {entry_offset:#x}: {} has {length} bytes only",
+        path.display()
+    );
+    ensure!(
+        !real_mode || load_address.saturating_add(entry_offset) < REAL_MODE_END,
+        "--real-mode: the entry point {:#x} is out of its reach; give a --load-address below 1 MiB",
+        load_address.saturating_add(entry_offset)
+    );
+    let load_end = load_address.checked_add(length).filter(|&end| end <= 1 << 32);
+    let load_end = load_end
+        .with_context(|| format!("--load-address {load_address:#x}: it would end above 4 GiB"))?;
+    Ok(KernelFile::Raw { load_end })
+}
+
+/// Checks a firmware image.
+///
+/// # Errors
+/// One line that names the file at fault.
+pub fn inspect_firmware(path: &Path) -> Result<KernelFile> {
+    let length = length_of(path, "the firmware")?;
+    ensure!(
+        length > 0 && length <= MOST_FIRMWARE && length.is_multiple_of(FIRMWARE_PAGE),
+        "--bios: {} has {length} bytes; firmware comes in multiples of {FIRMWARE_PAGE} bytes, at \
+         most {MOST_FIRMWARE}",
+        path.display()
+    );
+    Ok(KernelFile::Firmware)
+}
+
+fn length_of(path: &Path, what: &str) -> Result<u64> {
+    let name = path.display();
+    let file = File::open(path).with_context(|| format!("cannot read {what} {name}"))?;
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "{what} {name} is not a file");
+    Ok(metadata.len())
+}
+
+/// Where a flat image goes and how it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RawPlace {
+    /// Guest-physical address of its first byte.
+    pub load_address: u64,
+    /// Where it is entered, from its start.
+    pub entry_offset: u64,
+    /// It is entered in real mode.
+    pub real_mode: bool,
+}
+
 fn parse(head: &[u8], length: u64) -> Result<KernelFile> {
-    if head.starts_with(b"\x7fELF") {
-        return parse_elf(head, length);
+    let multiboot = multiboot(head);
+    if head.starts_with(ELF_MAGIC) {
+        return parse_elf(head, length, multiboot);
     }
     let bytes = Bytes(head);
     let magic = head.get(0x202..0x206);
     if magic != Some(b"HdrS") || bytes.u16(0x1FE) != Some(0xAA55) {
+        if let Some(version) = multiboot {
+            return Ok(KernelFile::Multiboot { load_end: 0, second: version == 2 });
+        }
         bail!(
-            "it is neither a Linux bzImage nor an ELF file; give the vmlinuz of a 64-bit x86 \
-             Linux, 'cargo xtask image linux-image-amd64' fetches one"
+            "it is neither a Linux bzImage nor an ELF file and has no multiboot header; give the \
+             vmlinuz of a 64-bit x86 Linux, 'cargo xtask image linux-image-amd64' fetches one, or \
+             the --load-address of a flat image"
         );
     }
     parse_bzimage(bytes, length).unwrap_or_else(|| bail!("it is truncated inside its header"))
@@ -94,73 +195,31 @@ fn parse_bzimage(bytes: Bytes<'_>, length: u64) -> Option<Result<KernelFile>> {
     })
 }
 
-fn parse_elf(head: &[u8], length: u64) -> Result<KernelFile> {
-    const EM_X86_64: u16 = 62;
-    const CLASS_64: u8 = 2;
-    let bytes = Bytes(head);
-    if bytes.u8(4) != Some(CLASS_64) || bytes.u16(18) != Some(EM_X86_64) {
-        bail!("it is an ELF file, but not one for 64-bit x86");
-    }
-    match pvh_load_end(bytes, length) {
-        None => bail!("it is an ELF file that is truncated; build or fetch it again"),
-        Some(None) => bail!(
-            "it is an ELF file without a PVH entry; give a bzImage, or a kernel with a Xen note \
-             of type 18"
+/// Version of the multiboot header, if there is one; what it says is left to the VMM to judge.
+fn multiboot(head: &[u8]) -> Option<u32> {
+    let sums_to_zero = |at: usize, magic: u32, fields: usize| {
+        let field = |index| Bytes(head).u32(at + 4 * index);
+        let sum = (0..fields).try_fold(0_u32, |sum, index| Some(sum.wrapping_add(field(index)?)));
+        field(0) == Some(magic) && sum == Some(0)
+    };
+    let second = (0..32768).step_by(8).any(|at| sums_to_zero(at, 0xE852_50D6, 4));
+    let first = (0..8192).step_by(4).any(|at| sums_to_zero(at, 0x1BAD_B002, 3));
+    second.then_some(2).or(first.then_some(1))
+}
+
+fn parse_elf(head: &[u8], length: u64, multiboot: Option<u32>) -> Result<KernelFile> {
+    let Some(elf) = elf::summarize(head, length)? else {
+        bail!("it is an ELF file that is truncated; build or fetch it again");
+    };
+    let load_end = elf.load_end;
+    match (elf.has_pvh_entry, multiboot) {
+        (true, _) => Ok(KernelFile::Pvh { load_end, linux: elf.is_linux }),
+        (false, Some(version)) => Ok(KernelFile::Multiboot { load_end, second: version == 2 }),
+        (false, None) => bail!(
+            "it is an ELF file without a PVH entry and without a multiboot header; give a \
+             bzImage, or a kernel with a Xen note of type 18"
         ),
-        Some(Some(load_end)) => Ok(KernelFile::Pvh { load_end }),
     }
-}
-
-/// End of the loaded segments if there is a PVH note; the outer `None` means a file cut short.
-fn pvh_load_end(bytes: Bytes<'_>, length: u64) -> Option<Option<u64>> {
-    const PT_LOAD: u32 = 1;
-    const PT_NOTE: u32 = 4;
-    let table = usize::try_from(bytes.u64(32)?).ok()?;
-    let entry_size = usize::from(bytes.u16(54)?);
-    let entries = usize::from(bytes.u16(56)?);
-    let mut load_end = 0;
-    let mut found = false;
-    for index in 0..entries {
-        let header = table.checked_add(index.checked_mul(entry_size)?)?;
-        let kind = bytes.u32(header)?;
-        let offset = bytes.u64(header.checked_add(8)?)?;
-        let physical = bytes.u64(header.checked_add(24)?)?;
-        let file_size = bytes.u64(header.checked_add(32)?)?;
-        let memory_size = bytes.u64(header.checked_add(40)?)?;
-        if offset.checked_add(file_size)? > length {
-            return None;
-        }
-        match kind {
-            PT_LOAD => load_end = load_end.max(physical.checked_add(memory_size)?),
-            // A note beyond the part that was read is left to the VMM to judge.
-            PT_NOTE => {
-                let notes = usize::try_from(offset).ok()?;
-                let end = notes.checked_add(usize::try_from(file_size).ok()?)?;
-                found |= bytes.0.get(notes..end).is_none_or(has_pvh_note);
-            }
-            _ => {}
-        }
-    }
-    Some(found.then_some(load_end))
-}
-
-/// Whether there is a note of owner "Xen" and type `XEN_ELFNOTE_PHYS32_ENTRY`
-/// (Xen, docs/misc/pvh.pandoc).
-fn has_pvh_note(notes: &[u8]) -> bool {
-    const PHYS32_ENTRY: u32 = 18;
-    let bytes = Bytes(notes);
-    let mut at = 0_usize;
-    while let (Some(name_size), Some(size), Some(kind)) =
-        (bytes.u32(at), bytes.u32(at + 4), bytes.u32(at + 8))
-    {
-        let name = notes.get(at + 12..at + 16);
-        if kind == PHYS32_ENTRY && name_size == 4 && name == Some(b"Xen\0") {
-            return true;
-        }
-        let padded = |length: u32| (length as usize).next_multiple_of(4);
-        at += 12 + padded(name_size) + padded(size);
-    }
-    false
 }
 
 /// Little-endian reads that end with the data.
@@ -262,14 +321,67 @@ mod tests {
     #[test]
     fn takes_elf_files_with_a_pvh_note_only() {
         let elf = pvh_elf();
-        assert_eq!(parse(&elf, 512).unwrap(), KernelFile::Pvh { load_end: 0x10_0200 });
+        assert_eq!(
+            parse(&elf, 512).unwrap(),
+            KernelFile::Pvh { load_end: 0x10_0200, linux: false }
+        );
         assert!(complaint(&elf, 300).contains("truncated"));
         let mut no_note = elf.clone();
         put(&mut no_note, 264, &[1]);
         assert!(complaint(&no_note, 512).contains("without a PVH entry"));
         let mut other_machine = elf;
-        put(&mut other_machine, 18, &[3]);
-        assert!(complaint(&other_machine, 512).contains("not one for 64-bit"));
+        put(&mut other_machine, 18, &[183]);
+        assert!(complaint(&other_machine, 512).contains("but not for x86"));
+    }
+
+    #[test]
+    fn linux_is_known_by_its_notes() {
+        let mut elf = pvh_elf();
+        put(&mut elf, 120 + 32, &48_u64.to_le_bytes());
+        put(&mut elf, 276, &[6, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+        put(&mut elf, 288, b"Linux\0");
+        assert_eq!(parse(&elf, 512).unwrap(), KernelFile::Pvh { load_end: 0x10_0200, linux: true });
+    }
+
+    #[test]
+    fn multiboot_headers_are_found_where_they_may_be() {
+        let first = [0x1BAD_B002_u32, 3, 0xE452_4FFB].map(u32::to_le_bytes).concat();
+        let second = [0xE852_50D6_u32, 0, 24, 0x17AD_AF12].map(u32::to_le_bytes).concat();
+        for (at, header, is_second) in [(4, &first, false), (4096, &second, true)] {
+            let mut head = vec![0; 8192];
+            put(&mut head, at, header);
+            let expected = KernelFile::Multiboot { load_end: 0, second: is_second };
+            assert_eq!(parse(&head, 8192).unwrap(), expected);
+            head[at + 4] ^= 1;
+            assert!(complaint(&head, 8192).contains("no multiboot header"));
+        }
+        let mut elf = pvh_elf();
+        put(&mut elf, 264, &[1]);
+        put(&mut elf, 400, &first);
+        let expected = KernelFile::Multiboot { load_end: 0x10_0200, second: false };
+        assert_eq!(parse(&elf, 512).unwrap(), expected);
+    }
+
+    #[test]
+    fn flat_images_and_firmware_are_judged_by_their_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(0x1000).unwrap();
+        let path = file.path();
+        let place = RawPlace { load_address: 0x7C00, entry_offset: 0, real_mode: true };
+        assert_eq!(inspect_raw(path, &place).unwrap(), KernelFile::Raw { load_end: 0x8C00 });
+        for (wrong, complaint) in [
+            (RawPlace { entry_offset: 0x1000, ..place }, "--entry-offset 0x1000"),
+            (RawPlace { load_address: 1 << 20, ..place }, "--real-mode"),
+            (RawPlace { load_address: u64::MAX, real_mode: false, ..place }, "--load-address"),
+        ] {
+            let error = inspect_raw(path, &wrong).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+        }
+        assert_eq!(inspect_firmware(path).unwrap(), KernelFile::Firmware);
+        for bytes in [0, 0x1001, MOST_FIRMWARE + FIRMWARE_PAGE] {
+            file.as_file().set_len(bytes).unwrap();
+            assert!(inspect_firmware(path).unwrap_err().to_string().contains("multiples"));
+        }
     }
 
     proptest! {

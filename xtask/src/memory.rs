@@ -66,7 +66,14 @@ pub fn check_guest(guest_mib: u64, kernel: KernelFile, initrd: u64) -> Result<u6
         KernelFile::Linux(image) => [image.init_size, 2 * initrd, LINUX_WORKING_SET]
             .into_iter()
             .fold(image.preferred_address, u64::saturating_add),
-        KernelFile::Pvh { load_end } => load_end.saturating_add(initrd),
+        KernelFile::Pvh { load_end, linux: true } => {
+            [2 * initrd, LINUX_WORKING_SET].into_iter().fold(load_end, u64::saturating_add)
+        }
+        KernelFile::Pvh { load_end, .. }
+        | KernelFile::Multiboot { load_end, .. }
+        | KernelFile::Raw { load_end } => load_end.saturating_add(initrd),
+        // What VMs have at least: 2 MiB.
+        KernelFile::Firmware => 2 * MIB,
     };
     ensure!(
         guest >= needed,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! ELF kernels with a PVH entry point.
+//! ELF kernels.
 
 use alloc::vec::Vec;
 
@@ -12,27 +12,23 @@ use elf::{
     segment::ProgramHeader,
 };
 
-use super::BootError;
+use super::{
+    BootError,
+    segments::{LoadSegment, Segments},
+};
 
 /// The note that holds the 32-bit physical entry point: XEN_ELFNOTE_PHYS32_ENTRY of Xen's
 /// `public/elfnote.h`.
 const NOTE_NAME: &[u8] = b"Xen";
 const NOTE_PHYS32_ENTRY: u64 = 18;
 
-/// A part of the file with a place in memory.
-pub(super) struct LoadSegment<'a> {
-    /// Physical address.
-    pub(super) start: u64,
-    /// What the file holds of it.
-    pub(super) content: &'a [u8],
-    /// Its length in memory, not less than the content's; the rest is zero.
-    pub(super) bytes: u64,
-}
-
 /// What is to be loaded of an ELF file, and where it starts.
 pub(super) struct Elf<'a> {
-    pub(super) entry: u32,
-    pub(super) segments: Vec<LoadSegment<'a>>,
+    /// Entry point of its header, an address that its own code knows.
+    pub(super) entry: u64,
+    /// Physical entry point of its PVH note, if it has one.
+    pub(super) pvh_entry: Option<u32>,
+    pub(super) segments: Segments<'a>,
 }
 
 pub(super) fn is_elf(file: &[u8]) -> bool {
@@ -51,30 +47,17 @@ impl<'a> Elf<'a> {
         if elf.ehdr.e_machine != machine {
             return Err(BootError::Malformed("it is an ELF file, but not for x86"));
         }
-        let headers = elf.segments().ok_or(BootError::NoPvhEntry)?;
-        let entry = headers
+        let headers = elf.segments().ok_or(BootError::Malformed("it has nothing to load"))?;
+        let pvh_entry = headers
             .iter()
             .filter(|header| header.p_type == PT_NOTE)
-            .find_map(|header| pvh_entry(&elf, &header))
-            .ok_or(BootError::NoPvhEntry)?;
+            .find_map(|header| pvh_entry(&elf, &header));
         let segments = headers
             .iter()
             .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0)
             .map(|header| load_segment(&elf, &header))
             .collect::<Result<Vec<_>, _>>()?;
-        if segments.is_empty() {
-            return Err(BootError::Malformed("it has nothing to load"));
-        }
-        Ok(Self { entry, segments })
-    }
-
-    /// First address, and length up to the end of the last segment.
-    pub(super) fn extent(&self) -> Result<(u64, u64), BootError> {
-        let start = self.segments.iter().map(|segment| segment.start).min().unwrap_or(0);
-        let ends = self.segments.iter().map(|segment| segment.start.checked_add(segment.bytes));
-        let end = ends.collect::<Option<Vec<_>>>().and_then(|ends| ends.into_iter().max());
-        end.map(|end| (start, end - start))
-            .ok_or(BootError::Malformed("a segment wraps around the end of memory"))
+        Ok(Self { entry: elf.ehdr.e_entry, pvh_entry, segments: Segments::new(segments)? })
     }
 }
 
@@ -102,5 +85,6 @@ fn load_segment<'a>(
     if content.len() as u64 > header.p_memsz {
         return Err(BootError::Malformed("a segment is longer in the file than in memory"));
     }
-    Ok(LoadSegment { start: header.p_paddr, content, bytes: header.p_memsz })
+    let (start, linked_at) = (header.p_paddr, header.p_vaddr);
+    Ok(LoadSegment { start, linked_at, content, bytes: header.p_memsz })
 }

@@ -3,7 +3,10 @@
 
 use core::fmt;
 
-use crate::memory::MemoryError;
+use host_iface::HostError;
+
+use super::MAX_FIRMWARE;
+use crate::{PAGE_SIZE, memory::MemoryError};
 
 /// Why a guest image could not be loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,8 +17,49 @@ pub enum BootError {
         /// Its length in bytes.
         bytes: usize,
     },
-    /// The kernel file is an ELF file without a PVH entry point.
-    NoPvhEntry,
+    /// The kernel file is an ELF file of no known boot protocol.
+    NoBootProtocol,
+    /// A boot protocol was recognized, but the file has no entry point for it.
+    NoEntry,
+    /// The multiboot header does not say where the file goes, and it is no ELF file.
+    NoLoadAddress,
+    /// The entry point lies outside of what is loaded.
+    EntryOutside,
+    /// The multiboot header demands a display.
+    NeedsDisplay,
+    /// The multiboot header demands what is not known here.
+    UnknownRequirement {
+        /// What carries the number.
+        what: &'static str,
+        /// Number of the flag, tag or type.
+        number: u32,
+    },
+    /// A flat image would be entered behind its end.
+    RawEntryOutside {
+        /// Offset of the entry point.
+        offset: u64,
+        /// Length of the image.
+        bytes: u64,
+    },
+    /// A flat image cannot lie where it shall.
+    RawNotInMemory {
+        /// First address.
+        start: u64,
+        /// Length of the image.
+        bytes: u64,
+    },
+    /// A flat image would be entered where real mode does not reach.
+    RealModeEntry {
+        /// Address of the entry point.
+        entry: u64,
+    },
+    /// A firmware image has no whole pages, or too many.
+    FirmwareSize {
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// The host could not give what is needed.
+    Host(HostError),
     /// The kernel file ends too early.
     Truncated {
         /// What is missing from it.
@@ -89,14 +133,58 @@ impl fmt::Display for BootError {
         match *self {
             Self::UnknownFormat { bytes } => write!(
                 f,
-                "the kernel file ({bytes} bytes) is neither a Linux bzImage nor an ELF file; \
-                 give the vmlinuz of a distribution or an ELF kernel with a PVH entry"
+                "the kernel file ({bytes} bytes) is neither a Linux bzImage nor an ELF file with \
+                 a PVH entry, and it has no multiboot header; give one of these, or say where a \
+                 flat image goes"
             ),
-            Self::NoPvhEntry => write!(
+            Self::NoBootProtocol => write!(
                 f,
-                "the kernel file is an x86 ELF file without a PVH entry note; \
-                 build it with one (Linux: CONFIG_PVH) or give a bzImage"
+                "the kernel file is an x86 ELF file with neither a PVH entry note nor a \
+                 multiboot header; build it with one (Linux: CONFIG_PVH) or give a bzImage"
             ),
+            Self::NoEntry => {
+                write!(f, "the kernel file has no entry point; build it with one")
+            }
+            Self::NoLoadAddress => write!(
+                f,
+                "the kernel file has a multiboot header without load addresses, and it is no \
+                 ELF file; build it with one or the other"
+            ),
+            Self::EntryOutside => write!(
+                f,
+                "the kernel file's entry point is not in what is loaded of it; build it anew"
+            ),
+            Self::NeedsDisplay => write!(
+                f,
+                "the kernel's multiboot header demands a display, which VMs do not have; \
+                 give a kernel for the serial port"
+            ),
+            Self::UnknownRequirement { what, number } => write!(
+                f,
+                "the kernel's multiboot header demands {what} {number}, which is not known here; \
+                 give a kernel that does without"
+            ),
+            Self::RawEntryOutside { offset, bytes } => write!(
+                f,
+                "the flat image has {bytes} bytes, its entry point would be at offset \
+                 {offset:#x}; choose one inside of it"
+            ),
+            Self::RawNotInMemory { start, bytes } => write!(
+                f,
+                "the flat image's {bytes} bytes from {start:#x} on are not all usable memory of \
+                 the VM below 4 GiB; choose another load address or give the VM more memory"
+            ),
+            Self::RealModeEntry { entry } => write!(
+                f,
+                "the flat image's entry point {entry:#x} is out of reach for real mode; \
+                 load it below 1 MiB or enter it in protected mode"
+            ),
+            Self::FirmwareSize { bytes } => write!(
+                f,
+                "the firmware image has {bytes} bytes; give one of a multiple of {PAGE_SIZE} \
+                 bytes, at most {MAX_FIRMWARE}"
+            ),
+            Self::Host(error) => write!(f, "{error}"),
             Self::Truncated { what, needed, present } => write!(
                 f,
                 "the kernel file is cut short: {what} needs {needed} bytes, the file has \
@@ -153,6 +241,12 @@ impl fmt::Display for BootError {
 }
 
 impl core::error::Error for BootError {}
+
+impl From<HostError> for BootError {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
 
 impl From<MemoryError> for BootError {
     fn from(error: MemoryError) -> Self {

@@ -94,6 +94,25 @@ impl InitialState {
         self
     }
 
+    /// Real mode, interrupts disabled, about to execute at `entry`, which is below 1 MiB. All
+    /// segments are the 64 KiB block in which it lies.
+    pub(super) const fn real_mode(entry: u32) -> Self {
+        let block = entry & 0xF_0000;
+        let selector = (block >> 4) as u16;
+        let mut state = Self::reset();
+        let mut index = SegmentRegister::Es as usize;
+        while index <= SegmentRegister::Gs as usize {
+            let attributes = state.segments[index].attributes;
+            state.segments[index] = segment(selector, block as u64, 0xFFFF, attributes);
+            index += 1;
+        }
+        state.rip = (entry & 0xFFFF) as u64;
+        // The table of interrupt vectors at address zero, as the BIOS leaves it.
+        state.idtr = DescriptorTable { base: 0, limit: 0x3FF };
+        state.control.cr0 = cr0::ET;
+        state
+    }
+
     /// Flat 32-bit protected mode without paging, interrupts disabled, about to execute at
     /// `entry`. The selectors are those of no table; the guest loads its own.
     pub(super) const fn protected_mode(entry: u32) -> Self {

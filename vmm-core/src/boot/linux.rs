@@ -2,7 +2,7 @@
 //! The 64-bit Linux boot protocol (Linux `Documentation/arch/x86/boot.rst`).
 
 use super::{
-    BootError, BootImages, InitialState, command_line,
+    BootError, BootImages, InitialState, Module, command_line,
     image::{write, write_zeroes},
     linux_header::SetupHeader,
     page_tables,
@@ -46,7 +46,7 @@ pub(super) fn load(
     let mut placement = Placement::new(images.memory_map);
     let loaded = Loaded {
         kernel: load_kernel(memory, &mut placement, &header)?,
-        initrd: load_initrd(memory, &mut placement, &header, images.initrd)?,
+        initrd: load_initrd(memory, &mut placement, &header, images.modules)?,
         command_line: command_line::place(
             memory,
             &mut placement,
@@ -93,9 +93,9 @@ fn load_initrd(
     memory: &GuestMemory,
     placement: &mut Placement,
     header: &SetupHeader<'_>,
-    images: &[&[u8]],
+    images: &[Module<'_>],
 ) -> Result<Option<(u64, u64)>, BootError> {
-    let padded = |image: &&[u8]| image.len().next_multiple_of(INITRD_ALIGNMENT) as u64;
+    let padded = |image: &Module<'_>| image.content.len().next_multiple_of(INITRD_ALIGNMENT) as u64;
     let bytes: u64 = images.iter().map(padded).sum();
     if bytes == 0 {
         return Ok(None);
@@ -110,8 +110,8 @@ fn load_initrd(
         })?;
     let mut next = start;
     for image in images {
-        let (content, whole) = (image.len() as u64, padded(image));
-        write(memory, next, image)?;
+        let (content, whole) = (image.content.len() as u64, padded(image));
+        write(memory, next, image.content)?;
         write_zeroes(memory, next + content, whole - content)?;
         next += whole;
     }

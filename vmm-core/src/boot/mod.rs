@@ -7,19 +7,25 @@
 mod command_line;
 mod elf;
 mod error;
+mod firmware;
 mod image;
 mod initial_state;
 mod linux;
 mod linux_header;
+mod multiboot;
 mod page_tables;
 mod placement;
 mod pvh;
+mod raw;
+mod segments;
 #[cfg(test)]
 mod test_memory;
 mod zero_page;
 
 pub use error::BootError;
+pub use firmware::{MAX_FIRMWARE, map_firmware};
 pub use initial_state::InitialState;
+pub use raw::{RawMode, RawStart};
 
 use crate::{GuestPhysAddr, memory::GuestMemory};
 
@@ -49,13 +55,34 @@ pub struct MemoryRange {
     pub kind: MemoryKind,
 }
 
+/// How a kernel file is started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Start {
+    /// By the protocol that [`ImageFormat::detect`] finds in it.
+    #[default]
+    Detect,
+    /// As a flat image.
+    Raw(RawStart),
+}
+
+/// A file that is loaded beside the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Module<'a> {
+    /// What it holds.
+    pub content: &'a [u8],
+    /// A text for the kernel, usually the file's name; not for Linux.
+    pub command_line: &'a str,
+}
+
 /// What a guest is started from.
 #[derive(Clone, Copy, Debug)]
 pub struct BootImages<'a> {
     /// The kernel file.
     pub kernel: &'a [u8],
-    /// Initial RAM disks: one after the other for Linux, a module each for PVH.
-    pub initrd: &'a [&'a [u8]],
+    /// How it is started.
+    pub start: Start,
+    /// Modules; for Linux they are initial RAM disks and make one, in this order.
+    pub modules: &'a [Module<'a>],
     /// Command line for the kernel.
     pub command_line: &'a str,
     /// The guest's memory map, in ascending order.
@@ -72,18 +99,32 @@ pub enum ImageFormat {
     LinuxBzImage,
     /// ELF file with a PVH entry point.
     Pvh,
+    /// Multiboot kernel, an ELF file or one with load addresses in its header.
+    Multiboot,
+    /// Multiboot2 kernel, likewise.
+    Multiboot2,
 }
 
 impl ImageFormat {
-    /// Recognizes a kernel file.
+    /// Recognizes a kernel file. Of one that can be started in several ways, the first in this
+    /// order is taken: bzImage, PVH, Multiboot2, multiboot.
     ///
     /// # Errors
-    /// [`BootError::UnknownFormat`], or [`BootError::NoPvhEntry`] for other ELF files.
+    /// [`BootError::UnknownFormat`], or for ELF files [`BootError::NoBootProtocol`] and what
+    /// is wrong with their headers.
     pub fn detect(kernel: &[u8]) -> Result<Self, BootError> {
         if linux::is_bzimage(kernel) {
-            Ok(Self::LinuxBzImage)
-        } else if elf::is_elf(kernel) {
-            elf::Elf::parse(kernel).map(|_| Self::Pvh)
+            return Ok(Self::LinuxBzImage);
+        }
+        let is_elf = elf::is_elf(kernel);
+        if is_elf && elf::Elf::parse(kernel)?.pvh_entry.is_some() {
+            Ok(Self::Pvh)
+        } else if multiboot::v2::is_kernel(kernel) {
+            Ok(Self::Multiboot2)
+        } else if multiboot::v1::is_kernel(kernel) {
+            Ok(Self::Multiboot)
+        } else if is_elf {
+            Err(BootError::NoBootProtocol)
         } else {
             Err(BootError::UnknownFormat { bytes: kernel.len() })
         }
@@ -97,8 +138,13 @@ impl ImageFormat {
 /// # Errors
 /// [`BootError`]; part of the memory may have been written then.
 pub fn load(memory: &GuestMemory, images: &BootImages<'_>) -> Result<InitialState, BootError> {
+    if let Start::Raw(start) = images.start {
+        return raw::load(memory, images, start);
+    }
     match ImageFormat::detect(images.kernel)? {
         ImageFormat::LinuxBzImage => linux::load(memory, images),
         ImageFormat::Pvh => pvh::load(memory, images),
+        ImageFormat::Multiboot => multiboot::v1::load(memory, images),
+        ImageFormat::Multiboot2 => multiboot::v2::load(memory, images),
     }
 }

@@ -77,9 +77,19 @@ impl Placement {
 
     /// Takes the highest `bytes` at a page boundary below `limit`.
     pub(super) fn take_highest(&mut self, bytes: u64, limit: u64) -> Option<u64> {
+        self.take_highest_in(bytes, PAGE_SIZE, 0..limit)
+    }
+
+    /// Takes the highest `bytes` at a multiple of `alignment`, a power of two, within `bounds`.
+    pub(super) fn take_highest_in(
+        &mut self,
+        bytes: u64,
+        alignment: u64,
+        bounds: Range<u64>,
+    ) -> Option<u64> {
         let start = self.free.iter().rev().find_map(|range| {
-            let start = range.end.min(limit).checked_sub(bytes)? & !(PAGE_SIZE - 1);
-            (start >= range.start).then_some(start)
+            let start = range.end.min(bounds.end).checked_sub(bytes)? & !(alignment - 1);
+            (start >= range.start.max(bounds.start)).then_some(start)
         })?;
         self.take(start, bytes).then_some(start)
     }

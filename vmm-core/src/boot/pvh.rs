@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
-    BootError, BootImages, InitialState, command_line,
+    BootError, BootImages, InitialState, Module, command_line,
     elf::Elf,
-    image::{write, write_zeroes},
+    image::write,
     placement::{FOUR_GIB, LOW_DATA_END, Placement},
+    segments::Segments,
 };
 use crate::{GuestPhysAddr, memory::GuestMemory, state::Gpr};
 
@@ -38,7 +39,7 @@ struct StartInfo {
 
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct Module {
+struct ModuleEntry {
     address: u64,
     bytes: u64,
     command_line: u64,
@@ -60,20 +61,34 @@ pub(super) fn load(
     images: &BootImages<'_>,
 ) -> Result<InitialState, BootError> {
     let elf = Elf::parse(images.kernel)?;
+    let entry = elf.pvh_entry.ok_or(BootError::NoEntry)?;
     let mut placement = Placement::new(images.memory_map);
-    load_kernel(memory, &mut placement, &elf)?;
+    load_kernel(memory, &mut placement, &elf.segments, entry)?;
+    let start_info = write_start_info(memory, &mut placement, images)?;
+    let mut state = InitialState::protected_mode(entry);
+    state.gprs[Gpr::Rbx as usize] = start_info;
+    Ok(state)
+}
+
+/// Loads the modules and writes everything that the guest is told; returns the address of its
+/// start.
+pub(super) fn write_start_info(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    images: &BootImages<'_>,
+) -> Result<u64, BootError> {
     let text = images.command_line;
-    let command_line = command_line::place(memory, &mut placement, text, COMMAND_LINE_LIMIT)?;
-    let modules = load_modules(memory, &mut placement, images.initrd)?;
-    let memory_map = write_memory_map(memory, &mut placement, images)?;
-    let start_info = place(
+    let command_line = command_line::place(memory, placement, text, COMMAND_LINE_LIMIT)?;
+    let modules = load_modules(memory, placement, images.modules)?;
+    let memory_map = write_memory_map(memory, placement, images)?;
+    place(
         memory,
-        &mut placement,
+        placement,
         &[StartInfo {
             magic: MAGIC,
             version: VERSION,
             flags: 0,
-            module_count: images.initrd.len() as u32,
+            module_count: images.modules.len() as u32,
             modules,
             command_line,
             rsdp: images.rsdp.map_or(0, GuestPhysAddr::as_u64),
@@ -81,31 +96,21 @@ pub(super) fn load(
             memory_map_entries: images.memory_map.len() as u32,
             reserved: 0,
         }],
-    )?;
-    let mut state = InitialState::protected_mode(elf.entry);
-    state.gprs[Gpr::Rbx as usize] = start_info;
-    Ok(state)
+    )
 }
 
 fn load_kernel(
     memory: &GuestMemory,
     placement: &mut Placement,
-    elf: &Elf<'_>,
+    segments: &Segments<'_>,
+    entry: u32,
 ) -> Result<(), BootError> {
-    let (start, bytes) = elf.extent()?;
-    if start.saturating_add(bytes) > FOUR_GIB || !placement.take(start, bytes) {
-        let memory_end = placement.end_below(FOUR_GIB);
-        return Err(BootError::KernelDoesNotFit { start, bytes, memory_end });
-    }
-    if !(start..start + bytes).contains(&u64::from(elf.entry)) {
+    let (start, bytes) = segments.extent()?;
+    segments.take(placement)?;
+    if !(start..start + bytes).contains(&u64::from(entry)) {
         return Err(BootError::Malformed("its PVH entry point is not in what it loads"));
     }
-    for segment in &elf.segments {
-        write(memory, segment.start, segment.content)?;
-        let content = segment.content.len() as u64;
-        write_zeroes(memory, segment.start + content, segment.bytes - content)?;
-    }
-    Ok(())
+    segments.write(memory, 0)
 }
 
 /// Loads modules as high as they fit below 4 GiB; returns the address of their list, zero if
@@ -113,16 +118,18 @@ fn load_kernel(
 fn load_modules(
     memory: &GuestMemory,
     placement: &mut Placement,
-    images: &[&[u8]],
+    images: &[Module<'_>],
 ) -> Result<u64, BootError> {
     let mut modules = Vec::with_capacity(images.len());
     for image in images {
-        let bytes = image.len() as u64;
+        let bytes = image.content.len() as u64;
         let address = placement.take_highest(bytes, FOUR_GIB).ok_or_else(|| {
             BootError::InitrdDoesNotFit { bytes, free: placement.longest_below(FOUR_GIB) }
         })?;
-        write(memory, address, image)?;
-        modules.push(Module { address, bytes, command_line: 0, reserved: 0 });
+        write(memory, address, image.content)?;
+        let text = image.command_line;
+        let command_line = command_line::place(memory, placement, text, COMMAND_LINE_LIMIT)?;
+        modules.push(ModuleEntry { address, bytes, command_line, reserved: 0 });
     }
     if modules.is_empty() { Ok(0) } else { place(memory, placement, &modules) }
 }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use host_iface::PageRequest;
 use host_mock::MockHost;
 
-use super::{MemoryKind, MemoryRange};
+use super::{BootImages, MemoryKind, MemoryRange, Module, Start};
 use crate::{
     GuestPhysAddr, PAGE_SIZE,
     memory::{GuestMemory, OwnedPages},
@@ -52,6 +52,19 @@ impl TestGuest {
     pub(super) fn u64(&self, at: u64) -> u64 {
         self.memory.read_u64(GuestPhysAddr::new(at)).unwrap()
     }
+}
+
+impl<'a> BootImages<'a> {
+    /// A kernel and nothing else.
+    pub(super) fn of(kernel: &'a [u8], memory_map: &'a [MemoryRange]) -> Self {
+        let (start, modules) = (Start::Detect, &[][..]);
+        Self { kernel, start, modules, command_line: "", memory_map, rsdp: None }
+    }
+}
+
+/// Modules without texts.
+pub(super) fn modules<'a>(contents: &[&'a [u8]]) -> Vec<Module<'a>> {
+    contents.iter().map(|content| Module { content, command_line: "" }).collect()
 }
 
 /// Fills memory with what a loader must not rely on being zero.

@@ -90,7 +90,6 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Mov | Mnemonic::Movnti | Mnemonic::Movzx => self.move_plain(),
             Mnemonic::Movsx | Mnemonic::Movsxd => self.move_sign_extended(),
             Mnemonic::Movbe => self.move_big_endian(),
-            Mnemonic::Smsw => self.write_operand(0, self.space.control.cr0),
             Mnemonic::In => self.port_in(),
             Mnemonic::Out => self.port_out(),
             Mnemonic::Push => self.push(),

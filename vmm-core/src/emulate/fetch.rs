@@ -92,9 +92,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 }
 
 /// Length of the instruction at the start of `bytes` if it is one of the short ones that
-/// usually exit: CPUID, HLT, RDMSR, WRMSR, RDTSC, INVD, WBINVD, CLTS, port I/O, moves to and
+/// usually exit, in 64-bit code also without a look at the mode: CPUID, HLT, RDMSR, WRMSR, RDTSC, INVD, WBINVD, CLTS, port I/O, moves to and
 /// from control and debug registers, and the register forms of 0F 01 (VMMCALL, XSETBV, …).
-fn length_of_common(bytes: &[u8]) -> Option<usize> {
+#[inline]
+pub fn length_of_common(bytes: &[u8]) -> Option<usize> {
     match *bytes {
         [0xEC..=0xEF | 0xF4, ..] => Some(1),
         [0xE4..=0xE7, _, ..] => Some(2),

@@ -59,6 +59,7 @@ mod tests;
 
 pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};
+pub use fetch::length_of_common;
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;
 
@@ -130,34 +131,6 @@ pub fn decode(cpu: &mut impl EmulatorCpu, bus: &mut impl GuestBus) -> Result<Ins
     let mut context = Context::new(cpu, bus);
     context.fetch_and_decode(None).map_err(|stop| context.outcome_of(stop))?;
     Ok(context.instruction)
-}
-
-/// Reads operand `number` of the instruction at CS:RIP.
-///
-/// # Errors
-/// The outcome to report if the instruction cannot be fetched, or the operand not be read.
-pub fn read_operand(
-    cpu: &mut impl EmulatorCpu,
-    bus: &mut impl GuestBus,
-    number: u32,
-) -> Result<u64, Outcome> {
-    let mut context = Context::new(cpu, bus);
-    let value = context.fetch_and_decode(None).and_then(|()| context.read_operand(number));
-    value.map_err(|stop| context.outcome_of(stop))
-}
-
-/// Linear address of the memory operand of the instruction at CS:RIP, without any check: what
-/// INVLPG means.
-///
-/// # Errors
-/// The outcome to report if the instruction cannot be fetched or has no such operand.
-pub fn operand_address(
-    cpu: &mut impl EmulatorCpu,
-    bus: &mut impl GuestBus,
-) -> Result<u64, Outcome> {
-    let mut context = Context::new(cpu, bus);
-    let address = context.fetch_and_decode(None).and_then(|()| context.unchecked_linear());
-    address.map_err(|stop| context.outcome_of(stop))
 }
 
 /// Builds the decoder's tables, which takes a moment and some heap on first use. Call it once

@@ -45,6 +45,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Lmsw => self.load_machine_status(),
             Mnemonic::Rdtsc => self.read_time_stamp(),
             Mnemonic::Wait => self.wait_for_float(),
+            Mnemonic::Invlpg => self.invalidate_page(),
             _ => return self.intercepted(mnemonic).map(Err),
         })
     }
@@ -61,7 +62,6 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Clts => {
                 (Exit::ControlRegister(ControlRegisterAccess::ClearTaskSwitched), true)
             }
-            Mnemonic::Invlpg => (Exit::Instruction(Trapped::InvalidatePage), true),
             Mnemonic::Invd | Mnemonic::Wbinvd => (Exit::Instruction(Trapped::CacheFlush), true),
             Mnemonic::Rdpmc => (Exit::Instruction(Trapped::ReadPerformanceCounter), false),
             Mnemonic::Rsm => (Exit::Instruction(Trapped::Resume), false),
@@ -127,6 +127,13 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let status = self.read_operand(0)? as u16;
         let access = ControlRegisterAccess::LoadMachineStatus(status);
         Err(Stop::Intercepted(Exit::ControlRegister(access)))
+    }
+
+    /// INVLPG: the operand is an address that may be anything.
+    fn invalidate_page(&mut self) -> Step<()> {
+        self.require_privilege()?;
+        let address = Some(self.unchecked_linear()?);
+        Err(Stop::Intercepted(Exit::InvalidatePage { address }))
     }
 
     fn read_time_stamp(&mut self) -> Step<()> {

@@ -12,10 +12,16 @@ const LARGE_PAGE: u64 = 2 * MIB;
 
 /// Memory below the frame buffers of a PC.
 const CONVENTIONAL: (u64, u64) = (0, 0xA_0000);
-/// From the option ROMs to where large pages can begin. The ROMs are shadow memory without
-/// content, because guests search them, and what is not memory costs an exit for each look;
-/// the firmware area behind them holds tables for the guest.
-const ROMS_AND_REST: (u64, u64) = (0xC_0000, LARGE_PAGE);
+/// Option ROMs: shadow memory without content, because guests search them, and what is not
+/// memory costs an exit for each look.
+const OPTION_ROMS: (u64, u64) = (0xC_0000, SYSTEM_ROM.as_u64());
+/// Where a PC has the end of its firmware a second time, 128 KiB below 1 MiB. It is a region of
+/// its own: with firmware it becomes a ROM, else it is memory that holds tables for the guest.
+pub const SYSTEM_ROM: GuestPhysAddr = GuestPhysAddr::new(0xE_0000);
+/// End of [`SYSTEM_ROM`].
+pub const SYSTEM_ROM_END: GuestPhysAddr = GuestPhysAddr::new(0x10_0000);
+/// Up to where large pages can begin.
+const REST: (u64, u64) = (SYSTEM_ROM_END.as_u64(), LARGE_PAGE);
 
 /// Smallest memory of a VM: the pieces below the first large page.
 pub const MIN_MEMORY: u64 = LARGE_PAGE;
@@ -26,7 +32,8 @@ pub const MIN_MEMORY: u64 = LARGE_PAGE;
 /// What the host answers; everything goes back then.
 pub fn allocate(host: &'static dyn Host, layout: MemoryLayout) -> Result<GuestMemory, HostError> {
     let mut memory = GuestMemory::new();
-    for (start, end) in [CONVENTIONAL, ROMS_AND_REST] {
+    let system_rom = (SYSTEM_ROM.as_u64(), SYSTEM_ROM_END.as_u64());
+    for (start, end) in [CONVENTIONAL, OPTION_ROMS, system_rom, REST] {
         add(host, &mut memory, start, end - start, PAGE_SIZE)?;
     }
     // Up to the first gigabyte nothing is aligned for 1 GiB pages anyway.
@@ -103,10 +110,10 @@ mod tests {
     #[test]
     fn takes_pieces_when_the_whole_is_not_to_be_had() {
         let host = MockHost::leak(1);
-        host.fail_allocation_in(2);
+        host.fail_allocation_in(4);
         let memory = allocate(host, MemoryLayout::of(16 * MIB)).unwrap();
         assert_eq!(memory.bytes(), 16 * MIB - 0x2_0000);
-        assert_eq!(memory.regions().len(), 4);
+        assert_eq!(memory.regions().len(), 6);
         drop(memory);
         assert_eq!(host.live_runs(), 0);
     }

@@ -50,10 +50,20 @@ impl fmt::Display for MemoryError {
 
 impl core::error::Error for MemoryError {}
 
+/// What a guest can do with a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegionAccess {
+    /// Memory.
+    ReadWrite,
+    /// A ROM: reads and fetches as memory, writes are dropped.
+    ReadOnly,
+}
+
 /// A contiguous stretch of guest memory, backed by contiguous host memory.
 pub struct Region {
     start: GuestPhysAddr,
     pages: OwnedPages,
+    access: RegionAccess,
 }
 
 impl Region {
@@ -72,6 +82,11 @@ impl Region {
         self.pages.address()
     }
 
+    /// What the guest can do with it.
+    pub fn access(&self) -> RegionAccess {
+        self.access
+    }
+
     fn offset_of(&self, address: GuestPhysAddr) -> Option<u64> {
         let offset = address.as_u64().checked_sub(self.start.as_u64())?;
         (offset < self.bytes()).then_some(offset)
@@ -83,6 +98,9 @@ impl Region {
 /// The guest's vCPUs change this memory at any time, so nothing here ever hands out a
 /// reference into it: data is copied in and out, each byte once. Naturally aligned accesses
 /// of up to eight bytes are single and atomic, as they are for the guest's own CPUs.
+///
+/// Writes to a ROM are dropped here as on a bus, whoever does them: they succeed and change
+/// nothing.
 #[derive(Default)]
 pub struct GuestMemory {
     regions: Vec<Region>,
@@ -96,7 +114,7 @@ macro_rules! scalar_access {
         /// [`MemoryError::OutOfRange`].
         pub fn $read(&self, address: GuestPhysAddr) -> Result<$int, MemoryError> {
             if address.is_aligned(size_of::<$int>() as u64) {
-                let at = self.locate(address, size_of::<$int>())?.cast::<$atomic>();
+                let at = self.locate(address, size_of::<$int>())?.pointer.cast::<$atomic>();
                 // SAFETY: `locate` returned valid memory for the whole value, it is aligned,
                 // and everybody reaches guest memory by atomic or raw accesses only.
                 return Ok(unsafe { at.as_ref() }.load(Ordering::Acquire));
@@ -112,16 +130,19 @@ macro_rules! scalar_access {
         /// [`MemoryError::OutOfRange`]; nothing is written then.
         pub fn $write(&self, address: GuestPhysAddr, value: $int) -> Result<(), MemoryError> {
             if address.is_aligned(size_of::<$int>() as u64) {
-                let at = self.locate(address, size_of::<$int>())?.cast::<$atomic>();
-                // SAFETY: as for reading.
-                unsafe { at.as_ref() }.store(value, Ordering::Release);
+                let place = self.locate(address, size_of::<$int>())?;
+                if place.access == RegionAccess::ReadWrite {
+                    // SAFETY: as for reading.
+                    let at = unsafe { place.pointer.cast::<$atomic>().as_ref() };
+                    at.store(value, Ordering::Release);
+                }
                 return Ok(());
             }
             self.write(address, &value.to_le_bytes())
         }
 
         /// Replaces `current` by `new` at once; the inner result is the value found, as an
-        /// error if it was not `current`.
+        /// error if it was not `current`. A ROM keeps its value all the same.
         ///
         /// # Errors
         /// [`MemoryError::OutOfRange`], also for an unaligned address.
@@ -135,9 +156,13 @@ macro_rules! scalar_access {
             if !address.is_aligned(bytes as u64) {
                 return Err(MemoryError::OutOfRange { address, bytes });
             }
-            let at = self.locate(address, bytes)?.cast::<$atomic>();
+            let place = self.locate(address, bytes)?;
             // SAFETY: as for reading.
-            let at = unsafe { at.as_ref() };
+            let at = unsafe { place.pointer.cast::<$atomic>().as_ref() };
+            if place.access == RegionAccess::ReadOnly {
+                let found = at.load(Ordering::SeqCst);
+                return Ok(if found == current { Ok(found) } else { Err(found) });
+            }
             Ok(at.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
         }
     };
@@ -154,6 +179,35 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::Overlap`] or [`MemoryError::Misaligned`]; the pages go back then.
     pub fn add(&mut self, start: GuestPhysAddr, pages: OwnedPages) -> Result<(), MemoryError> {
+        self.add_region(start, pages, RegionAccess::ReadWrite)
+    }
+
+    /// Adds a ROM that starts at `start`, with what `pages` hold.
+    ///
+    /// # Errors
+    /// [`MemoryError::Overlap`] or [`MemoryError::Misaligned`]; the pages go back then.
+    pub fn add_rom(&mut self, start: GuestPhysAddr, pages: OwnedPages) -> Result<(), MemoryError> {
+        self.add_region(start, pages, RegionAccess::ReadOnly)
+    }
+
+    /// Makes a ROM of the region that starts at `start`, with what it holds now. To be called
+    /// before the guest's second-level tables are made.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`] if no region starts there.
+    pub fn make_rom(&mut self, start: GuestPhysAddr) -> Result<(), MemoryError> {
+        let region = self.regions.iter_mut().find(|region| region.start == start);
+        let region = region.ok_or(MemoryError::OutOfRange { address: start, bytes: 0 })?;
+        region.access = RegionAccess::ReadOnly;
+        Ok(())
+    }
+
+    fn add_region(
+        &mut self,
+        start: GuestPhysAddr,
+        pages: OwnedPages,
+        access: RegionAccess,
+    ) -> Result<(), MemoryError> {
         let end = start.checked_add(pages.bytes() as u64);
         let Some(end) = end.filter(|_| start.is_aligned(crate::PAGE_SIZE)) else {
             return Err(MemoryError::Misaligned(start));
@@ -163,7 +217,7 @@ impl GuestMemory {
             return Err(MemoryError::Overlap(start));
         }
         let position = self.regions.partition_point(|r| r.start < start);
-        self.regions.insert(position, Region { start, pages });
+        self.regions.insert(position, Region { start, pages, access });
         Ok(())
     }
 
@@ -194,11 +248,11 @@ impl GuestMemory {
     /// [`MemoryError::OutOfRange`]; nothing is copied then.
     pub fn read(&self, address: GuestPhysAddr, to: &mut [u8]) -> Result<(), MemoryError> {
         self.for_each_piece(address, to.len(), |from, range| {
-            let to = &mut to[range];
+            let (from, to) = (from.pointer.as_ptr(), &mut to[range]);
             // SAFETY: the piece is valid memory for its whole length, outside every Rust
             // object. A vCPU may write it at the same time; the bytes read then are any mix
             // of old and new, which every caller has to expect of a guest.
-            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) }
+            unsafe { core::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) }
         })
     }
 
@@ -209,8 +263,11 @@ impl GuestMemory {
     pub fn write(&self, address: GuestPhysAddr, from: &[u8]) -> Result<(), MemoryError> {
         self.for_each_piece(address, from.len(), |to, range| {
             let from = &from[range];
-            // SAFETY: as for reading; a vCPU that reads at the same time sees any mix.
-            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) }
+            if to.access == RegionAccess::ReadWrite {
+                let to = to.pointer.as_ptr();
+                // SAFETY: as for reading; a vCPU that reads at the same time sees any mix.
+                unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) }
+            }
         })
     }
 
@@ -220,7 +277,7 @@ impl GuestMemory {
         &self,
         address: GuestPhysAddr,
         bytes: usize,
-        mut copy: impl FnMut(NonNull<u8>, Range<usize>),
+        mut copy: impl FnMut(Place, Range<usize>),
     ) -> Result<(), MemoryError> {
         // Nearly always it is all one piece.
         if let Ok(whole) = self.locate(address, bytes) {
@@ -275,19 +332,28 @@ impl GuestMemory {
     scalar_access!(read_u64, write_u64, compare_exchange_u64, u64, AtomicU64);
 
     fn region_of(&self, address: GuestPhysAddr) -> Option<(&Region, u64)> {
-        self.regions.iter().find_map(|r| r.offset_of(address).map(|offset| (r, offset)))
+        // From above: most accesses are to the large regions, which are the higher ones.
+        self.regions.iter().rev().find_map(|r| r.offset_of(address).map(|offset| (r, offset)))
     }
 
     /// The bytes from `address` on, all of one region.
-    fn locate(&self, address: GuestPhysAddr, bytes: usize) -> Result<NonNull<u8>, MemoryError> {
+    fn locate(&self, address: GuestPhysAddr, bytes: usize) -> Result<Place, MemoryError> {
         let out_of_range = MemoryError::OutOfRange { address, bytes };
         let (region, offset) = self.region_of(address).ok_or(out_of_range)?;
         if bytes as u64 > region.bytes() - offset {
             return Err(out_of_range);
         }
         // SAFETY: the offset is inside the region's pages, which are mapped contiguously.
-        Ok(unsafe { region.pages.as_ptr().add(offset as usize) })
+        let pointer = unsafe { region.pages.as_ptr().add(offset as usize) };
+        Ok(Place { pointer, access: region.access })
     }
+}
+
+/// Where bytes of the guest lie in the host, and what may be done with them.
+#[derive(Clone, Copy)]
+struct Place {
+    pointer: NonNull<u8>,
+    access: RegionAccess,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -322,6 +388,25 @@ mod tests {
         assert_eq!(memory.read_u8(at), Ok(0x78));
         assert_eq!(memory.read_u64(GuestPhysAddr::new(0x9000)), Ok(0x1234));
         assert_eq!(memory.read_plain::<[u8; 4]>(at), Ok([0x78, 0x56, 0x34, 0x12]));
+    }
+
+    #[test]
+    fn a_rom_keeps_what_it_holds() {
+        let (_, mut memory) = memory();
+        let (rom, neighbour) = (GuestPhysAddr::new(0x8000), GuestPhysAddr::new(0x1FFC));
+        memory.write_u64(rom, 0x1122_3344_5566_7788).unwrap();
+        memory.make_rom(rom).unwrap();
+        memory.write_u8(rom, 0).unwrap();
+        memory.write_u64(rom, 0).unwrap();
+        memory.write_u32(GuestPhysAddr::new(0x8001), 0).unwrap();
+        memory.write(rom, &[0; 0x100]).unwrap();
+        let value = 0x1122_3344_5566_7788;
+        assert_eq!(memory.compare_exchange_u64(rom, value, 0), Ok(Ok(value)));
+        assert_eq!(memory.compare_exchange_u64(rom, 1, 0), Ok(Err(value)));
+        assert_eq!(memory.read_u64(rom), Ok(value));
+        memory.write_u32(neighbour, 7).unwrap();
+        assert_eq!(memory.read_u32(neighbour), Ok(7));
+        assert!(memory.make_rom(GuestPhysAddr::new(0x9000)).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod layout;
 mod pages;
 mod walked;
 
-pub use allocate::{MIN_MEMORY, allocate};
-pub use guest::{GuestMemory, MemoryError, Region};
+pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
+pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
 pub use pages::OwnedPages;

@@ -8,7 +8,7 @@ use host_iface::{Host, HostError, HostPhysAddr, PageRequest};
 
 use crate::{
     GuestPhysAddr, PAGE_SIZE,
-    memory::{GuestMemory, OwnedPages},
+    memory::{GuestMemory, OwnedPages, Region, RegionAccess},
 };
 
 const ENTRIES: usize = 512;
@@ -21,6 +21,8 @@ pub trait NestedEntries {
     /// An entry that maps memory, readable, writable, executable and write-back; `large` on
     /// the levels above the last.
     fn leaf(address: HostPhysAddr, large: bool) -> u64;
+    /// The same leaf without the permission to write.
+    fn without_write(leaf: u64) -> u64;
     /// An entry of the last level that maps a page of memory, readable only.
     fn read_only_page(address: HostPhysAddr) -> u64;
     /// Address in an entry.
@@ -56,6 +58,10 @@ impl NestedEntries for LongModeEntries {
         Self::table(address) | Self::DIRTY | size
     }
 
+    fn without_write(leaf: u64) -> u64 {
+        leaf & !Self::WRITABLE
+    }
+
     fn read_only_page(address: HostPhysAddr) -> u64 {
         Self::leaf(address, false) & !Self::WRITABLE
     }
@@ -81,6 +87,26 @@ pub struct NestedTables<F> {
     format: PhantomData<F>,
 }
 
+/// What is to be mapped: `bytes` from `guest` on to the host memory from `host` on, all whole
+/// pages.
+struct Mapping {
+    guest: GuestPhysAddr,
+    host: HostPhysAddr,
+    bytes: u64,
+    access: RegionAccess,
+}
+
+impl Mapping {
+    fn of(region: &Region) -> Self {
+        Self {
+            guest: region.start(),
+            host: region.host_address(),
+            bytes: region.bytes(),
+            access: region.access(),
+        }
+    }
+}
+
 /// Bytes that an entry of `level` maps; level 1 is the last.
 const fn span(level: u32) -> u64 {
     PAGE_SIZE << (9 * (level - 1))
@@ -91,7 +117,7 @@ const fn index(address: u64, level: u32) -> usize {
 }
 
 impl<F: NestedEntries> NestedTables<F> {
-    /// Tables that map exactly `memory`.
+    /// Tables that map exactly `memory`, ROMs without the permission to write.
     ///
     /// # Errors
     /// What the host answers when memory runs out; all tables go back then.
@@ -104,7 +130,7 @@ impl<F: NestedEntries> NestedTables<F> {
         let mut tables =
             Self { host, tables: alloc::vec![root], has_huge_pages, format: PhantomData };
         for region in memory.regions() {
-            tables.map(region.start(), region.host_address(), region.bytes())?;
+            tables.map(Mapping::of(region))?;
         }
         Ok(tables)
     }
@@ -178,18 +204,17 @@ impl<F: NestedEntries> NestedTables<F> {
         self.tables.len() as u64 * PAGE_SIZE
     }
 
-    /// Maps `bytes` from `guest` on to the host memory from `host` on, all whole pages.
-    fn map(
-        &mut self,
-        guest: GuestPhysAddr,
-        host: HostPhysAddr,
-        bytes: u64,
-    ) -> Result<(), HostError> {
+    fn map(&mut self, mapping: Mapping) -> Result<(), HostError> {
+        let Mapping { guest, host, bytes, access } = mapping;
         let mut done = 0;
         while done < bytes {
             let (from, to) = (guest.as_u64() + done, host.as_u64() + done);
             let level = self.largest_page(from | to, bytes - done);
-            let entry = F::leaf(HostPhysAddr::new(to), level > 1);
+            let leaf = F::leaf(HostPhysAddr::new(to), level > 1);
+            let entry = match access {
+                RegionAccess::ReadWrite => leaf,
+                RegionAccess::ReadOnly => F::without_write(leaf),
+            };
             let table = self.table_for(from, level)?;
             self.write(table, index(from, level), entry);
             done += span(level);
@@ -268,6 +293,33 @@ mod tests {
         memory.add(GuestPhysAddr::new(start), pages).unwrap();
     }
 
+    fn plain(guest: u64, host: u64, bytes: u64) -> Mapping {
+        Mapping {
+            guest: GuestPhysAddr::new(guest),
+            host: HostPhysAddr::new(host),
+            bytes,
+            access: RegionAccess::ReadWrite,
+        }
+    }
+
+    #[test]
+    fn roms_cannot_be_written() {
+        let host = MockHost::leak(1);
+        let mut memory = GuestMemory::new();
+        region(host, &mut memory, 0, 0x20_0000);
+        region(host, &mut memory, 0x20_0000, 0x1000);
+        region(host, &mut memory, 0x20_1000, 0x1000);
+        memory.make_rom(GuestPhysAddr::new(0x20_0000)).unwrap();
+        let tables = NestedTables::<LongModeEntries>::map_all(host, &memory, true).unwrap();
+        let mut table = tables.root();
+        for level in (2..=LEVELS).rev() {
+            table = LongModeEntries::address(tables.read(table, index(0x20_0000, level)));
+        }
+        assert_eq!(tables.read(table, 0) & LongModeEntries::WRITABLE, 0);
+        assert_ne!(tables.read(table, 1) & LongModeEntries::WRITABLE, 0);
+        assert_eq!(walk(&tables, 0x20_0123).map(|(_, level)| level), Some(1));
+    }
+
     #[test]
     fn maps_memory_and_nothing_else_with_the_largest_pages() {
         let host = MockHost::leak(1);
@@ -290,13 +342,13 @@ mod tests {
         let empty = GuestMemory::new();
         let mut tables = NestedTables::<LongModeEntries>::map_all(host, &empty, true).unwrap();
         let gib = span(3);
-        tables.map(GuestPhysAddr::new(gib), HostPhysAddr::new(5 * gib), gib).unwrap();
-        tables.map(GuestPhysAddr::new(2 * gib), HostPhysAddr::new(span(2)), gib).unwrap();
+        tables.map(plain(gib, 5 * gib, gib)).unwrap();
+        tables.map(plain(2 * gib, span(2), gib)).unwrap();
         assert_eq!(walk(&tables, gib + 12345), Some((5 * gib + 12345, 3)));
         assert_eq!(walk(&tables, 3 * gib - 1), Some((span(2) + gib - 1, 2)));
-        let mut plain = NestedTables::<LongModeEntries>::map_all(host, &empty, false).unwrap();
-        plain.map(GuestPhysAddr::new(gib), HostPhysAddr::new(5 * gib), gib).unwrap();
-        assert_eq!(walk(&plain, gib), Some((5 * gib, 2)));
+        let mut small = NestedTables::<LongModeEntries>::map_all(host, &empty, false).unwrap();
+        small.map(plain(gib, 5 * gib, gib)).unwrap();
+        assert_eq!(walk(&small, gib), Some((5 * gib, 2)));
     }
 
     #[test]

@@ -11,9 +11,11 @@
 //! [`AddressSpace::page_directory_pointers`].
 
 mod pass;
+mod probe;
 pub(super) mod rules;
 mod space;
 
+pub use probe::probe;
 pub use space::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege, Rights, page_fault};
 
 use crate::address::{GuestPhysAddr, GuestVirtAddr};

@@ -337,6 +337,7 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
+        self.cr2_differs |= self.vmcb().save.cr2 != value.cr2;
         if let Some(mut shadowed) = self.shadowed {
             let Vmcb { control, save } = self.vmcb_mut();
             shadowed.set(value, save, control);
@@ -344,13 +345,11 @@ impl VcpuBackend for SvmVcpu {
             return;
         }
         let save = &mut self.vmcb_mut().save;
-        let cr2_changes = save.cr2 != value.cr2;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
         save.cr3 = value.cr3;
         save.cr4 = value.cr4;
         save.efer = value.efer | efer::SVME;
-        self.cr2_differs |= cr2_changes;
         self.flush_wanted = true;
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Control registers and XCR0.
 
-use iced_x86::{Mnemonic, Register};
+use iced_x86::Register;
 
 use super::Vcpu;
 use crate::{
@@ -21,29 +21,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         access: ControlRegisterAccess,
     ) -> Result<(), Exception> {
         match access {
-            ControlRegisterAccess::Write { register: 0, source: None } => {
-                let Some(instruction) = self.decode()? else { return Ok(()) };
-                return match instruction.mnemonic() {
-                    Mnemonic::Clts => {
-                        self.control_register(ControlRegisterAccess::ClearTaskSwitched)
-                    }
-                    Mnemonic::Lmsw => self.load_machine_status(),
-                    _ => {
-                        let source = general_register(instruction.op_register(1));
-                        let source = Some(source.ok_or(Exception::INVALID_OPCODE)?);
-                        self.control_register(ControlRegisterAccess::Write { register: 0, source })
-                    }
-                };
-            }
-            ControlRegisterAccess::Read { register: 0, target: None } => {
-                let Some(instruction) = self.decode()? else { return Ok(()) };
-                if instruction.mnemonic() == Mnemonic::Smsw {
-                    return self.emulate();
-                }
-                let target = general_register(instruction.op_register(0));
-                let target = Some(target.ok_or(Exception::INVALID_OPCODE)?);
-                return self.control_register(ControlRegisterAccess::Read { register: 0, target });
-            }
+            // CLTS, LMSW or SMSW, or a MOV after all.
+            ControlRegisterAccess::Write { register: 0, source: None }
+            | ControlRegisterAccess::Read { register: 0, target: None } => return self.emulate(),
             ControlRegisterAccess::Write { register, source } => {
                 let Some(source) = self.operand(source, 1)? else { return Ok(()) };
                 let mask = if self.is_64_bit_code() { u64::MAX } else { u64::from(u32::MAX) };
@@ -157,17 +137,6 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.note_new_control_registers(&old, &new);
         }
         Ok(())
-    }
-
-    /// LMSW, whose operand the hardware did not tell.
-    fn load_machine_status(&mut self) -> Result<(), Exception> {
-        match self.read_operand(0)? {
-            Some(status) => {
-                let status = status as u16;
-                self.control_register(ControlRegisterAccess::LoadMachineStatus(status))
-            }
-            None => Ok(()),
-        }
     }
 
     fn load_page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {

@@ -11,13 +11,14 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Follows the earliest deadline of this vCPU.
     #[inline]
     pub(super) fn follow_deadline(&mut self) {
-        let mut deadline = self.apic.next_deadline();
-        if self.serves_devices()
-            && let Some(device) = self.core.timers.earliest()
-        {
-            let device = self.core.clock.tsc_at(device);
-            deadline = Some(deadline.map_or(device, |own| own.min(device)));
+        if self.serves_devices() && self.core.timers.take_changed() {
+            let earliest = self.core.timers.earliest();
+            self.device_deadline = earliest.map(|moment| self.core.clock.tsc_at(moment));
         }
+        let deadline = match (self.apic.next_deadline(), self.device_deadline) {
+            (Some(own), Some(device)) => Some(own.min(device)),
+            (own, device) => own.or(device),
+        };
         if deadline == self.armed {
             return;
         }

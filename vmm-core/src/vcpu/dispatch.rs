@@ -82,10 +82,6 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.require_privilege()?;
                 self.skip_instruction()
             }
-            Trapped::InvalidatePage => {
-                self.hardware.flush_tlb();
-                self.skip_instruction()
-            }
             Trapped::ReadPerformanceCounter => Err(Exception::GENERAL_PROTECTION),
             Trapped::TaskSwitch => self.cannot_emulate("a task switch"),
             Trapped::LegacyFpuError => self.cannot_emulate("an x87 error with CR0.NE clear"),

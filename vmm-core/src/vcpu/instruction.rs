@@ -11,8 +11,10 @@ use super::{
 };
 use crate::{
     EndReason,
+    address::{GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
     emulate::{self, Outcome},
+    paging::walk::probe,
     state::{Exception, SegmentRegister, efer, rflags},
 };
 
@@ -25,13 +27,10 @@ impl<V: VcpuBackend> Vcpu<V> {
         let rip = self.hardware.rip();
         let next = match self.intercepted_next.or_else(|| self.hardware.next_rip()) {
             Some(next) => next,
-            None => {
-                let (mut cpu, mut bus) = self.views();
-                match emulate::instruction_length(&mut cpu, &mut bus, None) {
-                    Ok(length) => self.address_after(rip, length as u64),
-                    Err(outcome) => return self.conclude(outcome),
-                }
-            }
+            None => match self.instruction_length(rip) {
+                Ok(length) => self.address_after(rip, length as u64),
+                Err(outcome) => return self.conclude(outcome),
+            },
         };
         self.hardware.set_rip(next);
         let flags = self.hardware.rflags();
@@ -40,6 +39,37 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         self.hardware.clear_interrupt_shadow();
         if flags & rflags::TF != 0 { self.single_step() } else { Ok(()) }
+    }
+
+    fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {
+        if let Some(length) = self.quick_length(rip) {
+            return Ok(length);
+        }
+        let (mut cpu, mut bus) = self.views();
+        emulate::instruction_length(&mut cpu, &mut bus, None)
+    }
+
+    /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
+    /// has just fetched it, so what it checks on the way is not checked again.
+    fn quick_length(&self, rip: u64) -> Option<usize> {
+        /// Longest instruction of those.
+        const BYTES: u64 = 3;
+        if !self.is_64_bit_code() {
+            return None;
+        }
+        let cr3 = self.hardware.control_registers().cr3;
+        let memory = &self.core.memory;
+        let at = probe(memory, cr3, GuestVirtAddr::new(rip))?;
+        if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
+            return None;
+        }
+        let (word, skipped) = (at.align_down(8), at.offset_in(8));
+        let mut bytes = memory.read_u64(word).ok()? >> (8 * skipped);
+        if skipped > 8 - BYTES {
+            let next = memory.read_u64(word.checked_add(8)?).ok()?;
+            bytes |= next << (64 - 8 * skipped);
+        }
+        emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
     }
 
     /// RIP is 64 bits wide in 64-bit code only.
@@ -107,25 +137,6 @@ impl<V: VcpuBackend> Vcpu<V> {
         let (mut cpu, mut bus) = self.views();
         match emulate::decode(&mut cpu, &mut bus) {
             Ok(instruction) => Ok(Some(instruction)),
-            Err(outcome) => self.conclude(outcome).map(|()| None),
-        }
-    }
-
-    /// Reads operand `number` of the instruction that exited. `None` if that has ended the VM.
-    pub(super) fn read_operand(&mut self, number: u32) -> Result<Option<u64>, Exception> {
-        let (mut cpu, mut bus) = self.views();
-        match emulate::read_operand(&mut cpu, &mut bus, number) {
-            Ok(value) => Ok(Some(value)),
-            Err(outcome) => self.conclude(outcome).map(|()| None),
-        }
-    }
-
-    /// Linear address of the memory operand of the instruction that exited, unchecked. `None` if
-    /// that has ended the VM.
-    pub(super) fn operand_address(&mut self) -> Result<Option<u64>, Exception> {
-        let (mut cpu, mut bus) = self.views();
-        match emulate::operand_address(&mut cpu, &mut bus) {
-            Ok(address) => Ok(Some(address)),
             Err(outcome) => self.conclude(outcome).map(|()| None),
         }
     }

@@ -72,6 +72,8 @@ pub struct Vcpu<V: VcpuBackend> {
     armed: Option<Tsc>,
     /// Deadline that the host's timer is armed for.
     host_timer: Option<Tsc>,
+    /// The earliest deadline of the VM's devices, if this vCPU serves them.
+    device_deadline: Option<Tsc>,
     /// The time-stamp counter when the guest last exited, or the gate last stayed closed.
     now: Tsc,
     statistics: VcpuStatistics,
@@ -109,6 +111,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             handed_over: VectorSet::default(),
             armed: None,
             host_timer: None,
+            device_deadline: None,
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
             last_exit: None,
@@ -229,9 +232,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Enters the guest once and deals with its exit.
     fn enter(&mut self) {
         self.prepare_events();
+        self.renew_shadow_root();
         #[cfg(feature = "fault-injection")]
         self.inject_entry_fault();
-        self.renew_shadow_root();
         self.link.going_inside(self.core.host.current_cpu());
         if let Some(shadow) = self.core.shadow()
             && shadow.enter(self.index)

@@ -168,20 +168,16 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    /// INVLPG.
-    pub(super) fn invalidate_page(&mut self, told: Option<u64>) -> Result<(), Exception> {
-        self.require_privilege()?;
-        let address = match told {
-            Some(address) => address,
-            None => {
-                let Some(address) = self.operand_address()? else { return Ok(()) };
-                address
+    /// INVLPG; the emulator knows its operand if the hardware does not tell.
+    pub(super) fn invalidate_page(&mut self, address: Option<u64>) -> Result<(), Exception> {
+        let Some(address) = address else { return self.emulate() };
+        match self.core.shadow() {
+            Some(shadow) => {
+                if shadow.invalidate(self.index, &self.core.memory, address) == Err(StaleHandle) {
+                    self.shadow_paging_failed(STALE_HANDLE);
+                }
             }
-        };
-        if let Some(shadow) = self.core.shadow()
-            && shadow.invalidate(self.index, &self.core.memory, address) == Err(StaleHandle)
-        {
-            self.shadow_paging_failed(STALE_HANDLE);
+            None => self.hardware.flush_tlb(),
         }
         self.skip_instruction()
     }

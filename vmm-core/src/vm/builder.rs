@@ -18,6 +18,7 @@ use crate::{
     VmClock, VmControl, VmInstant,
     apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig, X2APIC_MSRS},
     backend::{ApicSetup, ApicWindow, Backend, Translation, VcpuSetup},
+    boot::{self, BootError},
     bus::{ClaimError, MmioBus, PortBus},
     cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
     hooks::Hooks,
@@ -215,6 +216,15 @@ impl VmBuilder {
     /// Guest memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// Maps a firmware image below 4 GiB and below 1 MiB; see [`boot::map_firmware`]. The first
+    /// vCPU, which starts in the state after reset, executes it if it is given no other state.
+    ///
+    /// # Errors
+    /// [`BootError::FirmwareSize`], or what the host lacks.
+    pub fn map_firmware(&mut self, image: &[u8]) -> Result<(), BootError> {
+        boot::map_firmware(self.host, &mut self.memory, image)
     }
 
     /// The bus to the local APICs.

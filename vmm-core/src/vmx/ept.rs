@@ -40,6 +40,10 @@ impl NestedEntries for EptEntries {
         address.as_u64() | Self::ACCESS | flags
     }
 
+    fn without_write(leaf: u64) -> u64 {
+        leaf & !Self::WRITE
+    }
+
     fn read_only_page(address: HostPhysAddr) -> u64 {
         let flags = Self::ACCESSED | Self::DIRTY | Self::WRITE_BACK | Self::IGNORE_PAT;
         address.as_u64() | Self::READ | flags
@@ -92,6 +96,7 @@ mod tests {
         assert_eq!(EptEntries::table(address), 0x1234_5107);
         assert_eq!(EptEntries::leaf(address, false), 0x1234_5377);
         assert_eq!(EptEntries::leaf(HostPhysAddr::new(0x20_0000), true), 0x20_03F7);
+        assert_eq!(EptEntries::without_write(EptEntries::leaf(address, false)), 0x1234_5375);
         assert_eq!(EptEntries::read_only_page(address), 0x1234_5371);
         assert_eq!(EptEntries::address(0x1234_5377), address);
         assert!(EptEntries::is_present(4) && !EptEntries::is_present(0x1234_5370));

@@ -10,7 +10,7 @@ use vmm_core::{
     memory::{GuestMemory, MemoryError, MemoryLayout},
 };
 
-use super::{dsdt, fadt, madt};
+use super::{dsdt, fadt, hpet, madt};
 use crate::pci::{ECAM_BASE, LAST_BUS};
 
 /// Where the tables start: the BIOS area, in which guests look for the RSDP by themselves if
@@ -144,7 +144,8 @@ pub fn build(config: &PlatformConfig) -> Result<AcpiTables, AcpiError> {
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     // All addresses lie below 1 MiB.
     let fadt = fadt::build(facs as u32, dsdt as u32);
-    for table in [bytes_of(&fadt), madt::build(config.vcpus), bytes_of(&mcfg())] {
+    let tables = [bytes_of(&fadt), madt::build(config.vcpus), bytes_of(&mcfg()), hpet::build()];
+    for table in tables {
         xsdt.add_entry(layout.place(table, TABLE_ALIGNMENT));
     }
     let xsdt = layout.place(bytes_of(&xsdt), TABLE_ALIGNMENT);
@@ -171,6 +172,7 @@ mod tests {
     use vmm_core::memory::OwnedPages;
 
     use super::*;
+    use crate::Hpet;
 
     fn config(vcpus: u32) -> PlatformConfig {
         PlatformConfig {
@@ -217,13 +219,13 @@ mod tests {
         }
 
         /// Follows the pointers as a guest does.
-        fn tables(&self, rsdp: GuestPhysAddr) -> [Vec<u8>; 4] {
+        fn tables(&self, rsdp: GuestPhysAddr) -> [Vec<u8>; 5] {
             let rsdp = rsdp.as_u64();
             assert_eq!(self.bytes(rsdp, 8), b"RSD PTR ");
             assert_eq!(sum(&self.bytes(rsdp, 20)), 0);
             assert_eq!(sum(&self.bytes(rsdp, 36)), 0);
             let xsdt = self.u64(rsdp + 24);
-            assert_eq!(self.table(xsdt, b"XSDT").len(), 36 + 3 * 8);
+            assert_eq!(self.table(xsdt, b"XSDT").len(), 36 + 4 * 8);
             let fadt = self.table(self.u64(xsdt + 36), b"FACP");
             let facs = u32::from_le_bytes(fadt[36..40].try_into().unwrap());
             assert_eq!(facs % 64, 0);
@@ -233,6 +235,7 @@ mod tests {
                 self.table(u64::from(dsdt), b"DSDT"),
                 self.table(self.u64(xsdt + 44), b"APIC"),
                 self.table(self.u64(xsdt + 52), b"MCFG"),
+                self.table(self.u64(xsdt + 60), b"HPET"),
                 fadt,
             ]
         }
@@ -246,11 +249,12 @@ mod tests {
     fn a_guest_finds_every_table_from_the_rsdp() {
         for vcpus in [1, 4, 300] {
             let tables = build(&config(vcpus)).unwrap();
-            let [dsdt, madt, mcfg, _] = View::of(&tables).tables(tables.rsdp);
+            let [dsdt, madt, mcfg, hpet, _] = View::of(&tables).tables(tables.rsdp);
             let processors = dsdt.windows(8).filter(|w| w == b"ACPI0007").count();
             assert_eq!(processors as u32, vcpus);
             assert!(madt.len() > 8 * vcpus as usize);
             assert_eq!(mcfg[44..52], ECAM_BASE.as_u64().to_le_bytes());
+            assert_eq!(hpet[44..52], Hpet::BASE.as_u64().to_le_bytes());
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     pci_root,
 };
 use crate::{
-    ExitPort,
+    ExitPort, Hpet,
     pci::{ECAM_BASE, ECAM_BYTES},
     pm::{PM_BASE, PM_PORTS, SLEEP_TYPE_S5},
     reset::SystemControlPortA,
@@ -39,6 +39,7 @@ pub(super) fn build(config: &PlatformConfig) -> Vec<u8> {
     devices.extend(isa_device("COM1", "PNP0501", &IO::new(0x3F8, 0x3F8, 1, 8), Some(4)));
     devices.extend(isa_device("RTC_", "PNP0B00", &IO::new(0x70, 0x70, 1, 2), Some(8)));
     devices.extend(isa_device("TIMR", "PNP0100", &IO::new(0x40, 0x40, 1, 4), None));
+    devices.extend(hpet());
     for index in 0..config.vcpus {
         devices.extend(processor(index));
     }
@@ -89,6 +90,19 @@ fn isa_device(name: &str, id: &str, ports: &IO, irq: Option<u32>) -> Vec<u8> {
             &Name::new("_HID".into(), &EISAName::new(id)),
             &Name::new("_UID".into(), &ZERO),
             &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
+        ],
+    ))
+}
+
+fn hpet() -> Vec<u8> {
+    // Both values are below 4 GiB.
+    let registers = Memory32Fixed::new(true, Hpet::BASE.as_u64() as u32, Hpet::BYTES as u32);
+    bytes_of(&Device::new(
+        "HPET".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0103")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers])),
         ],
     ))
 }

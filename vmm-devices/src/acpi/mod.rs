@@ -4,6 +4,7 @@
 mod build;
 mod dsdt;
 mod fadt;
+mod hpet;
 mod madt;
 mod pci_root;
 

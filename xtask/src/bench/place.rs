@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use wire::{
     Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, RunReport, ShadowSettings,
-    Stage, VmDescription,
+    Stage, Start, VmDescription,
 };
 
 use super::machine::{self, Answer};
@@ -144,7 +144,8 @@ pub fn vm(job: Job<'_>, paging: Paging) -> VmDescription {
         shadow: ShadowSettings::default(),
         apic: Apic::Hardware,
         kernel: "kernel".into(),
-        initrd: Vec::new(),
+        start: Start::Detect,
+        modules: Vec::new(),
         command_line: job.words.to_owned(),
         console: GuestConsole::Serial,
         exit_port: Some(wire::machine_exit::PORT),

@@ -43,6 +43,23 @@ pub fn build(paths: &Paths, store: &Store, busybox: &Path, stamp: &Path) -> Resu
     Ok(entry.join("initramfs.cpio"))
 }
 
+/// An initial RAM disk with one program for the guest's search path, to be joined to the other.
+///
+/// # Errors
+/// When the program cannot be read or the result not be written.
+pub fn build_addition(store: &Store, name: &str, program: &Path) -> Result<PathBuf> {
+    let content =
+        fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let key = fingerprint(&[&content]);
+    let entry = store.entry(&format!("{name}_{key:016x}"), |folder| {
+        let mut archive = Archive::create(&folder.join("addition.cpio"))?;
+        archive.file(&format!("usr/bin/{name}"), 0o755, &content)?;
+        archive.finish()?;
+        Ok(())
+    })?;
+    Ok(entry.join("addition.cpio"))
+}
+
 /// Tells inputs apart; includes what this file itself adds.
 fn fingerprint(parts: &[&[u8]]) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::cargo_build;
 use crate::paths::Paths;
 use store::Store;
 
@@ -47,6 +48,15 @@ pub fn initramfs(paths: &Paths) -> Result<PathBuf> {
     let busybox = debian::fetch(&store, "busybox-static", debian::Member::Busybox)?;
     let busybox = busybox.join("busybox");
     initramfs::build(paths, &store, &busybox, &stamp)
+}
+
+/// An initial RAM disk that adds the program `guest-images/self-test` to the default guest.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn self_test(paths: &Paths) -> Result<PathBuf> {
+    let program = cargo_build::linux_program(paths, "self-test")?;
+    initramfs::build_addition(&Store::open(paths)?, "self-test", &program)
 }
 
 /// What the cache holds, without changing or waiting for anything.

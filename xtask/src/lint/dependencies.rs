@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cokernel-glue", &["cokernel", "host-iface", "vmm-core", "vmm-devices", "wire"]),
     ("bare-metal", &["vmm-core"]),
     ("init-stamp", &[]),
+    ("self-test", &[]),
     ("bench-guests", &["bare-metal"]),
     ("kvm-runner", &[]),
     ("xtask", &["wire"]),

@@ -97,6 +97,17 @@ pub enum Boot {
         /// Its command line.
         command_line: String,
     },
+    /// A multiboot kernel given to the machine directly.
+    Multiboot {
+        /// Kernel file.
+        kernel: PathBuf,
+        /// Its modules.
+        modules: Vec<PathBuf>,
+        /// Its command line.
+        command_line: String,
+    },
+    /// Firmware in place of the machine's own.
+    Firmware(PathBuf),
     /// An ISO image booted by firmware from a CD-ROM drive.
     Iso(PathBuf),
 }

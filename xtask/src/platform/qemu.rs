@@ -90,6 +90,16 @@ pub fn command(machine: &MachineConfig, accelerator: Accelerator) -> Command {
                 command.arg("-initrd").arg(initrd);
             }
         }
+        Boot::Multiboot { kernel, modules, command_line } => {
+            command.arg("-kernel").arg(kernel).args(["-append", command_line]);
+            if !modules.is_empty() {
+                let modules: Vec<String> = modules.iter().map(|module| escaped(module)).collect();
+                command.args(["-initrd", &modules.join(",")]);
+            }
+        }
+        Boot::Firmware(image) => {
+            command.arg("-bios").arg(image);
+        }
         Boot::Iso(iso) => {
             command.args(["-cdrom", &iso.to_string_lossy(), "-boot", "d"]);
         }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::guest::{Guest, Kind};
 use super::matrix::{CPUS, Cpu};
 use super::table::{Entry, Table};
-use super::{RegressOptions, bare_metal, entry_faults, linux};
+use super::{Effort, RegressOptions, bare_metal, entry_faults, linux, self_test};
 use crate::paths::Paths;
 use crate::test::{Log, Row, Tally};
 
@@ -42,17 +42,20 @@ impl Cell {
             Kind::Linux(_) => "boot",
             Kind::BareMetal { .. } => "bare-metal",
             Kind::EntryFaults(_) => "vm",
+            Kind::SelfTest(_) => "self-test",
         };
         let Cpu { platform, model, .. } = self.cpu;
         format!("{kind}/{}/{model}/{}/{}", platform.name(), self.cpu.way(), self.guest.name)
     }
 
-    /// The row, which enters what came of it into `table`.
-    pub fn row(self, paths: &Paths, table: &Table) -> Row {
+    /// The row, which enters what came of it into `table`. In a run that repeats rows it is
+    /// named by its round, and runs alone, since the rounds are to follow each other.
+    pub fn row(self, paths: &Paths, table: &Table, effort: Effort, round: Option<u32>) -> Row {
         let (paths, table) = (paths.clone(), table.clone());
-        Row::new(self.name(), move |log| {
+        let name = round.map_or(self.name(), |round| format!("{}/{round}", self.name()));
+        let row = Row::new(name, move |log| {
             let mut entry = Entry::new(self.cpu, self.guest);
-            let result = self.run(&paths, &mut entry, log);
+            let result = self.run(&paths, effort, &mut entry, log);
             match &result {
                 Err(error) => entry.result = format!("{error:#}"),
                 Ok(tally) if tally.failed > 0 => {
@@ -62,14 +65,22 @@ impl Cell {
             }
             table.enter(entry);
             result
-        })
+        });
+        if round.is_some() { row.alone() } else { row }
     }
 
-    fn run(&self, paths: &Paths, entry: &mut Entry, log: &mut Log) -> Result<Tally> {
+    fn run(
+        &self,
+        paths: &Paths,
+        effort: Effort,
+        entry: &mut Entry,
+        log: &mut Log,
+    ) -> Result<Tally> {
         match &self.guest.kind {
             Kind::Linux(guest) => linux::run(paths, self.cpu, guest, entry, log),
             Kind::BareMetal { check } => bare_metal::run(paths, self.cpu, *check, entry, log),
             Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
+            Kind::SelfTest(tests) => self_test::run(self.cpu, tests, effort, entry, log),
         }
     }
 }

@@ -30,6 +30,30 @@ pub enum Kind {
     /// Small VMs one after the other, in which entries are made to fail, and sound ones among
     /// them.
     EntryFaults(&'static [EntryFault]),
+    /// Debian's kernel with `guest-images/self-test`, which tests its machine from inside.
+    SelfTest(SelfTest),
+}
+
+/// What the self-test of a Linux guest is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct SelfTest {
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// The command's arguments; `SECONDS` stands for the time of a storm.
+    pub tests: &'static str,
+    /// What the guest does then, and how that has to end it.
+    pub last_act: LastAct,
+}
+
+/// How a guest ends itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LastAct {
+    /// It switches itself off.
+    PowerOff,
+    /// It starts itself anew.
+    Reboot,
 }
 
 /// An entry that is made to fail.
@@ -75,6 +99,42 @@ pub const CLOUD_SMP2: Guest = linux("cloud-smp2", Linux { vcpus: "2", ..CLOUD_KE
 pub const CLOUD_3G: Guest = linux("cloud-3g", Linux { memory_mib: "3072", ..CLOUD_KERNEL });
 /// Debian's kernel for all machines.
 pub const FULL: Guest = linux("full", Linux { package: "linux-image-amd64", ..CLOUD_KERNEL });
+
+const fn self_test(name: &'static str, tests: SelfTest) -> Guest {
+    Guest { name, kind: Kind::SelfTest(tests) }
+}
+
+/// What Linux sees of its machine: CPUs, memory, clocks, interrupts, processes, CPU hotplug.
+pub const INSIDE: Guest = self_test(
+    "inside",
+    SelfTest {
+        memory_mib: 512,
+        vcpus: 4,
+        tests: "cpus cpus=4 memory mib=512 clock interrupts shootdown fork hotplug log",
+        last_act: LastAct::PowerOff,
+    },
+);
+/// The same as far as it goes on a slow machine with two CPUs, and a reboot.
+pub const INSIDE_SMALL: Guest = self_test(
+    "inside-small",
+    SelfTest {
+        memory_mib: 128,
+        vcpus: 2,
+        tests: "cpus cpus=2 memory mib=128 clock seconds=1 interrupts shootdown seconds=1 \
+                fork seconds=1 hotplug rounds=1 log",
+        last_act: LastAct::Reboot,
+    },
+);
+/// TLB shootdowns, interprocessor interrupts and wake-ups.
+pub const STORM: Guest = self_test(
+    "storm",
+    SelfTest {
+        memory_mib: 256,
+        vcpus: 4,
+        tests: "shootdown seconds=SECONDS log",
+        last_act: LastAct::PowerOff,
+    },
+);
 
 /// Power management of the ACPI tables.
 pub const ACPI: Guest = bare_metal("acpi");

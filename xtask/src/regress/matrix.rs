@@ -39,12 +39,26 @@ impl Cpu {
 /// On QEMU, where Linux boots within seconds.
 const QEMU_LINUX: &[Guest] = &[guest::CLOUD, guest::CLOUD_SMP2, guest::CLOUD_3G, guest::FULL];
 
+/// What of the first CPU's `test` runs, and `regress` without `--full`.
+const QEMU_TESTED: &[Guest] = &[
+    guest::CLOUD,
+    guest::CLOUD_SMP2,
+    guest::CLOUD_3G,
+    guest::FULL,
+    guest::INSIDE,
+    guest::INSIDE_SMALL,
+    guest::STORM,
+];
+
 /// On QEMU `test` runs these in rows of their own.
 const QEMU_ALL: &[Guest] = &[
     guest::CLOUD,
     guest::CLOUD_SMP2,
     guest::CLOUD_3G,
     guest::FULL,
+    guest::INSIDE,
+    guest::INSIDE_SMALL,
+    guest::STORM,
     guest::ACPI,
     guest::CONSOLE,
     guest::COUNTER,
@@ -66,6 +80,7 @@ const QEMU_ALL: &[Guest] = &[
 /// On AMD models of Bochs.
 const BOCHS_AMD: &[Guest] = &[
     guest::CLOUD,
+    guest::INSIDE_SMALL,
     guest::HELLO,
     guest::EXCEPTIONS,
     guest::MODES,
@@ -108,6 +123,7 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
+    guest::INSIDE_SMALL,
     guest::CPUID_LOOP,
     guest::TIMERS,
     guest::SMP,
@@ -162,7 +178,7 @@ const fn bochs_plain(model: &'static str) -> Cpu {
 
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
 pub const CPUS: &[Cpu] = &[
-    qemu("max", QEMU_ALL, QEMU_LINUX),
+    qemu("max", QEMU_ALL, QEMU_TESTED),
     qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
     bochs(

@@ -8,6 +8,7 @@ mod entry_faults;
 mod guest;
 mod linux;
 mod matrix;
+mod self_test;
 mod table;
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use crate::paths::Paths;
 use crate::platform::Platform;
 use crate::run::options::Paging;
 use crate::test::{Row, run_rows};
-use crate::{cargo_build, setup};
+use crate::{cargo_build, image, setup};
 use cell::Cell;
 use table::{JsonFile, Table};
 
@@ -44,6 +45,33 @@ pub struct RegressOptions {
     /// The whole matrix, not only the part that 'test' runs
     #[arg(long)]
     pub full: bool,
+    /// Run each row so many times, one after the other
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub repeat: u32,
+    /// How long storms and measurements of clocks last
+    /// [default: 30 for storms, 60 for clocks]
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+}
+
+/// How long those tests last that can last as long as one likes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Effort {
+    /// Seconds of a storm of interrupts.
+    pub storm: u64,
+    /// Seconds over which clocks are compared.
+    pub clocks: u64,
+}
+
+impl Effort {
+    /// What `regress` does.
+    const LONG: Self = Self { storm: 30, clocks: 60 };
+    /// What `test` has time for.
+    const SHORT: Self = Self { storm: 3, clocks: 10 };
+
+    fn of(options: &RegressOptions) -> Self {
+        options.seconds.map_or(Self::LONG, |seconds| Self { storm: seconds, clocks: seconds })
+    }
 }
 
 /// Runs the matrix; the exit status is 0 if every guest came up.
@@ -56,6 +84,8 @@ pub fn run(paths: &Paths, options: &RegressOptions) -> Result<u8> {
         !cells.is_empty(),
         "no row is left: give another --filter, --platform, --cpu or --paging, or --full"
     );
+    ensure!(options.repeat > 0, "--repeat 0 leaves nothing to run: give at least 1");
+    ensure!(options.seconds != Some(0), "--seconds 0 leaves no time: give at least 1");
     let target = options.json.as_deref().map(JsonFile::prepare).transpose()?;
     setup::ensure_all(false)?;
     // Once, before rows that run at once would do it together.
@@ -63,8 +93,15 @@ pub fn run(paths: &Paths, options: &RegressOptions) -> Result<u8> {
         setup::ensure_bochs()?;
     }
     cargo_build::cokernel(paths)?;
+    image::self_test(paths)?;
     let table = Table::default();
-    let rows = cells.into_iter().map(|cell| cell.row(paths, &table)).collect();
+    let effort = Effort::of(options);
+    let rounds = (1..=options.repeat).map(|round| (options.repeat > 1).then_some(round));
+    let rows = rounds.flat_map(|round| {
+        let row = |cell: &Cell| cell.row(paths, &table, effort, round);
+        cells.iter().map(row).collect::<Vec<_>>()
+    });
+    let rows = rows.collect();
     let finished = run_rows(paths, rows)?;
     let failed = finished.iter().filter(|row| row.tally.failed > 0).count();
     let entries = table.entries();
@@ -78,5 +115,5 @@ pub fn run(paths: &Paths, options: &RegressOptions) -> Result<u8> {
 /// The rows that `test` runs.
 pub fn test_rows(paths: &Paths, quick: bool) -> Vec<Row> {
     let cells = Cell::all(false).take(if quick { 1 } else { usize::MAX });
-    cells.map(|cell| cell.row(paths, &Table::default())).collect()
+    cells.map(|cell| cell.row(paths, &Table::default(), Effort::SHORT, None)).collect()
 }

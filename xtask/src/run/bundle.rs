@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use wire::{FORMAT_VERSION, MANIFEST_NAME, Manifest, Stage, VmDescription};
 
-use crate::cpio::{Archive, pad};
+use crate::cpio::Archive;
 
 /// A file and its name in the bundle.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,14 +40,11 @@ pub fn write(path: &Path, manifest: &Manifest, members: &[Member]) -> Result<u64
     Ok(std::fs::metadata(path)?.len())
 }
 
-/// Adds a member, padded to whole blocks: initial RAM disks are joined as they are.
+/// Adds a member in its exact length, which modules keep.
 fn add(archive: &mut Archive<impl io::Write>, member: &Member) -> io::Result<()> {
     let file = File::open(&member.path)?;
     let length = file.metadata()?.len();
-    let mut padding = Vec::new();
-    pad(&mut padding, length)?;
-    let padded = length + padding.len() as u64;
-    archive.stream(&member.name, 0o644, padded, file.take(length).chain(padding.as_slice()))
+    archive.stream(&member.name, 0o644, length, file.take(length))
 }
 
 #[cfg(test)]
@@ -60,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_comes_first_and_members_are_padded() {
+    fn the_manifest_comes_first_and_members_keep_their_length() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = folder.path().join("k");
         std::fs::write(&kernel, b"abc").unwrap();
@@ -78,10 +75,7 @@ mod tests {
         let mut reader = Reader::new(reader.finish().unwrap()).unwrap();
         let mut content = Vec::new();
         reader.read_to_end(&mut content).unwrap();
-        assert_eq!(
-            (reader.entry().name(), content.len(), &content[..4]),
-            ("kernel", 512, b"abc\0".as_slice())
-        );
+        assert_eq!((reader.entry().name(), content.as_slice()), ("kernel", b"abc".as_slice()));
     }
 
     #[test]

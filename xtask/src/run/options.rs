@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::kernel_file::RawPlace;
 use crate::platform::Platform;
 use crate::platform::accelerator::Choice;
 use crate::platform::bochs::models;
@@ -16,18 +17,47 @@ pub const MOST_VCPUS: u32 = 64;
 /// What makes up a guest.
 #[derive(Clone, Debug, Args)]
 pub struct GuestOptions {
-    /// Kernel to boot: a Linux bzImage (vmlinuz) or an ELF file with a PVH entry
-    /// [default: Debian's linux-image-cloud-amd64, fetched without installing it]
+    /// Kernel to boot: a Linux bzImage (vmlinuz), an ELF file with a PVH entry, a multiboot or
+    /// Multiboot2 kernel; the format is detected [default: Debian's linux-image-cloud-amd64,
+    /// fetched without installing it]
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
-    /// Initial RAM disk; may be repeated, the files are joined in order
-    /// [default: a busybox made by this tool]
+    /// Initial RAM disk or module; may be repeated: for Linux the files are joined in order, other
+    /// kernels get a module each [default, for Linux: a busybox made by this tool]
     #[arg(long, value_name = "FILE")]
     pub initrd: Vec<PathBuf>,
+    /// Add the program 'self-test' to the default user space; 'self-test help' in the guest
+    /// tells what it can do
+    #[arg(long, conflicts_with = "initrd")]
+    pub self_test: bool,
     /// Added to the end of the kernel command line, which for a Linux kernel is:
     /// console=ttyS0 quiet panic=-1 no_timer_check nowatchdog
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Option<String>,
+    /// The kernel is a flat image without a format: load it at this guest-physical address and
+    /// enter it there in 32-bit protected mode
+    #[arg(long, value_name = "ADDRESS", requires = "kernel", value_parser = parse_number)]
+    pub load_address: Option<u64>,
+    /// Enter the flat image so many bytes from its start
+    #[arg(
+        long,
+        value_name = "BYTES",
+        requires = "load_address",
+        default_value = "0",
+        value_parser = parse_number
+    )]
+    pub entry_offset: u64,
+    /// Enter the flat image in real mode
+    #[arg(long, requires = "load_address")]
+    pub real_mode: bool,
+    /// Start at the reset vector of this firmware image, which is mapped below 4 GiB, in place of
+    /// a kernel
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["kernel", "initrd", "append", "load_address"]
+    )]
+    pub bios: Option<PathBuf>,
     /// Guest memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     pub mem: u64,
@@ -67,6 +97,15 @@ impl Switch {
             Self::Off => "off",
         }
     }
+}
+
+/// Reads a number in decimal, or in hexadecimal after `0x`.
+fn parse_number(text: &str) -> Result<u64, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "give a number, such as 0x100000 or 1048576".into())
 }
 
 /// How guest-physical addresses are translated.
@@ -125,7 +164,12 @@ pub struct RunOptions {
     pub machine: MachineOptions,
     /// Run CMD in the guest's shell with /dev/null as standard input, print its output (and
     /// nothing else), power off and exit with its status
-    #[arg(long, value_name = "CMD", conflicts_with = "initrd", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "CMD",
+        conflicts_with_all = ["initrd", "bios", "load_address"],
+        allow_hyphen_values = true
+    )]
     pub exec: Option<String>,
     /// End the run after so many seconds, counted from the machine's start
     #[arg(long, value_name = "SECONDS")]
@@ -214,6 +258,12 @@ impl GuestOptions {
         );
         Ok(())
     }
+
+    /// Where the kernel goes, if it is a flat image.
+    pub fn raw_place(&self) -> Option<RawPlace> {
+        let (entry_offset, real_mode) = (self.entry_offset, self.real_mode);
+        self.load_address.map(|load_address| RawPlace { load_address, entry_offset, real_mode })
+    }
 }
 
 impl Paging {
@@ -275,6 +325,9 @@ mod tests {
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&["--exec", "-x", "--json", "--icount", "--mem", "3072"]), Ok(()));
         assert_eq!(check(&["--append", "-x"]), Ok(()));
+        let flat = ["--kernel", "a", "--load-address", "0x7c00", "--real-mode"];
+        assert_eq!(check(&flat), Ok(()));
+        assert_eq!(check(&["--bios", "a", "--mem", "2"]), Ok(()));
     }
 
     #[test]
@@ -308,6 +361,13 @@ mod tests {
             (&["--json"], "--exec"),
             (&["--bare", "--report", "r"], "cannot be used with"),
             (&["--exec", "a", "--initrd", "i"], "cannot be used with"),
+            (&["--bios", "a", "--kernel", "b"], "cannot be used with"),
+            (&["--bios", "a", "--append", "b"], "cannot be used with"),
+            (&["--bios", "a", "--exec", "b"], "cannot be used with"),
+            (&["--load-address", "0x1000"], "--kernel"),
+            (&["--kernel", "a", "--real-mode"], "--load-address"),
+            (&["--kernel", "a", "--load-address", "here"], "such as 0x100000"),
+            (&["--kernel", "a", "--load-address", "0x1G"], "such as 0x100000"),
             (&["--surprise"], "unexpected argument"),
         ] {
             let error = check(arguments).unwrap_err();

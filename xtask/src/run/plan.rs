@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use wire::{GuestConsole, VmDescription};
+use wire::{GuestConsole, Module, RawMode, Start, VmDescription};
 
 use super::COMMAND_LINE;
 use super::bundle::{self, Member};
@@ -12,7 +12,7 @@ use super::folder::RunFolder;
 use super::job::Job;
 use super::options::{GuestOptions, MachineOptions, RunOptions};
 use crate::console;
-use crate::kernel_file::{self, KernelFile};
+use crate::kernel_file::{self, KernelFile, RawPlace};
 use crate::memory::{self, HostMemory};
 use crate::paths::Paths;
 use crate::platform::accelerator::{self, Accelerator, Choice};
@@ -44,6 +44,7 @@ pub struct Plan {
 pub struct Guest {
     kernel: PathBuf,
     format: KernelFile,
+    start: Start,
     initrds: Vec<PathBuf>,
     job: Option<Job>,
     nonce: Option<String>,
@@ -80,18 +81,11 @@ impl Plan {
 
     fn bare(guest: Guest, options: &RunOptions, folder: &RunFolder) -> Result<Self> {
         memory::check_host(guest.memory, HostMemory::read()?)?;
-        let initrd = if guest.initrds.is_empty() {
-            None
-        } else {
-            let joined = folder.file("initrd.cpio");
-            crate::cpio::concatenate(&guest.initrds, &joined)?;
-            Some(joined)
-        };
         let (accelerator, reason) = match options.machine.accel {
             Choice::Kvm => (Accelerator::Kvm, "as asked for".to_owned()),
             Choice::Auto | Choice::Tcg => (Accelerator::Tcg, "without Alcazar".to_owned()),
         };
-        let boot = Boot::Kernel { kernel: guest.kernel, initrd, command_line: guest.command_line };
+        let boot = guest.boot_bare(folder)?;
         let machine = MachineConfig {
             memory_mib: guest.memory / memory::MIB,
             log: None,
@@ -143,7 +137,7 @@ impl Plan {
         let log = std::path::absolute(log)?;
         let machine = MachineConfig { memory_mib, log: Some(log), ..common };
         let mut note = models::find(&machine.cpu)?.offers.to_owned();
-        if matches!(guest.format, KernelFile::Linux(_)) {
+        if guest.format.is_linux() {
             note = format!("{note}; slow, so the kernel gets: {}", bochs::SLOW_MACHINE);
         }
         Ok(Self { machine, job: guest.job, nonce: guest.nonce, engine_note: note })
@@ -194,8 +188,8 @@ const fn default_cpu(engine: Engine) -> &'static str {
 /// # Errors
 /// One line that names the file at fault.
 pub fn check_files(options: &GuestOptions) -> Result<()> {
-    if let Some(kernel) = &options.kernel {
-        kernel_file::inspect(kernel)?;
+    if let Some(kernel) = options.bios.as_ref().or(options.kernel.as_ref()) {
+        inspect(kernel, options)?;
     }
     for initrd in &options.initrd {
         let name = initrd.display();
@@ -205,6 +199,27 @@ pub fn check_files(options: &GuestOptions) -> Result<()> {
         ensure!(metadata.len() > 0, "the initial RAM disk {name} is empty");
     }
     Ok(())
+}
+
+/// Looks at what is started, which the options may call a flat image or firmware.
+fn inspect(kernel: &Path, options: &GuestOptions) -> Result<KernelFile> {
+    match options.raw_place() {
+        Some(place) => kernel_file::inspect_raw(kernel, &place),
+        None if options.bios.is_some() => kernel_file::inspect_firmware(kernel),
+        None => kernel_file::inspect(kernel),
+    }
+}
+
+/// How the VMM is to start it.
+fn start(options: &GuestOptions) -> Start {
+    match options.raw_place() {
+        Some(RawPlace { load_address, entry_offset, real_mode }) => {
+            let mode = if real_mode { RawMode::Real } else { RawMode::Protected };
+            Start::Raw { load_address, entry_offset, mode }
+        }
+        None if options.bios.is_some() => Start::Firmware,
+        None => Start::Detect,
+    }
 }
 
 impl Guest {
@@ -219,43 +234,85 @@ impl Guest {
         job: Job,
         folder: &RunFolder,
     ) -> Result<Self> {
-        let kernel = match &options.kernel {
+        let kernel = match options.bios.as_ref().or(options.kernel.as_ref()) {
             Some(kernel) => kernel.clone(),
             None => {
                 setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
                 image::kernel(paths, image::DEFAULT_KERNEL)?
             }
         };
-        let format = kernel_file::inspect(&kernel)?;
+        let format = inspect(&kernel, options)?;
         let mut guest = Self {
             kernel,
             format,
+            start: start(options),
             initrds: options.initrd.clone(),
             job: None,
             nonce: None,
             command_line: command_line(format, platform, options.append.as_deref())?,
             memory: 0,
         };
-        match format {
-            KernelFile::Linux(_) if options.initrd.is_empty() => {
-                guest.take_job(paths, job, folder)?;
-            }
-            KernelFile::Pvh { .. } if matches!(job, Job::Command(_)) => {
-                bail!("--exec needs a Linux guest, but {} is none", guest.kernel.display());
-            }
-            _ => {}
+        if format.is_linux() && options.initrd.is_empty() {
+            guest.take_job(paths, job, folder, options.self_test)?;
+        } else if matches!(job, Job::Command(_)) {
+            ensure!(
+                format.is_linux(),
+                "--exec needs a Linux guest, but {} is none",
+                guest.kernel.display()
+            );
+        }
+        // By PVH Linux takes one initial RAM disk only.
+        if matches!(format, KernelFile::Pvh { linux: true, .. }) && guest.initrds.len() > 1 {
+            let joined = folder.file("initrd.cpio");
+            crate::cpio::concatenate(&guest.initrds, &joined)?;
+            guest.initrds = vec![joined];
         }
         guest.memory = memory::check_guest(options.mem, format, guest.initrd_size()?)?;
         Ok(guest)
     }
 
+    /// What the bare machine boots.
+    fn boot_bare(&self, folder: &RunFolder) -> Result<Boot> {
+        let (kernel, command_line) = (self.kernel.clone(), self.command_line.clone());
+        Ok(match self.format {
+            KernelFile::Linux(_) | KernelFile::Pvh { .. } => {
+                let initrd = if self.initrds.is_empty() {
+                    None
+                } else {
+                    let joined = folder.file("bare-initrd.cpio");
+                    crate::cpio::concatenate(&self.initrds, &joined)?;
+                    Some(joined)
+                };
+                Boot::Kernel { kernel, initrd, command_line }
+            }
+            KernelFile::Multiboot { second: false, .. } => {
+                Boot::Multiboot { kernel, modules: self.initrds.clone(), command_line }
+            }
+            KernelFile::Firmware => Boot::Firmware(kernel),
+            KernelFile::Multiboot { second: true, .. } => {
+                bail!("--bare: QEMU by itself starts no Multiboot2 kernels")
+            }
+            KernelFile::Raw { .. } => bail!("--bare: QEMU by itself starts no flat images"),
+        })
+    }
+
     /// Uses our own user space.
-    fn take_job(&mut self, paths: &Paths, job: Job, folder: &RunFolder) -> Result<()> {
+    fn take_job(
+        &mut self,
+        paths: &Paths,
+        job: Job,
+        folder: &RunFolder,
+        self_test: bool,
+    ) -> Result<()> {
         let nonce = console::new_nonce()?;
         let path = folder.file("job.cpio");
         job.write(&nonce, &path)?;
         setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
-        self.initrds = vec![image::initramfs(paths)?, path];
+        self.initrds = vec![image::initramfs(paths)?];
+        if self_test {
+            self.initrds.push(image::self_test(paths)?);
+        }
+        self.initrds.push(path);
         self.job = Some(job);
         self.nonce = Some(nonce);
         Ok(())
@@ -286,7 +343,11 @@ impl Guest {
             name: format!("initrd{index}"),
             path: initrd.clone(),
         }));
-        let names = members.iter().skip(1).map(|member| member.name.clone());
+        let module = |(member, path): (&Member, &PathBuf)| Module {
+            image: member.name.clone(),
+            command_line: path.to_string_lossy().into_owned(),
+        };
+        let modules = members.iter().skip(1).zip(&self.initrds).map(module).collect();
         let vm = VmDescription {
             name: VM_NAME.into(),
             memory_mib: options.mem,
@@ -295,10 +356,11 @@ impl Guest {
             shadow: options.shadow_settings(),
             apic: options.apic(),
             kernel: "kernel".into(),
-            initrd: names.collect(),
+            start: self.start,
+            modules,
             command_line: self.command_line.clone(),
             console: GuestConsole::Serial,
-            exit_port: matches!(self.format, KernelFile::Pvh { .. }).then_some(EXIT_PORT),
+            exit_port: (!self.format.is_linux()).then_some(EXIT_PORT),
             time_limit_ms: timeout.map(|seconds| seconds.saturating_mul(1000)),
             entry_fault: None,
         };
@@ -308,14 +370,14 @@ impl Guest {
 
 /// The guest's kernel command line.
 fn command_line(format: KernelFile, platform: Platform, append: Option<&str>) -> Result<String> {
-    let (base, limit) = match (format, platform) {
-        (KernelFile::Linux(image), Platform::Qemu) => {
-            (COMMAND_LINE.to_owned(), image.command_line_size)
-        }
-        (KernelFile::Linux(image), Platform::Bochs) => {
-            (format!("{COMMAND_LINE} {}", bochs::SLOW_MACHINE), image.command_line_size)
-        }
-        (KernelFile::Pvh { .. }, _) => (String::new(), u64::MAX),
+    let base = match platform {
+        _ if !format.is_linux() => String::new(),
+        Platform::Qemu => COMMAND_LINE.to_owned(),
+        Platform::Bochs => format!("{COMMAND_LINE} {}", bochs::SLOW_MACHINE),
+    };
+    let limit = match format {
+        KernelFile::Linux(image) => image.command_line_size,
+        _ => u64::MAX,
     };
     let line = [&base, append.unwrap_or_default()].join(" ").trim().to_owned();
     ensure!(!line.contains('\0'), "--append: a command line cannot contain NUL characters");
@@ -367,7 +429,7 @@ mod tests {
         assert_eq!(line, format!("{COMMAND_LINE} debug"));
         assert_eq!(command_line(linux, Platform::Qemu, None).unwrap(), COMMAND_LINE);
         assert!(command_line(linux, Platform::Bochs, Some(&"x".repeat(250))).is_err());
-        let pvh = KernelFile::Pvh { load_end: 0 };
+        let pvh = KernelFile::Pvh { load_end: 0, linux: false };
         assert_eq!(command_line(pvh, Platform::Bochs, Some("a b")).unwrap(), "a b");
     }
 }

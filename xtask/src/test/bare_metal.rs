@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use wire::{
-    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, VmDescription,
+    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, Start,
+    VmDescription,
 };
 
 use super::invoke::{Answer, Invocation};
@@ -224,7 +225,8 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         shadow: ShadowSettings::default(),
         apic: Apic::Hardware,
         kernel: guest.into(),
-        initrd: Vec::new(),
+        start: Start::Detect,
+        modules: Vec::new(),
         command_line,
         console: GuestConsole::Log,
         exit_port: Some(wire::machine_exit::PORT),

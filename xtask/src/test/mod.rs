@@ -23,6 +23,7 @@ use crate::{cargo_build, image, regress, setup};
 pub use invoke::Invocation;
 pub use row::{Log, Row, Tally};
 pub use runner::run_rows;
+pub use selftest::count;
 
 /// Runs all tests: those of the crates, the co-kernel's self-test, bare-metal guests, Linux
 /// guests and the behaviour of these commands. The last line is "N passed, N failed".
@@ -82,6 +83,7 @@ fn prepare(paths: &Paths, quick: bool) -> Result<()> {
     setup::ensure_all(false)?;
     image::kernel(paths, image::DEFAULT_KERNEL)?;
     image::initramfs(paths)?;
+    image::self_test(paths)?;
     if !quick {
         setup::ensure_bochs()?;
         setup::ensure_iso_tools()?;

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     boot::{
         ImageFormat, MemoryKind, MemoryRange, load as load_any,
-        test_memory::{TestGuest, garbage},
+        test_memory::{TestGuest, garbage, modules},
     },
     state::SegmentRegister,
 };
@@ -41,11 +41,9 @@ fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
 
 fn images<'a>(kernel: &'a [u8], guest: &'a TestGuest) -> BootImages<'a> {
     BootImages {
-        kernel,
-        initrd: &[],
         command_line: "console=ttyS0",
-        memory_map: &guest.map,
         rsdp: Some(GuestPhysAddr::new(0xE_0000)),
+        ..BootImages::of(kernel, &guest.map)
     }
 }
 
@@ -67,7 +65,8 @@ fn kernel_finds_everything_where_the_protocol_says() {
     let kernel = bzimage();
     let initrd: [&[u8]; 2] = [b"first", b"second!!"];
     let state =
-        load(&guest.memory, &BootImages { initrd: &initrd, ..images(&kernel, &guest) }).unwrap();
+        load(&guest.memory, &BootImages { modules: &modules(&initrd), ..images(&kernel, &guest) })
+            .unwrap();
 
     assert_eq!(state.rip, PREFERRED + 0x200);
     assert_eq!(guest.bytes(PREFERRED, PAYLOAD), kernel[kernel.len() - PAYLOAD..]);
@@ -100,7 +99,7 @@ fn initrd_may_end_where_memory_ends() {
     let guest = TestGuest::with_mib(64);
     let kernel = bzimage();
     let page = [5; 4096];
-    let images = BootImages { initrd: &[&page, &[]], ..images(&kernel, &guest) };
+    let images = BootImages { modules: &modules(&[&page, &[]]), ..images(&kernel, &guest) };
     load(&guest.memory, &images).unwrap();
     assert_eq!(guest.bytes((64 << 20) - 4096, 4096), page);
 }
@@ -148,7 +147,7 @@ fn too_little_memory_is_said_in_one_line() {
     let guest = TestGuest::with_mib(20);
     let kernel = bzimage();
     let initrd = vec![0; 16 << 20];
-    let images = BootImages { initrd: &[&initrd], ..images(&kernel, &guest) };
+    let images = BootImages { modules: &modules(&[&initrd]), ..images(&kernel, &guest) };
     assert_eq!(
         load(&guest.memory, &images).unwrap_err().to_string(),
         "the initial RAM disk has 16 MiB, the VM has room for 15 MiB beside the kernel; \
@@ -162,17 +161,17 @@ fn initrd_stays_in_the_reach_of_the_kernel() {
     let mut kernel = bzimage();
     put(&mut kernel, 0x22C, &0x01FF_FFFFu32.to_le_bytes());
     let initrd: [&[u8]; 1] = [&[7; 5000]];
-    let both = BootImages { initrd: &initrd, ..images(&kernel, &guest) };
+    let both = BootImages { modules: &modules(&initrd), ..images(&kernel, &guest) };
     let state = load(&guest.memory, &both).unwrap();
     let start = guest.u32(state.gprs[Gpr::Rsi as usize] + 0x218);
     assert_eq!(start, 0x0200_0000 - 0x2000);
     put(&mut kernel, 0x22C, &0xFFFu32.to_le_bytes());
-    let both = BootImages { initrd: &initrd, ..images(&kernel, &guest) };
+    let both = BootImages { modules: &modules(&initrd), ..images(&kernel, &guest) };
     let state = load(&guest.memory, &both).unwrap();
     let start = guest.u32(state.gprs[Gpr::Rsi as usize] + 0x218);
     assert_eq!(start, (64 << 20) - 0x2000, "a kernel that finds it anywhere");
     put(&mut kernel, 0x236, &1u16.to_le_bytes());
-    let both = BootImages { initrd: &initrd, ..images(&kernel, &guest) };
+    let both = BootImages { modules: &modules(&initrd), ..images(&kernel, &guest) };
     assert!(matches!(load(&guest.memory, &both), Err(BootError::InitrdDoesNotFit { .. })));
 }
 
@@ -273,7 +272,7 @@ proptest! {
             kernel[at] = value;
         }
         let initrd = vec![1; initrd];
-        let images = BootImages { initrd: &[&initrd], ..images(&kernel, &guest) };
+        let images = BootImages { modules: &modules(&[&initrd]), ..images(&kernel, &guest) };
         if let Ok(state) = load_any(&guest.memory, &images) {
             prop_assert!(state.rip >= 0x1000 && state.rip < 24 << 20);
         }

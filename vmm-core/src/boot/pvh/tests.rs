@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     boot::{
         ImageFormat, load as load_any,
-        test_memory::{TestGuest, garbage},
+        test_memory::{TestGuest, garbage, modules},
     },
     state::SegmentRegister,
 };
@@ -85,11 +85,9 @@ fn kernel(wide: bool) -> Vec<u8> {
 
 fn images<'a>(kernel: &'a [u8], guest: &'a TestGuest) -> BootImages<'a> {
     BootImages {
-        kernel,
-        initrd: &[],
         command_line: "loglevel=7",
-        memory_map: &guest.map,
         rsdp: Some(GuestPhysAddr::new(0xE_0000)),
+        ..BootImages::of(kernel, &guest.map)
     }
 }
 
@@ -116,8 +114,8 @@ fn start_info_leads_to_everything() {
     let guest = TestGuest::with_mib(4);
     garbage(&guest.memory, 0..0x9_0000);
     let file = kernel(true);
-    let modules: [&[u8]; 3] = [b"one", b"", &[9; 0x1001]];
-    let images = BootImages { initrd: &modules, ..images(&file, &guest) };
+    let contents: [&[u8]; 3] = [b"one", b"", &[9; 0x1001]];
+    let images = BootImages { modules: &modules(&contents), ..images(&file, &guest) };
     let state = load(&guest.memory, &images).unwrap();
     let at = GuestPhysAddr::new(state.gprs[Gpr::Rbx as usize]);
     let info: StartInfo = guest.memory.read_plain(at).unwrap();
@@ -125,9 +123,9 @@ fn start_info_leads_to_everything() {
     assert_eq!(info.rsdp, 0xE_0000);
     assert_eq!(guest.bytes(info.command_line, 11), b"loglevel=7\0");
     assert_eq!(info.module_count, 3);
-    for (index, content) in modules.iter().enumerate() {
+    for (index, content) in contents.iter().enumerate() {
         let at = GuestPhysAddr::new(info.modules + 32 * index as u64);
-        let module: Module = guest.memory.read_plain(at).unwrap();
+        let module: ModuleEntry = guest.memory.read_plain(at).unwrap();
         assert_eq!(module.bytes, content.len() as u64);
         if !content.is_empty() {
             assert_eq!(guest.bytes(module.address, content.len()), *content);
@@ -149,7 +147,7 @@ fn says_what_is_wrong_with_an_elf_file() {
         file[HEADERS_64 + 8] = 19;
         file
     };
-    assert_eq!(ImageFormat::detect(&without_note), Err(BootError::NoPvhEntry));
+    assert_eq!(ImageFormat::detect(&without_note), Err(BootError::NoBootProtocol));
     let for_arm = {
         let mut file = kernel(true);
         file[18] = 183;
@@ -179,7 +177,7 @@ fn module_that_does_not_fit_is_named_by_its_size() {
     let guest = TestGuest::with_mib(4);
     let file = kernel(true);
     let module = vec![0; 4 << 20];
-    let images = BootImages { initrd: &[&module], ..images(&file, &guest) };
+    let images = BootImages { modules: &modules(&[&module]), ..images(&file, &guest) };
     let result = load(&guest.memory, &images);
     assert!(matches!(result, Err(BootError::InitrdDoesNotFit { bytes: 0x40_0000, .. })));
 }

@@ -35,7 +35,7 @@ fn what_needs_the_policy_is_handed_back() {
         (&[0x0F, 0x30], Exit::WriteMsr),
         (&[0x0F, 0x09], Exit::Instruction(Trapped::CacheFlush)),
         (&[0x0F, 0x08], Exit::Instruction(Trapped::CacheFlush)),
-        (&[0x0F, 0x01, 0x3B], Exit::Instruction(Trapped::InvalidatePage)),
+        (&[0x0F, 0x01, 0x3B], Exit::InvalidatePage { address: Some(DATA) }),
         (&[0x0F, 0x33], Exit::Instruction(Trapped::ReadPerformanceCounter)),
         (&[0x0F, 0x06], Exit::ControlRegister(ClearTaskSwitched)),
         (&[0x0F, 0x22, 0xDA], Exit::ControlRegister(write)),

@@ -87,6 +87,7 @@ pub struct Arena {
     /// Freed, but maybe still walked by a CPU.
     freed: Vec<u32>,
     peak: usize,
+    changes: u64,
 }
 
 impl Arena {
@@ -96,7 +97,7 @@ impl Arena {
     /// When the host has no memory for those.
     pub fn new(host: &'static dyn Host, most: usize, first: usize) -> Result<Self, HostError> {
         let (slots, free, freed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut arena = Self { host, slots, most, free, freed, peak: 0 };
+        let mut arena = Self { host, slots, most, free, freed, peak: 0, changes: 0 };
         for _ in 0..first.min(most) {
             arena.grow()?;
         }
@@ -224,7 +225,13 @@ impl Arena {
         let old = slot.memory.write(entry.index(), value);
         page.present += u32::from(value.is_present());
         page.present -= u32::from(old.is_present());
+        self.changes += u64::from(old != value);
         Ok(())
+    }
+
+    /// How often an entry was changed so far.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// What is noted of an entry.

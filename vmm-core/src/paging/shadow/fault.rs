@@ -17,7 +17,7 @@ use crate::{
     paging::walk::{
         Access, AccessKind, AddressSpace, Privilege, Rights, TranslateError, translate,
     },
-    state::cr4,
+    state::{cr0, cr4},
 };
 
 /// How often a fault is looked at anew because something changed under it.
@@ -30,7 +30,7 @@ pub enum FaultAction {
     Resume,
     /// Give the guest its page fault, with this error code.
     Forward(u32),
-    /// Emulate the access: there is no memory at this address.
+    /// Emulate the access: there is no memory at this address, or a ROM and it is a write.
     Device(GuestPhysAddr),
     /// Emulate the access, a write to a guest table, and tell the MMU of it.
     TableWrite(GuestPhysAddr),
@@ -47,6 +47,14 @@ enum Attempt {
     Done(FaultAction),
     /// Guest tables may have changed, or tables were given up: look again.
     Again,
+}
+
+impl Attempt {
+    /// The walk passed an entry that now lacks its accessed or dirty bit. Somebody took the bit
+    /// away; or, if the walk led through tables in a ROM, it was never there.
+    fn unmarked(from_rom: bool) -> Self {
+        if from_rom { Self::Done(FaultAction::Emulate) } else { Self::Again }
+    }
 }
 
 /// What is to be translated.
@@ -87,7 +95,8 @@ impl Mmu {
                 Err(TranslateError::UnsupportedMode) => return Ok(FaultAction::UnsupportedMode),
                 Err(TranslateError::Contended | TranslateError::NonCanonical) => break,
             };
-            if self.frames.find(frame).is_none() {
+            let to_rom = access.kind == AccessKind::Write && self.frames.is_rom(frame);
+            if to_rom || self.frames.find(frame).is_none() {
                 let offset = address % crate::PAGE_SIZE;
                 let at = GuestPhysAddr::new(frame.address().as_u64() + offset);
                 return Ok(FaultAction::Device(at));
@@ -113,22 +122,23 @@ impl Mmu {
         let Some(mut handle) = self.top(request.address) else {
             return Ok(Attempt::Done(FaultAction::Emulate));
         };
-        let mut made = false;
+        let (mut made, mut from_rom) = (false, false);
         loop {
             let page = self.arena.get_mut(handle)?;
             page.touched = true;
             page.writes = 0;
             let role = page.role;
             let index = role.level.index(request.address);
+            from_rom |= role.source.is_guest_table() && self.frames.is_rom(page.gfn);
             let (gfn, below) = match meaning(memory, page, index) {
-                None => return Ok(Attempt::Again),
+                None => return Ok(Attempt::unmarked(from_rom)),
                 Some(Meaning::Table(gfn, below)) => (gfn, Some(below)),
                 Some(Meaning::Memory(piece)) => {
                     let large = role.level == Level::Two && self.can_be_large(&piece);
                     if large || role.level == Level::One {
                         return match made {
                             true => Ok(Attempt::Again),
-                            false => self.map_piece(space, request, handle, &piece),
+                            false => self.map_piece(space, request, handle, &piece, from_rom),
                         };
                     }
                     (piece.gfn, split(&role, &piece))
@@ -180,6 +190,7 @@ impl Mmu {
         request: &Request,
         handle: PageHandle,
         piece: &Piece,
+        from_rom: bool,
     ) -> Result<Attempt, StaleHandle> {
         let Role { level, switches, .. } = self.arena.get(handle)?.role;
         let large = level == Level::Two;
@@ -197,6 +208,7 @@ impl Mmu {
             };
             rights = instead;
         }
+        rights.write &= !self.frames.is_rom(first);
         let mut action = FaultAction::Resume;
         if !large && self.is_protected(first)? {
             if !write {
@@ -204,7 +216,6 @@ impl Mmu {
             } else {
                 match self.permit_write(first)? {
                     WritePermit::Granted => {}
-                    WritePermit::Unshadowed => return Ok(Attempt::Again),
                     WritePermit::Emulate => {
                         rights.write = false;
                         action = FaultAction::TableWrite(first.address());
@@ -213,8 +224,7 @@ impl Mmu {
             }
         }
         if write && !rights.write && action == FaultAction::Resume {
-            // The dirty bit went away under us.
-            return Ok(Attempt::Again);
+            return Ok(Attempt::unmarked(from_rom));
         }
         let value = ShadowEntry::page(host, rights, large, piece.global);
         let target = if large { Target::Large(frame) } else { Target::Page(frame) };
@@ -227,8 +237,9 @@ impl Mmu {
     }
 
     /// The shadow tables already allow the access. The vCPU may have had an older translation
-    /// cached; or the CPU accessed a system structure on its own behalf, which CR4.SMAP forbids in
-    /// user pages even while RFLAGS.AC lifts it for instructions.
+    /// cached, which goes now. If the same fault comes again although no entry was changed since,
+    /// it was not that: the CPU accessed a system structure on its own behalf, which CR4.SMAP
+    /// forbids in user pages even while RFLAGS.AC lifts it for instructions.
     fn unexplained(
         &mut self,
         space: &AddressSpace,
@@ -236,10 +247,12 @@ impl Mmu {
         rights: Rights,
     ) -> FaultAction {
         self.stale = true;
-        let lifted = space.control.cr4 & cr4::SMAP != 0 && space.alignment_check && rights.user;
+        let prevented = space.control.cr0 & cr0::PG != 0 && space.control.cr4 & cr4::SMAP != 0;
+        let lifted = prevented && space.alignment_check && rights.user;
         let explicit = request.access.privilege == Privilege::Supervisor
             && request.access.kind != AccessKind::Fetch;
-        let again = self.root_mut().unexplained.replace(request.address) == Some(request.address);
+        let this = (request.address, self.arena.changes());
+        let again = self.root_mut().unexplained.replace(this) == Some(this);
         if !(lifted && explicit && again) {
             return FaultAction::Resume;
         }
@@ -273,5 +286,130 @@ impl Mmu {
         }
         self.flush();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{sync::Arc, vec::Vec};
+
+    use host_iface::PageRequest;
+    use host_mock::MockHost;
+
+    use super::*;
+    use crate::{
+        Doorbell, VcpuLink,
+        memory::OwnedPages,
+        paging::walk::PagingFeatures,
+        state::{ControlRegisters, cr0, efer},
+    };
+
+    /// RAM up to here, then a ROM of as much.
+    const ROM: u64 = 0x20_0000;
+    const TABLES: [u64; 4] = [0x1000, 0x2000, 0x3000, 0x4000];
+    const PRESENT: u64 = 1;
+    const WRITE: u64 = 1 << 1;
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
+
+    fn memory() -> (&'static MockHost, GuestMemory) {
+        let host = MockHost::leak(1);
+        let mut memory = GuestMemory::new();
+        for start in [0, ROM] {
+            let request = PageRequest::contiguous(512).aligned_to(ROM);
+            let pages = OwnedPages::zeroed(host, request).unwrap();
+            memory.add(GuestPhysAddr::new(start), pages).unwrap();
+        }
+        (host, memory)
+    }
+
+    /// Tables from `base` on that map the first 4 KiB pages to `frames`.
+    fn write_tables(memory: &GuestMemory, base: u64, frames: &[u64], marks: u64) {
+        let put = |at: u64, value: u64| {
+            memory.write_u64(GuestPhysAddr::new(base + at), value | PRESENT | WRITE).unwrap();
+        };
+        for pair in TABLES.windows(2) {
+            put(pair[0], (base + pair[1]) | marks);
+        }
+        for (index, frame) in frames.iter().enumerate() {
+            put(TABLES[3] + index as u64 * 8, frame | marks);
+        }
+    }
+
+    fn space(root: u64, paged: bool) -> AddressSpace {
+        let paging = if paged { (cr0::PG, cr4::PAE, efer::LME | efer::LMA) } else { (0, 0, 0) };
+        AddressSpace {
+            control: ControlRegisters {
+                cr0: cr0::PE | paging.0,
+                cr3: root,
+                cr4: paging.1,
+                efer: paging.2,
+                ..Default::default()
+            },
+            alignment_check: false,
+            features: PagingFeatures {
+                physical_address_bits: 40,
+                gigabyte_pages: true,
+                table_global_reserved: false,
+            },
+            page_directory_pointers: None,
+        }
+    }
+
+    /// Makes the ROM one, and accesses pages one after the other.
+    fn accesses(
+        (host, mut memory): (&'static MockHost, GuestMemory),
+        space: &AddressSpace,
+        list: &[(u64, AccessKind)],
+    ) -> Vec<FaultAction> {
+        memory.make_rom(GuestPhysAddr::new(ROM)).unwrap();
+        let doorbells = alloc::vec![Doorbell::new(host, Arc::<VcpuLink>::default())];
+        let mut mmu = Mmu::new(host, &memory, 64, true, doorbells).unwrap();
+        let mut access = |&(address, kind): &(u64, AccessKind)| {
+            let access = Access { kind, privilege: Privilege::Supervisor };
+            let action = mmu.fault(&memory, space, address, access).unwrap();
+            let first = Gfn::of(GuestPhysAddr::new(ROM)).0;
+            for gfn in first..first + 512 {
+                let (frame, _) = mmu.frames.find(Gfn(gfn)).unwrap();
+                let mut next = mmu.frames.head(frame);
+                while let Some(entry) = next {
+                    next = mmu.arena.note(entry).unwrap().next;
+                    assert!(!mmu.arena.read(entry).unwrap().rights().write, "{gfn:#x}");
+                }
+            }
+            action
+        };
+        list.iter().map(&mut access).collect()
+    }
+
+    #[test]
+    fn roms_are_mapped_but_never_writable() {
+        use AccessKind::{Fetch, Read, Write};
+        let written = FaultAction::Device(GuestPhysAddr::new(ROM + 0x10));
+        let list = [(ROM, Fetch), (ROM + 0x10, Write), (ROM, Read), (0x5000, Write)];
+        let expected = [FaultAction::Resume, written, FaultAction::Resume, FaultAction::Resume];
+        assert_eq!(accesses(memory(), &space(0, false), &list), expected, "in 2 MiB pages");
+
+        let made = memory();
+        write_tables(&made.1, 0, &[ROM, 0x5000], ACCESSED | DIRTY);
+        let list = [(0, Read), (0x10, Write), (0, Fetch), (0x1000, Write)];
+        assert_eq!(accesses(made, &space(TABLES[0], true), &list), expected, "in 4 KiB pages");
+    }
+
+    #[test]
+    fn tables_in_a_rom_are_used_as_far_as_they_are_marked() {
+        use AccessKind::{Read, Write};
+        let list = [(0, Read), (0, Write), (0x1000, Read)];
+        let (resume, emulate) = (FaultAction::Resume, FaultAction::Emulate);
+        for (marks, expected) in [
+            (ACCESSED | DIRTY, [resume, resume, resume]),
+            (ACCESSED, [resume, emulate, resume]),
+            (0, [emulate, emulate, emulate]),
+        ] {
+            let made = memory();
+            write_tables(&made.1, ROM, &[0x5000, ROM], marks);
+            let space = space(ROM + TABLES[0], true);
+            assert_eq!(accesses(made, &space, &list), expected, "{marks:#x}");
+        }
     }
 }

@@ -10,7 +10,10 @@ use super::{
     chain::EntryId,
     role::{Gfn, LARGE_FRAMES},
 };
-use crate::{PAGE_SIZE, memory::GuestMemory};
+use crate::{
+    PAGE_SIZE,
+    memory::{GuestMemory, RegionAccess},
+};
 
 /// A frame of guest memory: the only thing that a shadow entry can be made to map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +23,7 @@ struct Extent {
     first: Gfn,
     frames: u64,
     host: HostPhysAddr,
+    access: RegionAccess,
     /// Number of its first frame.
     base: u64,
 }
@@ -45,7 +49,7 @@ impl FrameMap {
         for region in memory.regions() {
             let frames = region.bytes() / PAGE_SIZE;
             let (first, host) = (Gfn::of(region.start()), region.host_address());
-            extents.push(Extent { first, frames, host, base });
+            extents.push(Extent { first, frames, host, access: region.access(), base });
             base += frames;
         }
         let mut heads = Vec::new();
@@ -69,6 +73,11 @@ impl FrameMap {
         let (extent, offset) = self.extent(gfn)?;
         let frame = u32::try_from(extent.base + offset).ok()?;
         Some((Frame(frame), extent.host.checked_add(offset * PAGE_SIZE)?))
+    }
+
+    /// True if `gfn` lies in a ROM, of which no entry may map anything writable.
+    pub fn is_rom(&self, gfn: Gfn) -> bool {
+        self.extent(gfn).is_some_and(|(extent, _)| extent.access == RegionAccess::ReadOnly)
     }
 
     /// The first frame of the 2 MiB that `gfn` lies in, if they can be mapped by one entry: the

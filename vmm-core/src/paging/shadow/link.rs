@@ -12,7 +12,7 @@ use super::{
 use crate::{memory::GuestMemory, paging::walk::Rights};
 
 /// True if `more` allows all that `less` does.
-const fn includes(more: Rights, less: Rights) -> bool {
+pub(super) const fn includes(more: Rights, less: Rights) -> bool {
     (more.write || !less.write) && (more.user || !less.user) && (more.execute || !less.execute)
 }
 

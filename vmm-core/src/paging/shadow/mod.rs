@@ -33,6 +33,8 @@ mod shared;
 mod shootdown;
 mod statistics;
 mod table_memory;
+#[cfg(test)]
+mod tests;
 mod zap;
 
 pub use arena::StaleHandle;

@@ -26,8 +26,6 @@ const FLOOD: u8 = 3;
 pub(super) enum WritePermit {
     /// Let the guest write.
     Granted,
-    /// The shadows are gone: look again.
-    Unshadowed,
     /// Emulate the write.
     Emulate,
 }
@@ -82,21 +80,12 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn permit_write(&mut self, gfn: Gfn) -> Result<WritePermit, StaleHandle> {
-        let (mut upper, mut flood) = (false, false);
+        let mut upper = false;
         let mut next = self.first_of(gfn);
         while let Some(handle) = next {
-            let page = self.arena.get_mut(handle)?;
+            let page = self.arena.get(handle)?;
             next = page.next_of_frame;
-            if page.role.source.is_guest_table() && page.role.level != Level::One {
-                upper = true;
-                page.writes = page.writes.saturating_add(1);
-                flood |= page.writes > FLOOD;
-            }
-        }
-        if flood {
-            self.unshadow(gfn)?;
-            self.statistics.flooded += 1;
-            return Ok(WritePermit::Unshadowed);
+            upper |= page.role.source.is_guest_table() && page.role.level != Level::One;
         }
         if upper {
             return Ok(WritePermit::Emulate);
@@ -149,18 +138,25 @@ impl Mmu {
     ) -> Result<(), StaleHandle> {
         let first = address.offset_in(PAGE_SIZE);
         let last = (first + bytes.max(1) - 1).min(PAGE_SIZE - 1);
-        let mut next = self.first_of(Gfn::of(address));
-        let mut counted = false;
+        let gfn = Gfn::of(address);
+        let mut next = self.first_of(gfn);
+        let (mut counted, mut flood) = (false, false);
         while let Some(handle) = next {
-            let page = self.arena.get(handle)?;
+            let page = self.arena.get_mut(handle)?;
             next = page.next_of_frame;
             let range = affected(&page.role, first, last).filter(|_| !page.unsynced);
             if let Some((first, last)) = range {
                 counted = true;
+                page.writes = page.writes.saturating_add(1);
+                flood |= page.writes > FLOOD;
                 for index in first..=last {
                     self.revalidate(memory, handle, index)?;
                 }
             }
+        }
+        if flood {
+            self.unshadow(gfn)?;
+            self.statistics.flooded += 1;
         }
         self.statistics.table_writes += u64::from(counted);
         self.flush();

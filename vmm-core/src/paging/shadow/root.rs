@@ -32,8 +32,9 @@ pub(super) struct Root {
     /// The root, or with PAE tables the page directories.
     directories: [Option<PageHandle>; 4],
     address: HostPhysAddr,
-    /// Where the last fault was for which there was nothing to do.
-    pub(super) unexplained: Option<u64>,
+    /// Where the last fault was for which there was nothing to do, and how often the shadow tables
+    /// had been changed by then.
+    pub(super) unexplained: Option<(u64, u64)>,
 }
 
 impl Root {
@@ -56,6 +57,18 @@ impl Root {
     /// True if the table is the root, or one of the page directories.
     pub(super) fn holds(&self, handle: PageHandle) -> bool {
         self.directories.contains(&Some(handle))
+    }
+
+    /// How often the table is the root, or one of the page directories.
+    #[cfg(test)]
+    pub(super) fn uses(&self, handle: PageHandle) -> usize {
+        self.directories.iter().filter(|directory| **directory == Some(handle)).count()
+    }
+
+    /// One of the four entries of PAE paging.
+    #[cfg(test)]
+    pub(super) fn pointer(&self, slot: usize) -> ShadowEntry {
+        self.pointers.read(slot)
     }
 
     const fn slot(&self, address: u64) -> usize {
@@ -89,8 +102,16 @@ fn directory(
             (frame(cr3 & CR3_LEGACY), role(Level::Two, source))
         }
         GuestMode::Pae => {
-            let at = GuestPhysAddr::new((cr3 & CR3_PAE) + slot as u64 * 8);
-            let pointer = memory.read_u64(at).ok().filter(|pointer| pointer & PRESENT != 0)?;
+            let pointer = match space.page_directory_pointers {
+                Some(kept) => kept[slot],
+                None => {
+                    let at = GuestPhysAddr::new((cr3 & CR3_PAE) + slot as u64 * 8);
+                    memory.read_u64(at).unwrap_or(u64::MAX)
+                }
+            };
+            if pointer & PRESENT == 0 {
+                return None;
+            }
             (frame(pointer & ADDRESS), role(Level::Two, Source::Pae))
         }
     };
@@ -150,6 +171,10 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn release_root(&mut self) -> Result<(), StaleHandle> {
+        if self.root().mode != GuestMode::Long {
+            // The next root has the same address, so that the CPU does not see that it is another.
+            self.shootdown.outdate(self.current);
+        }
         for slot in 0..4 {
             let root = self.root_mut();
             root.pointers.write(slot, ShadowEntry::EMPTY);

@@ -23,7 +23,7 @@ use crate::{
 
 /// The shadow MMU of one VM, behind its lock.
 pub struct ShadowMmu {
-    mmu: Mutex<Mmu>,
+    pub(super) mmu: Mutex<Mmu>,
     shootdown: Arc<Shootdown>,
 }
 

@@ -16,6 +16,10 @@ use crate::sync::{AtomicU64, Ordering};
 
 const INSIDE: u64 = 1;
 
+/// Before the first generation.
+const NEVER: u64 = 0;
+const FIRST: u64 = 1;
+
 /// The generations of one VM: the current one, and the one each vCPU flushed for last.
 pub struct Shootdown {
     generation: AtomicU64,
@@ -26,8 +30,15 @@ pub struct Shootdown {
 impl Shootdown {
     /// For `vcpus` vCPUs, all outside.
     pub fn new(vcpus: usize) -> Self {
-        let members = (0..vcpus).map(|_| AtomicU64::new(0)).collect();
-        Self { generation: AtomicU64::new(0), members }
+        let members = (0..vcpus).map(|_| AtomicU64::new(FIRST << 1)).collect();
+        Self { generation: AtomicU64::new(FIRST), members }
+    }
+
+    /// Has `own`, which is outside and asks for itself, flush when it enters next.
+    pub fn outdate(&self, own: usize) {
+        if let Some(member) = self.members.get(own) {
+            member.store(NEVER << 1, Ordering::SeqCst);
+        }
     }
 
     /// Says that `vcpu` is about to enter the guest. True if it has to flush all translations
@@ -85,6 +96,15 @@ mod tests {
         assert!(shootdown.enter(0) && shootdown.enter(1));
         shootdown.leave(0);
         assert!(!shootdown.enter(0), "once is enough");
+    }
+
+    #[test]
+    fn who_is_outdated_flushes_alone() {
+        let shootdown = Shootdown::new(2);
+        shootdown.outdate(1);
+        assert!(!shootdown.enter(0) && shootdown.enter(1));
+        shootdown.leave(1);
+        assert!(!shootdown.enter(1), "once is enough");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of address translation.
 
+pub mod dice;
 mod memory;
 mod mutants;
 mod property;

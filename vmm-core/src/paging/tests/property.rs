@@ -9,7 +9,8 @@ use super::reference::{self, Outcome};
 use super::shape::{Shape, shape};
 use crate::GuestVirtAddr;
 use crate::paging::walk::rules::{Architecture, Rules};
-use crate::paging::walk::{TranslateError, translate_by};
+use crate::paging::walk::{TranslateError, probe, translate, translate_by};
+use crate::state::efer;
 
 /// Shapes that are tried.
 const CASES: u32 = 6_000;
@@ -61,6 +62,31 @@ pub fn first_failure(property: fn(Shape) -> Result<(), TestCaseError>) -> Option
 #[test]
 fn agrees_with_the_reference() {
     if let Some(error) = first_failure(agrees::<Architecture>) {
+        panic!("{error}");
+    }
+}
+
+/// Where an access is allowed, looking without checking finds no other place.
+fn probe_agrees(shape: Shape) -> Result<(), TestCaseError> {
+    let Shape { memory, mut space, accesses } = shape;
+    if space.control.efer & efer::LMA == 0 {
+        return Ok(());
+    }
+    for (address, access, alignment_check) in accesses {
+        space.alignment_check = alignment_check;
+        let address = GuestVirtAddr::new(address);
+        if let Ok(found) = translate(&memory, &space, address, access) {
+            let probed = probe(&memory, space.control.cr3, address);
+            // Where tables are that are no memory it gives up.
+            prop_assert!(probed.is_none_or(|at| at == found.address), "{:?}", probed);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_probe_finds_nothing_else_than_a_translation() {
+    if let Some(error) = first_failure(probe_agrees) {
         panic!("{error}");
     }
 }

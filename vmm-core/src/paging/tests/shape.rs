@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 
+use super::dice::Dice;
 use super::memory::Sparse;
 use crate::paging::walk::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege};
 use crate::state::{ControlRegisters, cr0, cr4, efer};
@@ -42,28 +43,6 @@ impl Mode {
             Self::Pae => [0, 1, 2, 3],
             Self::Long => [0, 1, 255, 511],
         }
-    }
-}
-
-/// Numbers from one random one.
-#[derive(Clone, Copy)]
-struct Dice(u64);
-
-impl Dice {
-    /// Below `limit`, which is small.
-    fn roll(&mut self, limit: u64) -> u64 {
-        // The generator of Knuth's MMIX; its high bits are the good ones.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn one_in(&mut self, limit: u64) -> bool {
-        self.roll(limit) == 0
-    }
-
-    fn bit_if(&mut self, one_in: u64, bit: u32) -> u64 {
-        u64::from(self.one_in(one_in)) << bit
     }
 }
 

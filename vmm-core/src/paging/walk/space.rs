@@ -131,6 +131,7 @@ impl AddressSpace {
         let width = u32::from(self.features.physical_address_bits.clamp(32, 52));
         ADDRESS & !((1 << width) - 1)
     }
+
     /// Error code of an access that a page's rights forbid.
     pub(crate) fn protection_fault(&self, access: Access) -> u32 {
         Architecture::error_code(self, access, page_fault::PRESENT)

@@ -86,6 +86,33 @@ fn an_instruction_may_cross_into_the_next_page() {
 }
 
 #[test]
+fn instructions_of_64_bit_code_are_skipped_wherever_they_lie() {
+    let codes: [&[u8]; 4] = [&[0xF4], &[0x0F, 0xA2], &[0x0F, 0x01, 0xD9], &[0x66, 0x0F, 0xA2]];
+    for code in codes {
+        for offset in (0..9).chain(0xFF8..0x1000) {
+            let mut machine = machine();
+            machine.enter_long_mode();
+            machine.poke(CODE + offset, code);
+            let rip = HIGH + CODE + offset;
+            machine.registers().rip = rip;
+            machine.vcpu().skip_instruction().unwrap();
+            let length = code.len() as u64;
+            assert_eq!(machine.registers().rip, rip + length, "{code:02x?} at {offset:#x}");
+        }
+    }
+}
+
+#[test]
+fn code_that_was_unmapped_meanwhile_faults_in_the_guest() {
+    let mut machine = machine();
+    machine.enter_long_mode();
+    machine.poke(CODE, &[0x0F, 0xA2]);
+    machine.registers().control.cr3 = 0x4000;
+    let fault = machine.vcpu().skip_instruction().unwrap_err();
+    assert_eq!(fault, Exception::page_fault(HIGH + CODE, 0));
+}
+
+#[test]
 fn the_instruction_pointer_wraps_as_wide_as_the_code_is() {
     let mut machine = machine();
     machine.registers().segment_mut(SegmentRegister::Cs).base = CODE + 2;

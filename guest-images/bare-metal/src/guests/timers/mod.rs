@@ -5,6 +5,7 @@
 //! that shares its processor: never early, and late by no more than other tasks may cause.
 
 mod deadline;
+mod hpet;
 mod interrupt;
 mod level;
 mod local;
@@ -88,6 +89,7 @@ pub fn run() -> u32 {
     report.within("APIC timer in kHz", clock.lapic / 1000, 1000, 10_000_000);
     pit::run(&mut report, clock);
     rtc::run(&mut report, clock);
+    hpet::run(&mut report, clock);
     interrupt::run(&mut report);
     level::run(&mut report, clock);
     local::run(&mut report, clock, "xAPIC");

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The shadow MMU against a model of a guest and of the CPUs it runs on.
+//!
+//! A sequence is the life of a VM: the guest makes tables, changes them, uses them for something
+//! else, and loads its control registers, all at random, on two vCPUs and with a budget that
+//! forces eviction; then the VM ends. After every step every entry of every shadow table is
+//! looked at ([`invariants`]). Where the architecture leaves no room for old translations, what an
+//! access comes to is compared with what the guest's tables say.
+
+mod cpu;
+mod guest;
+mod invariants;
+
+use host_mock::MockHost;
+
+use crate::{
+    Doorbell, PAGE_SIZE,
+    paging::{
+        shadow::{ShadowConfig, ShadowMmu, ShadowStatistics, mmu::ROOM},
+        tests::dice::Dice,
+        walk::{Access, AccessKind, Privilege},
+    },
+};
+use cpu::{Cpu, Outcome};
+use guest::{Entries, Guest};
+
+const VCPUS: u32 = 2;
+/// Sequences of each test; there are four.
+const SEQUENCES: u64 = 2_500;
+/// Four roots for each vCPU, the tables below one of them, and what a fault may need. That is
+/// less than a VM is given, so that few tables are too many.
+const LEAST_TABLES: u64 = 4 * VCPUS as u64 + 4 + ROOM as u64;
+
+struct Machine<'a> {
+    guest: Guest<'a>,
+    mmu: ShadowMmu,
+    cpus: [Cpu; VCPUS as usize],
+    /// By vCPU: the guest changed no table since it loaded CR3.
+    clean: [bool; VCPUS as usize],
+    /// By vCPU: where the last access was.
+    last: [u64; VCPUS as usize],
+    dice: Dice,
+}
+
+impl<'a> Machine<'a> {
+    fn new(host: &'static MockHost, guest: Guest<'a>, keeps_pointers: bool, dice: Dice) -> Self {
+        let mut dice = dice;
+        let tables = LEAST_TABLES + dice.roll(16);
+        let config =
+            ShadowConfig { budget_bytes: Some(tables * PAGE_SIZE), cache: !dice.one_in(8) };
+        let doorbells = vec![Doorbell::disconnected(); VCPUS as usize];
+        let mmu = ShadowMmu::new(host, guest.memory, config, doorbells).unwrap();
+        let cpus = [0, 1].map(|number| {
+            let mut cpu = Cpu::new(number, keeps_pointers);
+            cpu.write_control(&guest, &mmu, &mut dice);
+            cpu
+        });
+        Self { guest, mmu, cpus, clean: [true; VCPUS as usize], last: [0; 2], dice }
+    }
+
+    /// An address for an access, often that of the last one.
+    fn address(&mut self, number: usize) -> u64 {
+        if self.dice.one_in(3) {
+            return self.last[number];
+        }
+        self.last[number] = self.guest.address(self.cpus[number].mode(), &mut self.dice);
+        self.last[number]
+    }
+
+    fn step(&mut self) {
+        let number = self.dice.roll(u64::from(VCPUS)) as usize;
+        match self.dice.roll(16) {
+            0..=3 => self.change_entry(number),
+            4 => self.wipe_table(number),
+            5 => self.load_control(number),
+            6..=8 => {
+                let address = self.address(number);
+                self.cpus[number].invalidate(&self.guest, &self.mmu, address);
+                self.access(number, address, self.cpus[number].invalidation_is_exact());
+            }
+            _ => {
+                let address = self.address(number);
+                self.access(number, address, false);
+            }
+        }
+        invariants::check(&self.mmu.mmu.lock(), self.guest.memory);
+    }
+
+    fn load_control(&mut self, number: usize) {
+        let Self { guest, mmu, cpus, dice, .. } = self;
+        if dice.one_in(3) {
+            cpus[number].write_control(guest, mmu, dice);
+            self.last[number] = 0;
+        } else {
+            cpus[number].load_cr3(guest, mmu, dice);
+        }
+        self.clean[number] = true;
+    }
+
+    fn access(&mut self, number: usize, address: u64, invalidated: bool) {
+        let Self { guest, mmu, cpus, clean, dice, .. } = self;
+        let kinds = [AccessKind::Read, AccessKind::Write, AccessKind::Fetch];
+        let privileges = [Privilege::User, Privilege::Supervisor, Privilege::ImplicitSupervisor];
+        let access = Access { kind: dice.pick(&kinds), privilege: dice.pick(&privileges) };
+        let cpu = &mut cpus[number];
+        cpu.space.alignment_check = dice.one_in(2);
+        let (outcome, emulated) = cpu.access(guest, mmu, dice, (address, access));
+        if clean[number] || invalidated {
+            let expected = cpu.settled(guest, address, access);
+            assert_eq!(outcome, expected, "{access:?} of {address:#x}, with {:x?}", cpu.space);
+        }
+        if let Outcome::Memory(at) = outcome
+            && emulated
+            && access.kind == AccessKind::Write
+        {
+            // The access writes what is there already.
+            mmu.wrote(number as u32, guest.memory, at, 1).unwrap();
+        }
+    }
+
+    fn store(&mut self, number: usize, table: u64, slot: u64, value: u64) {
+        let at = table * PAGE_SIZE + slot * self.guest.entries.bytes();
+        self.cpus[number].store(&self.guest, &self.mmu, &mut self.dice, at, value);
+        self.clean = [false; VCPUS as usize];
+    }
+
+    fn change_entry(&mut self, number: usize) {
+        let table = self.guest.table(&mut self.dice);
+        let slot = self.dice.pick(&self.guest.free_slots(table));
+        let value = self.guest.entry(table, &mut self.dice);
+        self.store(number, table, slot, value);
+    }
+
+    fn wipe_table(&mut self, number: usize) {
+        let table = self.guest.table(&mut self.dice);
+        for slot in self.guest.free_slots(table) {
+            self.store(number, table, slot, 0);
+            invariants::check(&self.mmu.mmu.lock(), self.guest.memory);
+        }
+    }
+
+    /// The VM ends.
+    fn end(self) -> ShadowStatistics {
+        let statistics = self.mmu.statistics();
+        let mut mmu = self.mmu.mmu.lock();
+        mmu.zap_all().unwrap();
+        for vcpu in 0..VCPUS as usize {
+            mmu.current = vcpu;
+            mmu.release_root().unwrap();
+        }
+        mmu.flush();
+        assert_eq!(mmu.arena.in_use(), 0, "a shadow table was left behind");
+        assert!(mmu.frames.is_idle() && mmu.index.is_empty() && mmu.unsynced.is_empty());
+        drop(mmu);
+        statistics
+    }
+}
+
+/// Says which sequence failed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in the sequence with seed {}", self.0);
+        }
+    }
+}
+
+fn sequences(entries: Entries, keeps_pointers: bool, first_seed: u64) {
+    let host = MockHost::leak(1);
+    let memory = guest::memory(host);
+    let before = host.live_runs();
+    let mut total = ShadowStatistics::default();
+    for seed in first_seed..first_seed + SEQUENCES {
+        let seed = Seed(seed);
+        let mut dice = Dice(seed.0);
+        let guest = Guest::new(&memory, entries, &mut dice);
+        let mut machine = Machine::new(host, guest, keeps_pointers, dice);
+        let steps = 8 + machine.dice.roll(32);
+        for _ in 0..steps {
+            machine.step();
+        }
+        let statistics = machine.end();
+        assert_eq!(host.live_runs(), before, "memory was left behind");
+        total.evicted += statistics.evicted;
+        total.flooded += statistics.flooded;
+        total.resynced += statistics.resynced;
+        total.table_writes += statistics.table_writes;
+        total.faults_forwarded += statistics.faults_forwarded;
+    }
+    let ShadowStatistics { evicted, flooded, resynced, table_writes, faults_forwarded, .. } = total;
+    let rare = [evicted, flooded, resynced, table_writes, faults_forwarded];
+    assert!(rare.iter().all(|count| *count > SEQUENCES / 50), "hardly tried: {rare:?}");
+}
+
+#[test]
+fn tables_of_eight_bytes_whose_pointers_are_read_on_each_walk() {
+    sequences(Entries::Eight, false, 0);
+}
+
+#[test]
+fn tables_of_eight_bytes_whose_pointers_are_kept() {
+    sequences(Entries::Eight, true, 1 << 32);
+}
+
+#[test]
+fn tables_of_four_bytes() {
+    sequences(Entries::Four, false, 2 << 32);
+}
+
+#[test]
+fn tables_of_four_bytes_again() {
+    sequences(Entries::Four, false, 3 << 32);
+}
