@@ -64,6 +64,8 @@ pub struct LocalApic {
     pub(super) new_errors: u32,
     pub(super) timer: ApicTimer,
     pub(super) awaiting_startup: bool,
+    /// Registers that software can read may have changed since hardware last got copies.
+    pub(super) changed: bool,
 }
 
 impl LocalApic {
@@ -85,6 +87,7 @@ impl LocalApic {
             new_errors: 0,
             timer: ApicTimer::new(config.host.tsc_frequency().0),
             awaiting_startup: !config.bootstrap,
+            changed: true,
             config,
         };
         apic.publish();
@@ -100,6 +103,7 @@ impl LocalApic {
         self.svr = SVR_RESET | SVR_ENABLED;
         self.lvt.set(LvtEntry::Lint0, EXTERNAL, true);
         self.lvt.set(LvtEntry::Lint1, NMI, true);
+        self.changed = true;
         self.publish();
     }
 
@@ -260,6 +264,11 @@ impl LocalApic {
     pub fn end_of_interrupt(&mut self) {
         let Some(vector) = self.isr.highest() else { return };
         self.isr.remove(vector);
+        self.interrupt_ended(vector);
+    }
+
+    /// Tells the I/O APIC of the end of `vector`, which is in service no more.
+    pub fn interrupt_ended(&mut self, vector: Vector) {
         if self.tmr.contains(vector) && self.svr & SVR_SUPPRESS_EOI == 0 {
             for observer in self.config.eoi_observers.iter() {
                 observer.end_of_interrupt(vector);
@@ -325,6 +334,7 @@ impl LocalApic {
         self.errors = 0;
         self.new_errors = 0;
         self.timer.reset();
+        self.changed = true;
     }
 
     /// Shows senders how to match this local APIC.

@@ -80,6 +80,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Chooses what is delivered at the next entry, and asks for the windows that the rest
     /// needs.
     pub(super) fn prepare_events(&mut self) {
+        self.choose_apic_role();
         let mut free = true;
         let raised = self.pending.exception.is_some();
         match self.pending.take_due() {
@@ -100,13 +101,11 @@ impl<V: VcpuBackend> Vcpu<V> {
         if free && (self.pending.nmi || self.interrupt_waits()) {
             self.deliver_from_outside();
         }
+        self.hand_over_apic();
         let waiting = self.interrupt_waits();
-        // Below the task priority, an interrupt waits for CR8; else it waits for a window.
-        let masked = !waiting && self.apic.highest_request().is_some();
         self.hardware.request_interrupt_window(waiting);
-        self.hardware.intercept_cr8_writes(masked || waiting);
+        self.hardware.watch_task_priority(self.watched_class());
         self.hardware.request_nmi_window(self.pending.nmi);
-        self.hardware.set_cr8(self.apic.cr8() as u8);
     }
 
     /// Has the hardware deliver `event` at the next entry; where there will be none, delivers
@@ -119,8 +118,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
+    /// True if the VMM has an interrupt to deliver that the priorities let through.
     pub(super) fn interrupt_waits(&self) -> bool {
-        self.apic.pending_vector().is_some() || self.pending.external
+        self.deliverable_vector().is_some() || self.pending.external
     }
 
     /// Delivers an NMI or an interrupt if the guest can take it now.
@@ -152,7 +152,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Delivers the interrupt of highest priority, if there is any.
     fn deliver_interrupt(&mut self) {
-        let vector = match self.apic.pending_vector() {
+        let vector = match self.deliverable_vector() {
             Some(vector) => {
                 self.apic.accept(vector);
                 Some(vector)

@@ -44,8 +44,8 @@ impl Cell {
             Kind::EntryFaults(_) => "vm",
             Kind::SelfTest(_) => "self-test",
         };
-        let Cpu { platform, model, paging, .. } = self.cpu;
-        format!("{kind}/{}/{model}/{}/{}", platform.name(), paging.name(), self.guest.name)
+        let Cpu { platform, model, .. } = self.cpu;
+        format!("{kind}/{}/{model}/{}/{}", platform.name(), self.cpu.way(), self.guest.name)
     }
 
     /// The row, which enters what came of it into `table`. In a run that repeats rows it is

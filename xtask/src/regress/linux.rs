@@ -37,7 +37,8 @@ pub fn run(
     let seconds = timeout.to_string();
     let mut options = vec!["run", "--json", "--timeout", &seconds];
     options.extend(["--platform", cpu.platform.name(), "--cpu", cpu.model]);
-    options.extend(["--paging", cpu.paging.name(), "--kernel", &kernel]);
+    options.extend(["--paging", cpu.paging.name(), "--apicv", cpu.apicv.name()]);
+    options.extend(["--kernel", &kernel]);
     options.extend(["--mem", guest.memory_mib, "--smp", guest.vcpus, "--exec", COMMAND]);
     options.extend(accelerator);
     let limit = Duration::from_secs(timeout + 60);

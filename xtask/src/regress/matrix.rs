@@ -6,10 +6,10 @@
 
 use super::guest::{self, Guest};
 use crate::platform::Platform;
-use crate::run::options::Paging;
+use crate::run::options::{Paging, Switch};
 
-/// One CPU to run the co-kernel on, with one way of paging. A CPU that can page in both ways is
-/// listed twice.
+/// One CPU to run the co-kernel on, with one way of paging and of serving local APICs. A CPU that
+/// has several is listed once for each.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     /// Machine around it.
@@ -18,10 +18,22 @@ pub struct Cpu {
     pub model: &'static str,
     /// How guest-physical addresses are translated.
     pub paging: Paging,
+    /// Whether the CPU does what it can of the local APICs' work.
+    pub apicv: Switch,
     /// What `regress --full` runs here.
     pub guests: &'static [Guest],
     /// What of it `test` runs, too, and `regress` without `--full`.
     pub tested: &'static [Guest],
+}
+
+impl Cpu {
+    /// How guests are run on it, as rows are named.
+    pub fn way(&self) -> String {
+        match self.apicv {
+            Switch::On => self.paging.name().into(),
+            Switch::Off => format!("{},apicv-off", self.paging.name()),
+        }
+    }
 }
 
 /// On QEMU, where Linux boots within seconds.
@@ -117,8 +129,21 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::CONSOLE,
     guest::CPUID_LOOP,
     guest::TIMERS,
+    guest::SMP,
     guest::DENIED,
     guest::VMX_ENTRY_FAULTS,
+];
+
+/// On Intel models of Bochs whose APIC virtualization is not used: guests with many interrupts.
+const BOCHS_INTEL_PLAIN: &[Guest] = &[
+    guest::CLOUD,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::NMI,
+    guest::CPUID_LOOP,
+    guest::TIMERS,
+    guest::SMP,
 ];
 
 /// On the Intel model that does not execute real mode: application processors start there.
@@ -158,11 +183,18 @@ const BOCHS_INTEL_SHADOW: &[Guest] = &[
 ];
 
 const fn qemu(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
-    Cpu { platform: Platform::Qemu, model, paging: Paging::Nested, guests, tested }
+    let (paging, apicv) = (Paging::Nested, Switch::On);
+    Cpu { platform: Platform::Qemu, model, paging, apicv, guests, tested }
 }
 
 const fn bochs(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
-    Cpu { platform: Platform::Bochs, model, paging: Paging::Nested, guests, tested }
+    let (paging, apicv) = (Paging::Nested, Switch::On);
+    Cpu { platform: Platform::Bochs, model, paging, apicv, guests, tested }
+}
+
+/// A CPU that virtualizes the local APIC, and is kept from it.
+const fn bochs_plain(model: &'static str) -> Cpu {
+    Cpu { apicv: Switch::Off, ..bochs(model, BOCHS_INTEL_PLAIN, &[]) }
 }
 
 const fn bochs_shadow(
@@ -210,8 +242,10 @@ pub const CPUS: &[Cpu] = &[
             guest::VMX_ENTRY_FAULTS,
         ],
     ),
+    bochs_plain("tigerlake"),
     bochs("corei7_skylake_x", BOCHS_INTEL, &[]),
     bochs("corei7_haswell_4770", BOCHS_INTEL, &[]),
+    bochs_plain("corei7_haswell_4770"),
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
     // No unrestricted guest: real mode is interpreted.
     bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
@@ -244,7 +278,7 @@ mod tests {
 
     #[test]
     fn each_combination_is_listed_once() {
-        let key = |cpu: &Cpu| (cpu.platform.name(), cpu.model, cpu.paging.name());
+        let key = |cpu: &Cpu| (cpu.platform.name(), cpu.model, cpu.way());
         let keys: HashSet<_> = CPUS.iter().map(key).collect();
         assert_eq!(keys.len(), CPUS.len());
     }

@@ -22,6 +22,8 @@ pub struct Entry {
     pub backend: String,
     /// How guest-physical addresses were translated.
     pub paging: &'static str,
+    /// `on` if the CPU did what it can of the local APICs' work.
+    pub apicv: &'static str,
     /// Guest.
     pub guest: &'static str,
     /// Time that passed outside the machine.
@@ -40,6 +42,7 @@ impl Entry {
             cpu: cpu.model,
             backend: String::new(),
             paging: cpu.paging.name(),
+            apicv: cpu.apicv.name(),
             guest: guest.name,
             seconds: 0.0,
             exits: 0,
@@ -68,7 +71,10 @@ impl Table {
     /// The lines in an order that does not depend on which row ended first.
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        entries.sort_by_key(|entry| (entry.platform, entry.cpu, entry.paging, entry.guest));
+        entries.sort_by_key(|entry| {
+            let Entry { platform, cpu, paging, apicv, guest, .. } = *entry;
+            (platform, cpu, paging, apicv, guest)
+        });
         entries
     }
 }
@@ -76,16 +82,17 @@ impl Table {
 /// The table for people.
 pub fn text(entries: &[Entry]) -> String {
     let mut text = format!(
-        "{:<9} {:<25} {:<8} {:<7} {:<14} {:>8} {:>9}  {}\n",
-        "platform", "CPU", "backend", "paging", "guest", "seconds", "exits", "result"
+        "{:<9} {:<25} {:<8} {:<7} {:<5} {:<14} {:>8} {:>9}  {}\n",
+        "platform", "CPU", "backend", "paging", "apicv", "guest", "seconds", "exits", "result"
     );
     for entry in entries {
         text.push_str(&format!(
-            "{:<9} {:<25} {:<8} {:<7} {:<14} {:>8.1} {:>9}  {}\n",
+            "{:<9} {:<25} {:<8} {:<7} {:<5} {:<14} {:>8.1} {:>9}  {}\n",
             entry.platform,
             entry.cpu,
             entry.backend,
             entry.paging,
+            entry.apicv,
             entry.guest,
             entry.seconds,
             entry.exits,
@@ -153,7 +160,7 @@ mod tests {
         JsonFile::prepare(&path).unwrap().write(&[entry()]).unwrap();
         let json: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        for name in ["platform", "cpu", "backend", "paging", "guest", "seconds", "exits"] {
+        for name in ["platform", "cpu", "backend", "paging", "apicv", "guest", "seconds", "exits"] {
             assert!(!json[0][name].is_null(), "{name}");
         }
     }

@@ -75,6 +75,9 @@ pub struct GuestOptions {
     /// With shadow paging: keep shadow tables when the guest loads CR3
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub shadow_cache: Switch,
+    /// Whether the CPU may do a part of the local APICs' work, where it can
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub apicv: Switch,
 }
 
 /// On or off.
@@ -84,6 +87,16 @@ pub enum Switch {
     On,
     /// No.
     Off,
+}
+
+impl Switch {
+    /// Name in tables and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Reads a number in decimal, or in hexadecimal after `0x`.
@@ -264,6 +277,14 @@ impl Paging {
 }
 
 impl GuestOptions {
+    /// Who does the work of the local APICs.
+    pub fn apic(&self) -> wire::Apic {
+        match self.apicv {
+            Switch::On => wire::Apic::Hardware,
+            Switch::Off => wire::Apic::Emulated,
+        }
+    }
+
     /// The settings of shadow paging.
     pub fn shadow_settings(&self) -> wire::ShadowSettings {
         wire::ShadowSettings {

@@ -354,6 +354,7 @@ impl Guest {
             vcpus: options.smp,
             paging: options.paging.map(Into::into),
             shadow: options.shadow_settings(),
+            apic: options.apic(),
             kernel: "kernel".into(),
             start: self.start,
             modules,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The vCPU's loop and its exit handlers, on hardware made of plain fields.
 
+mod apic;
 mod control;
 mod devices;
 mod events;
