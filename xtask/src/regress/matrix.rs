@@ -36,6 +36,7 @@ const QEMU_TESTED: &[Guest] = &[
     guest::INSIDE,
     guest::INSIDE_SMALL,
     guest::STORM,
+    guest::DRIFT,
 ];
 
 /// On QEMU `test` runs these in rows of their own.
@@ -47,6 +48,8 @@ const QEMU_ALL: &[Guest] = &[
     guest::INSIDE,
     guest::INSIDE_SMALL,
     guest::STORM,
+    guest::DRIFT,
+    guest::DRIFT_LINUX,
     guest::ACPI,
     guest::CONSOLE,
     guest::COUNTER,
@@ -74,6 +77,7 @@ const BOCHS_AMD: &[Guest] = &[
     guest::INSIDE_SMALL,
     guest::PAGING,
     guest::TIMERS,
+    guest::DRIFT,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
@@ -108,6 +112,7 @@ const BOCHS_INTEL_ALL: &[Guest] = &[
     guest::INSIDE_SMALL,
     guest::CPUID_LOOP,
     guest::TIMERS,
+    guest::DRIFT,
     guest::DENIED,
     guest::VMX_ENTRY_FAULTS,
 ];

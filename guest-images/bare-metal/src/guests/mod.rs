@@ -6,6 +6,7 @@ pub mod console;
 pub mod counter;
 pub mod cpuid_loop;
 pub mod denied;
+pub mod drift;
 pub mod exceptions;
 pub mod hello;
 pub mod hostile;
