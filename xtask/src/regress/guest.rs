@@ -177,6 +177,8 @@ pub const DENIED: Guest = bare_metal("denied");
 pub const EXCEPTIONS: Guest = bare_metal("exceptions");
 /// One line of output.
 pub const HELLO: Guest = bare_metal("hello");
+/// How interrupts are addressed, delivered, ordered, masked and ended.
+pub const INTERRUPTS: Guest = bare_metal("interrupts");
 /// Device memory, by all instructions that can access it.
 pub const MMIO: Guest = bare_metal("mmio");
 /// Modes of the CPU, real mode among them.

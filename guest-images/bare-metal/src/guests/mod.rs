@@ -10,6 +10,7 @@ pub mod drift;
 pub mod exceptions;
 pub mod hello;
 pub mod hostile;
+pub mod interrupts;
 pub mod mmio;
 pub mod modes;
 pub mod msr_cpuid;
