@@ -211,6 +211,21 @@ impl LocalApic {
         !self.base.enabled() || self.lvt.get(LvtEntry::Lint0) & MODE_AND_MASK == EXTERNAL
     }
 
+    /// The interrupt output of the 8259A pair, which is wired to LINT0, becomes asserted: raises
+    /// what the entry says, a fixed interrupt or an NMI, as an edge. For ExtINT it does nothing;
+    /// there the level counts: see [`LocalApic::lint0_extint_enabled`].
+    pub fn raise_lint0(&mut self) {
+        let entry = self.lvt.get(LvtEntry::Lint0);
+        if !self.base.enabled() || entry & MASKED != 0 {
+            return;
+        }
+        match DeliveryMode::from_bits((entry >> 8 & 7) as u8) {
+            Some(DeliveryMode::Fixed) => self.raise_own(entry),
+            Some(DeliveryMode::Nmi) => self.config.inbox.post_nmi(),
+            _ => {}
+        }
+    }
+
     /// Where the registers lie in guest-physical memory: one page, in xAPIC mode only.
     #[inline]
     pub fn mmio_window(&self) -> Option<GuestPhysAddr> {

@@ -9,8 +9,8 @@ use super::{
     command::ICR_DEFINED,
     lvt::LvtEntry,
     registers::{
-        APR, DFR, DIVIDE, EOI, ESR, ICR_HIGH, ICR_LOW, INITIAL_COUNT, LVT_ERROR, LVT_TIMER, RRD,
-        SELF_IPI, SVR, TPR,
+        APR, DFR, DIVIDE, EOI, ESR, ICR_HIGH, ICR_LOW, INITIAL_COUNT, LDR, LVT_ERROR, LVT_TIMER,
+        RRD, SELF_IPI, SVR, TPR,
     },
 };
 use crate::msr::GeneralProtection;
@@ -74,6 +74,8 @@ impl LocalApic {
         match index {
             ICR_LOW => self.command(value, true),
             SELF_IPI => self.send_to_self(value as u8),
+            // The logical ID follows from the APIC ID, in one format.
+            LDR | DFR => return Err(GeneralProtection),
             _ if self.write_register(index, value as u32) => {}
             _ => return Err(GeneralProtection),
         }

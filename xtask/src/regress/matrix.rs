@@ -48,6 +48,7 @@ const QEMU_TESTED: &[Guest] = &[
     guest::INSIDE,
     guest::INSIDE_SMALL,
     guest::STORM,
+    guest::DRIFT,
 ];
 
 /// On QEMU `test` runs these in rows of their own.
@@ -59,6 +60,8 @@ const QEMU_ALL: &[Guest] = &[
     guest::INSIDE,
     guest::INSIDE_SMALL,
     guest::STORM,
+    guest::DRIFT,
+    guest::DRIFT_LINUX,
     guest::ACPI,
     guest::CONSOLE,
     guest::COUNTER,
@@ -66,6 +69,7 @@ const QEMU_ALL: &[Guest] = &[
     guest::DENIED,
     guest::EXCEPTIONS,
     guest::HELLO,
+    guest::INTERRUPTS,
     guest::MMIO,
     guest::MODES,
     guest::MSR_CPUID,
@@ -77,6 +81,10 @@ const QEMU_ALL: &[Guest] = &[
     guest::TCG_ENTRY_FAULTS,
 ];
 
+/// On QEMU without x2APIC mode, which the host's local APIC then lacks.
+const QEMU_XAPIC: &[Guest] =
+    &[guest::CLOUD, guest::CLOUD_SMP2, guest::CLOUD_3G, guest::FULL, guest::INTERRUPTS];
+
 /// On AMD models of Bochs.
 const BOCHS_AMD: &[Guest] = &[
     guest::CLOUD,
@@ -87,11 +95,13 @@ const BOCHS_AMD: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
     guest::CONSOLE,
     guest::TIMERS,
+    guest::DRIFT,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
@@ -104,6 +114,7 @@ const BOCHS_AMD_BARE_METAL: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
@@ -123,6 +134,7 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
@@ -130,6 +142,7 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::CPUID_LOOP,
     guest::TIMERS,
     guest::SMP,
+    guest::DRIFT,
     guest::DENIED,
     guest::VMX_ENTRY_FAULTS,
 ];
@@ -208,7 +221,7 @@ const fn bochs_shadow(
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
 pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_TESTED),
-    qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
+    qemu("max,-x2apic", QEMU_XAPIC, &[guest::CLOUD, guest::INTERRUPTS]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
     bochs(
         "ryzen",

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use wire::RunReport;
 
+use super::drift::Drift;
 use super::guest::Guest;
 use super::matrix::Cpu;
 
@@ -30,6 +31,8 @@ pub struct Entry {
     pub seconds: f64,
     /// Exits of all vCPUs.
     pub exits: u64,
+    /// How much the guest's clocks drift, in rows that measure it.
+    pub clocks: Vec<Drift>,
     /// `ok`, or what was wrong.
     pub result: String,
 }
@@ -46,6 +49,7 @@ impl Entry {
             guest: guest.name,
             seconds: 0.0,
             exits: 0,
+            clocks: Vec::new(),
             result: "ok".into(),
         }
     }
@@ -98,6 +102,20 @@ pub fn text(entries: &[Entry]) -> String {
             entry.exits,
             entry.result
         ));
+    }
+    text + &clocks(entries)
+}
+
+/// The drift of each clock in each row that measures it.
+fn clocks(entries: &[Entry]) -> String {
+    let mut text = String::new();
+    for entry in entries.iter().filter(|entry| !entry.clocks.is_empty()) {
+        let Entry { platform, cpu, paging, guest, .. } = entry;
+        text.push_str(&format!("drift in ppm, {platform} {cpu} {paging} {guest}:"));
+        for Drift { clock, ppm } in &entry.clocks {
+            text.push_str(&format!(" {clock} {ppm:+.2}"));
+        }
+        text.push('\n');
     }
     text
 }
@@ -154,13 +172,24 @@ mod tests {
     }
 
     #[test]
+    fn drifts_follow_the_table() {
+        let clocks = vec![Drift { clock: "hpet".into(), ppm: -1.5 }];
+        let text = text(&[entry(), Entry { clocks, ..entry() }]);
+        let last = text.lines().last().unwrap();
+        assert!(text.lines().count() == 4 && last.ends_with("cloud: hpet -1.50"), "{text}");
+    }
+
+    #[test]
     fn the_file_names_everything() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.json");
         JsonFile::prepare(&path).unwrap().write(&[entry()]).unwrap();
         let json: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        for name in ["platform", "cpu", "backend", "paging", "apicv", "guest", "seconds", "exits"] {
+        let names = [
+            "platform", "cpu", "backend", "paging", "apicv", "guest", "seconds", "exits", "clocks",
+        ];
+        for name in names {
             assert!(!json[0][name].is_null(), "{name}");
         }
     }

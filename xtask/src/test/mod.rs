@@ -20,7 +20,7 @@ use clap::Args;
 use crate::paths::Paths;
 use crate::{cargo_build, image, regress, setup};
 
-pub use invoke::Invocation;
+pub use invoke::{Answer, Invocation};
 pub use row::{Log, Row, Tally};
 pub use runner::run_rows;
 pub use selftest::count;

@@ -9,7 +9,7 @@ use super::{
     machine::{Machine, machine, machine_with},
 };
 use crate::{
-    ApicMessage, DeliveryMode, Destination, Event, Exit, Vector,
+    AccessWidth, ApicMessage, DeliveryMode, Destination, Event, Exit, Vector,
     state::{Exception, cr0},
 };
 
@@ -220,6 +220,20 @@ fn external_interrupts_ignore_the_task_priority() {
     machine.vcpu().apic.set_cr8(15);
     raise(&mut machine, &controller, 1);
     assert_eq!(enter(&mut machine).0, Some(Event::Interrupt(EXTERNAL_VECTOR)));
+}
+
+#[test]
+fn lint0_as_a_fixed_interrupt_is_raised_once_for_each_assertion() {
+    const LVT_LINT0: u64 = 0x350;
+    let (mut machine, controller) = with_controller();
+    machine.vcpu().apic.write_mmio(LVT_LINT0, AccessWidth::Dword, 0x57);
+    let fixed = Some(Event::Interrupt(Vector(0x57)));
+    for (requests, expected) in [(1, fixed), (1, None), (0, None), (1, fixed)] {
+        raise(&mut machine, &controller, requests);
+        assert_eq!(enter(&mut machine).0, expected);
+        machine.vcpu().apic.end_of_interrupt();
+    }
+    assert_eq!(controller.requests.load(Ordering::SeqCst), 1, "nobody acknowledged it");
 }
 
 #[test]
