@@ -51,6 +51,25 @@ const QEMU_ALL: &[Guest] = &[
     guest::TCG_ENTRY_FAULTS,
 ];
 
+/// With shadow paging on QEMU.
+const QEMU_SHADOW: &[Guest] = &[
+    guest::CLOUD,
+    guest::CLOUD_SMP2,
+    guest::PROCESSES,
+    guest::ACPI,
+    guest::DENIED,
+    guest::EXCEPTIONS,
+    guest::HELLO,
+    guest::MMIO,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::NMI,
+    guest::PAGING,
+    guest::SMP,
+    guest::STRIO,
+    guest::TIMERS,
+];
+
 /// On AMD models of Bochs.
 const BOCHS_AMD: &[Guest] = &[
     guest::CLOUD,
@@ -82,6 +101,22 @@ const BOCHS_AMD_BARE_METAL: &[Guest] = &[
     guest::TIMERS,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
+];
+
+/// On the AMD model of Bochs that has no nested paging.
+const BOCHS_AMD_SHADOW: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::TIMERS,
+    guest::DENIED,
 ];
 
 /// On Intel models of Bochs.
@@ -128,11 +163,17 @@ const fn bochs(model: &'static str, guests: &'static [Guest], tested: &'static [
     Cpu { platform: Platform::Bochs, model, paging: Paging::Nested, guests, tested }
 }
 
+/// The same CPU with shadow paging.
+const fn shadow(cpu: Cpu) -> Cpu {
+    Cpu { paging: Paging::Shadow, ..cpu }
+}
+
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
 pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_LINUX),
     qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
+    shadow(qemu("max", QEMU_SHADOW, &[guest::CLOUD, guest::PROCESSES, guest::PAGING])),
     bochs(
         "ryzen",
         BOCHS_AMD,
@@ -149,6 +190,8 @@ pub const CPUS: &[Cpu] = &[
     ),
     bochs("zambezi", BOCHS_AMD, &[]),
     bochs("phenom_8650_toliman", BOCHS_AMD_BARE_METAL, &[]),
+    // No nested paging.
+    shadow(bochs("turion64_tyler", BOCHS_AMD_SHADOW, &[guest::HELLO])),
     bochs(
         "tigerlake",
         BOCHS_INTEL,

@@ -8,6 +8,9 @@ mod entry_faults;
 mod guest;
 mod linux;
 mod matrix;
+#[cfg(test)]
+mod sample;
+mod shadow;
 mod table;
 
 use std::path::PathBuf;
