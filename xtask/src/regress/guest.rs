@@ -198,6 +198,9 @@ pub const STRIO: Guest = bare_metal("strio");
 /// Entry faults on VMX.
 pub const VMX_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX) };
+/// Entry faults on VMX without EPT.
+pub const VMX_ENTRY_FAULTS_WITHOUT_EPT: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX_WITHOUT_EPT) };
 /// Entry faults on SVM as Bochs 2.7 emulates it.
 pub const BOCHS_SVM_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_BOCHS) };
