@@ -223,7 +223,8 @@ impl VmBuilder {
         self.apic_bus.clone()
     }
 
-    /// The doorbell of the first vCPU, to which external interrupts go.
+    /// The doorbell of the first vCPU, to which external interrupts go. It also listens for a
+    /// console's input, see [`HostConsole::notify`](host_iface::HostConsole::notify).
     pub fn doorbell(&self) -> Doorbell {
         Doorbell::new(self.host, self.links[0].clone())
     }
@@ -331,7 +332,7 @@ impl VmBuilder {
         self.external = Some(source);
     }
 
-    /// Tells `client` when the host interrupted the first vCPU.
+    /// Tells `client` when the first vCPU was rung, or interrupted by the host.
     pub fn on_host_event(&mut self, client: Arc<dyn HostEventClient>) {
         self.host_event_clients.push(client);
     }
