@@ -145,6 +145,7 @@ pub struct CapabilityMsrs {
 }
 
 const CPUID_VMX: u32 = 1 << 5;
+const CPUID_NX: u32 = 1 << 20;
 const CPUID_RDTSCP: u32 = 1 << 27;
 
 impl CapabilityMsrs {
@@ -240,6 +241,12 @@ impl Capabilities {
     pub fn new(msrs: CapabilityMsrs) -> Result<Self, Unsupported> {
         msrs.check_permission()?;
         let controls = Controls::choose(&msrs)?;
+        // A page fault tells fetches from reads only where pages can forbid them.
+        if !msrs.has_ept() && msrs.cpuid_extended_edx & CPUID_NX == 0 {
+            return Err(Unsupported::MissingFeature(
+                "EPT, or else NX (CPUID 8000_0001 EDX bit 20)",
+            ));
+        }
         Ok(Self { msrs, controls })
     }
 
@@ -466,6 +473,9 @@ mod tests {
             ..PENRYN
         };
         assert!(matches!(Capabilities::new(no_bitmaps), Err(Unsupported::MissingFeature(_))));
+        let no_nx = CapabilityMsrs { cpuid_extended_edx: 0, ..PENRYN };
+        let error = Capabilities::new(no_nx);
+        assert!(matches!(error, Err(Unsupported::MissingFeature(text)) if text.contains("NX")));
     }
 
     #[test]

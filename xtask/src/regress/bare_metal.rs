@@ -12,6 +12,7 @@ use super::table::Entry;
 use crate::paths::Paths;
 use crate::platform::Platform;
 use crate::platform::bochs::models::{self, Vendor};
+use crate::run::options::Paging;
 use crate::test::bare_metal::{self, Departures};
 use crate::test::{Log, Tally};
 
@@ -63,7 +64,10 @@ pub fn run(
 /// What guests have to be told of a CPU.
 fn departures(cpu: &Cpu) -> Result<Departures> {
     Ok(match cpu.platform {
-        Platform::Qemu => Departures::Tcg,
+        Platform::Qemu => match cpu.paging {
+            Paging::Nested => Departures::Tcg,
+            Paging::Shadow => Departures::TcgShadow,
+        },
         Platform::Bochs => match models::find(cpu.model)?.vendor {
             Vendor::Amd => Departures::BochsSvm,
             Vendor::Intel => Departures::None,

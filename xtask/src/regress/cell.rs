@@ -115,7 +115,8 @@ mod tests {
         let of = |paging| RegressOptions { paging, ..RegressOptions::default() };
         assert_eq!(wanted(of(Some(Paging::Nested))) + wanted(of(Some(Paging::Shadow))), all);
         let cpu = Some("max".to_owned());
-        let exact = wanted(RegressOptions { cpu, ..RegressOptions::default() });
+        let paging = Some(Paging::Nested);
+        let exact = wanted(RegressOptions { cpu, paging, ..RegressOptions::default() });
         assert_eq!(exact, CPUS[0].guests.len(), "not those whose name begins alike");
         let filter = Some("tigerlake/nested/hello".to_owned());
         assert_eq!(wanted(RegressOptions { filter, ..RegressOptions::default() }), 1);

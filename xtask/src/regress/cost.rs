@@ -40,35 +40,17 @@ pub fn of_cpuid(report: &RunReport) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use wire::ExitCounter;
+
+    use super::super::sample;
     use super::*;
 
     fn report(backend: &str, count: u64, accesses: u64) -> RunReport {
-        let json = serde_json::json!({
-            "version": wire::FORMAT_VERSION,
-            "machine": {
-                "cpu": "", "cpus": 1, "memory_bytes": 0, "tsc_hz": 1, "backend": backend,
-                "capabilities": [], "image_bytes": 0, "boot_tsc": 0,
-            },
-            "vms": [{
-                "name": "guest",
-                "size": {"memory_bytes": 0, "vcpus": 1, "paging": "nested"},
-                "rounds": 1,
-                "milestones": [],
-                "vcpus": [{
-                    "index": 0, "cpu": 0, "entries": 0, "injected": [], "unclaimed": [],
-                    "exits": [{
-                        "reason": "cpuid", "count": count, "cycles": 0, "max_cycles": 0,
-                        "accesses": accesses, "histogram": [],
-                    }],
-                    "guest_tsc": 0, "idle_tsc": 0,
-                }],
-                "memory": {"heap_bytes": 0, "page_table_bytes": 0, "control_bytes": 0},
-                "end": {"kind": "exit_port", "detail": "", "exit_code": 0},
-            }],
-            "before": {"free_frames": 0, "heap_bytes": 0},
-            "after": {"free_frames": 0, "heap_bytes": 0},
-        });
-        serde_json::from_value(json).unwrap()
+        let mut report = sample::report(backend);
+        let (reason, histogram) = ("cpuid".to_owned(), Vec::new());
+        let exits = ExitCounter { reason, count, cycles: 0, max_cycles: 0, accesses, histogram };
+        report.vms[0].vcpus[0].exits.push(exits);
+        report
     }
 
     #[test]

@@ -75,6 +75,34 @@ pub const VMX: &[EntryFault] = &[
     fault("msr-loading", "loading of MSRs"),
 ];
 
+/// Those on VMX that are there without EPT, too. The host's PAT stays, and EFER is in an area.
+pub const VMX_WITHOUT_EPT: &[EntryFault] = &[
+    fault("pin-controls", "invalid control fields"),
+    fault("primary-controls", "invalid control fields"),
+    fault("secondary-controls", "invalid control fields"),
+    fault("io-bitmaps", "invalid control fields"),
+    fault("entry-event", "invalid control fields"),
+    fault("host-selectors", "invalid host-state fields"),
+    fault("cr0", "CR0 has a bit"),
+    fault("cr4", "CR4 has a bit"),
+    fault("cr3", "CR3"),
+    fault("debug-controls", "IA32_DEBUGCTL or DR7"),
+    fault("sysenter", "SYSENTER_ESP or SYSENTER_EIP"),
+    fault("selectors", "a selector"),
+    fault("segment-bases", "the base address of a segment"),
+    early("virtual-8086", "virtual-8086"),
+    fault("code-segment", "the access rights of CS"),
+    fault("stack-segment", "the access rights of SS"),
+    fault("data-segments", "the access rights of DS"),
+    fault("system-segments", "the access rights of TR or LDTR"),
+    fault("descriptor-tables", "GDTR or IDTR"),
+    early("rip", "RIP or RFLAGS"),
+    fault("rflags", "RIP or RFLAGS"),
+    fault("interruptibility", "activity, interruptibility"),
+    fault("link-pointer", "the VMCS link pointer"),
+    fault("msr-loading", "loading of MSRs"),
+];
+
 /// The consistency checks of VMRUN (AMD APM volume 2, 15.5.1) that Bochs 2.7 makes. It does not
 /// look at reserved bits of CR3, and long mode without CR0.PE ends it in a panic of its own.
 pub const SVM_ON_BOCHS: &[EntryFault] = &[

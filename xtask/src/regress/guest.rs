@@ -4,7 +4,7 @@
 use anyhow::Result;
 use wire::RunReport;
 
-use super::{cost, entry_faults};
+use super::{cost, entry_faults, shadow};
 use crate::image;
 
 /// A guest and how it is run.
@@ -100,9 +100,25 @@ pub struct Linux {
     pub memory_mib: &'static str,
     /// Number of vCPUs.
     pub vcpus: &'static str,
+    /// What it has to do besides coming up.
+    pub task: Option<&'static Task>,
 }
 
-const CLOUD_KERNEL: Linux = Linux { package: image::DEFAULT_KERNEL, memory_mib: "512", vcpus: "1" };
+/// What a Linux guest is told to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Options of `run`.
+    pub options: &'static [&'static str],
+    /// For its shell.
+    pub command: &'static str,
+    /// What that prints.
+    pub output: &'static str,
+    /// What the report has to show.
+    pub check: Check,
+}
+
+const CLOUD_KERNEL: Linux =
+    Linux { package: image::DEFAULT_KERNEL, memory_mib: "512", vcpus: "1", task: None };
 
 const fn linux(name: &'static str, linux: Linux) -> Guest {
     Guest { name, kind: Kind::Linux(linux) }
@@ -118,6 +134,20 @@ pub const CLOUD: Guest = linux("cloud", CLOUD_KERNEL);
 pub const CLOUD_SMP2: Guest = linux("cloud-smp2", Linux { vcpus: "2", ..CLOUD_KERNEL });
 /// The same with memory on both sides of the hole below 4 GiB.
 pub const CLOUD_3G: Guest = linux("cloud-3g", Linux { memory_mib: "3072", ..CLOUD_KERNEL });
+/// Debian's kernel for virtual machines, with 64 processes at once, each with one more that sleeps,
+/// and so little room for shadow tables that they take it from each other.
+pub const PROCESSES: Guest =
+    linux("cloud-processes", Linux { task: Some(&PROCESSES_TASK), ..CLOUD_KERNEL });
+
+const PROCESSES_TASK: Task = Task {
+    options: &["--shadow-budget", "2"],
+    command: "cd /tmp; for i in $(seq 64); do (a=$i; for k in 1 2 3; do a=$((a*3+k)); sleep 1; \
+        done; echo $a >>sums) & done; wait; awk '{s+=$1} END {print NR, s}' sums",
+    // Each makes 27 i + 18 of its number.
+    output: "64 57312\n",
+    check: shadow::evicts_from_two_mib,
+};
+
 /// Debian's kernel for all machines.
 pub const FULL: Guest = linux("full", Linux { package: "linux-image-amd64", ..CLOUD_KERNEL });
 
@@ -196,6 +226,9 @@ pub const STRIO: Guest = bare_metal("strio");
 /// Entry faults on VMX.
 pub const VMX_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX) };
+/// Entry faults on VMX without EPT.
+pub const VMX_ENTRY_FAULTS_WITHOUT_EPT: Guest =
+    Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX_WITHOUT_EPT) };
 /// Entry faults on SVM as Bochs 2.7 emulates it.
 pub const BOCHS_SVM_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::SVM_ON_BOCHS) };

@@ -84,6 +84,24 @@ const QEMU_ALL: &[Guest] = &[
 /// On QEMU without x2APIC mode, which the host's local APIC then lacks.
 const QEMU_XAPIC: &[Guest] =
     &[guest::CLOUD, guest::CLOUD_SMP2, guest::CLOUD_3G, guest::FULL, guest::INTERRUPTS];
+/// With shadow paging on QEMU.
+const QEMU_SHADOW: &[Guest] = &[
+    guest::CLOUD,
+    guest::CLOUD_SMP2,
+    guest::PROCESSES,
+    guest::ACPI,
+    guest::DENIED,
+    guest::EXCEPTIONS,
+    guest::HELLO,
+    guest::MMIO,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::NMI,
+    guest::PAGING,
+    guest::SMP,
+    guest::STRIO,
+    guest::TIMERS,
+];
 
 /// On AMD models of Bochs.
 const BOCHS_AMD: &[Guest] = &[
@@ -122,6 +140,22 @@ const BOCHS_AMD_BARE_METAL: &[Guest] = &[
     guest::TIMERS,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
+];
+
+/// On the AMD model of Bochs that has no nested paging.
+const BOCHS_AMD_SHADOW: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::TIMERS,
+    guest::DENIED,
 ];
 
 /// On Intel models of Bochs.
@@ -195,6 +229,25 @@ const BOCHS_INTEL_SHADOW: &[Guest] = &[
     guest::DENIED,
 ];
 
+/// On the Intel model that has nothing else.
+const BOCHS_INTEL_WITHOUT_EPT: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::CPUID_LOOP,
+    guest::SMP,
+    guest::TIMERS,
+    guest::DENIED,
+    guest::VMX_ENTRY_FAULTS_WITHOUT_EPT,
+];
+
 const fn qemu(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
     let (paging, apicv) = (Paging::Nested, Switch::On);
     Cpu { platform: Platform::Qemu, model, paging, apicv, guests, tested }
@@ -210,12 +263,9 @@ const fn bochs_plain(model: &'static str) -> Cpu {
     Cpu { apicv: Switch::Off, ..bochs(model, BOCHS_INTEL_PLAIN, &[]) }
 }
 
-const fn bochs_shadow(
-    model: &'static str,
-    guests: &'static [Guest],
-    tested: &'static [Guest],
-) -> Cpu {
-    Cpu { paging: Paging::Shadow, ..bochs(model, guests, tested) }
+/// The same CPU with shadow paging.
+const fn shadow(cpu: Cpu) -> Cpu {
+    Cpu { paging: Paging::Shadow, ..cpu }
 }
 
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
@@ -223,6 +273,7 @@ pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_TESTED),
     qemu("max,-x2apic", QEMU_XAPIC, &[guest::CLOUD, guest::INTERRUPTS]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
+    shadow(qemu("max", QEMU_SHADOW, &[guest::CLOUD, guest::PROCESSES, guest::PAGING])),
     bochs(
         "ryzen",
         BOCHS_AMD,
@@ -239,6 +290,8 @@ pub const CPUS: &[Cpu] = &[
     ),
     bochs("zambezi", BOCHS_AMD, &[]),
     bochs("phenom_8650_toliman", BOCHS_AMD_BARE_METAL, &[]),
+    // No nested paging.
+    shadow(bochs("turion64_tyler", BOCHS_AMD_SHADOW, &[guest::HELLO])),
     bochs(
         "tigerlake",
         BOCHS_INTEL,
@@ -262,13 +315,13 @@ pub const CPUS: &[Cpu] = &[
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
     // No unrestricted guest: real mode is interpreted.
     bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
-    bochs_shadow("tigerlake", BOCHS_INTEL_SHADOW, &[guest::PAGING]),
+    shadow(bochs("tigerlake", BOCHS_INTEL_SHADOW, &[guest::PAGING])),
     // Nothing but shadow paging.
-    bochs_shadow(
+    shadow(bochs(
         "core2_penryn_t9600",
-        BOCHS_INTEL_SHADOW,
+        BOCHS_INTEL_WITHOUT_EPT,
         &[guest::HELLO, guest::MODES, guest::PAGING],
-    ),
+    )),
 ];
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ mod entry_faults;
 mod guest;
 mod linux;
 mod matrix;
+#[cfg(test)]
+mod sample;
 mod self_test;
+mod shadow;
 mod table;
 
 use std::path::PathBuf;

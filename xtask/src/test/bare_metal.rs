@@ -51,6 +51,8 @@ pub enum Departures {
     None,
     /// QEMU's TCG.
     Tcg,
+    /// QEMU's TCG with shadow paging.
+    TcgShadow,
     /// SVM as Bochs 2.7 emulates it.
     BochsSvm,
 }
@@ -61,6 +63,7 @@ impl Departures {
         match self {
             Self::None => "",
             Self::Tcg => "tcg",
+            Self::TcgShadow => "tcg tcg-shadow",
             Self::BochsSvm => "bochs-svm",
         }
     }

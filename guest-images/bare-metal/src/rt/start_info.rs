@@ -91,6 +91,13 @@ pub fn is_tcg_cpu() -> bool {
     super::cpu::is_bare_tcg() || has_word("tcg")
 }
 
+/// True if page faults are injected by a VMM on QEMU's TCG, which keeps shadow tables: their error
+/// codes are the manuals', but TCG makes no double fault of an exception that meets another while
+/// it is injected. The guest cannot see it; the word `tcg-shadow` tells.
+pub fn is_tcg_shadow() -> bool {
+    has_word("tcg-shadow")
+}
+
 /// True under SVM of Bochs 2.7, where some things end the emulated machine or cannot be told.
 /// The guest cannot see it; the word `bochs-svm` tells.
 pub fn is_bochs_svm() -> bool {

@@ -7,7 +7,7 @@ use crate::rt::cpu;
 use crate::rt::paging::{self, NO_EXECUTE, PAGE, PRESENT, SCRATCH, USER, WRITABLE};
 use crate::rt::report::Report;
 use crate::rt::segments::USER_CODE;
-use crate::rt::start_info::is_tcg_cpu;
+use crate::rt::start_info::{is_tcg_cpu, is_tcg_shadow};
 use crate::rt::trap::{DONE, PF, Place, Trap};
 
 const ACCESSED: u64 = 1 << 5;
@@ -91,7 +91,7 @@ fn reserved_bits(report: &mut Report) {
     const LARGE: u64 = 1 << 7;
     let at = paging::WINDOW + (3 << 21) + 0x4567;
     // QEMU's TCG leaves out the present bit of the error code.
-    let tcg = u64::from(is_tcg_cpu());
+    let tcg = u64::from(is_tcg_cpu() && !is_tcg_shadow());
     paging::set_directory_entry(3, 1 << 13 | LARGE | PRESENT | WRITABLE | USER);
     expect(report, "reserved bit, kernel reads", read(Place::KERNEL, at), 0x9 - tcg, at);
     expect(report, "reserved bit, kernel writes", write(Place::KERNEL, at), 0xB - tcg, at);
