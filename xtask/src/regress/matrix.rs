@@ -69,23 +69,6 @@ const BOCHS_AMD: &[Guest] = &[
     guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
 
-/// On the oldest AMD model of Bochs.
-const BOCHS_AMD_BARE_METAL: &[Guest] = &[
-    guest::HELLO,
-    guest::EXCEPTIONS,
-    guest::MODES,
-    guest::MSR_CPUID,
-    guest::MMIO,
-    guest::NMI,
-    guest::PAGING,
-    guest::STRIO,
-    guest::ACPI,
-    guest::CONSOLE,
-    guest::TIMERS,
-    guest::DENIED,
-    guest::BOCHS_SVM_ENTRY_FAULTS,
-];
-
 /// On Intel models of Bochs.
 const BOCHS_INTEL: &[Guest] = &[
     guest::CLOUD,
@@ -152,7 +135,7 @@ pub const CPUS: &[Cpu] = &[
         ],
     ),
     bochs("zambezi", BOCHS_AMD, &[]),
-    bochs("phenom_8650_toliman", BOCHS_AMD_BARE_METAL, &[]),
+    bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
     bochs(
         "tigerlake",
         BOCHS_INTEL,

@@ -16,7 +16,8 @@ use crate::kernel_file::{self, KernelFile};
 use crate::memory::{self, HostMemory};
 use crate::paths::Paths;
 use crate::platform::accelerator::{self, Accelerator, Choice};
-use crate::platform::bochs::{self, models};
+use crate::platform::bochs;
+use crate::platform::bochs::models::{self, Model};
 use crate::platform::{Boot, Engine, MachineConfig, Platform, qemu};
 use crate::{cargo_build, image, iso, setup};
 
@@ -70,7 +71,8 @@ impl Plan {
             Platform::Bochs => setup::ensure_bochs()?,
         }
         let platform = options.machine.platform;
-        let guest = Guest::find(paths, &options.guest, platform, job, folder)?;
+        let model = platform.bochs_model(options.machine.cpu.as_deref())?;
+        let guest = Guest::find(paths, &options.guest, model, job, folder)?;
         match platform {
             Platform::Bochs => Self::on_bochs(paths, guest, options, folder),
             Platform::Qemu if options.machine.bare => Self::bare(guest, options, folder),
@@ -109,7 +111,7 @@ impl Plan {
         let image = cargo_build::cokernel(paths)?;
         let bundle_path = folder.file("bundle.cpio");
         let size = guest.write_bundle(&bundle_path, &options.guest, options.timeout)?;
-        let memory_mib = memory::machine_mib(guest.memory, size, HostMemory::read()?)?;
+        let memory_mib = memory::machine_mib(memory::Q35, guest.memory, size, HostMemory::read()?)?;
         let (accelerator, reason) = choose_accelerator(&options.machine, &image, folder)?;
         let boot = Boot::Kernel {
             kernel: image,
@@ -134,7 +136,8 @@ impl Plan {
         let bundle = folder.file("bundle.cpio");
         // No time limit inside: the machine's time is not the user's.
         let size = guest.write_bundle(&bundle, &options.guest, None)?;
-        let memory_mib = memory::machine_mib(guest.memory, size, HostMemory::read()?)?;
+        let memory_mib =
+            memory::machine_mib(memory::BOCHS, guest.memory, size, HostMemory::read()?)?;
         let image = folder.file("machine.iso");
         let cokernel = cargo_build::cokernel(paths)?;
         iso::make(&image, &cokernel, &bundle, &options.machine.cokernel_append)?;
@@ -142,9 +145,10 @@ impl Plan {
         let common = machine(options, Engine::Bochs, Boot::Iso(std::path::absolute(image)?));
         let log = std::path::absolute(log)?;
         let machine = MachineConfig { memory_mib, log: Some(log), ..common };
-        let mut note = models::find(&machine.cpu)?.offers.to_owned();
+        let model = models::find(&machine.cpu)?;
+        let mut note = model.offers.to_owned();
         if matches!(guest.format, KernelFile::Linux(_)) {
-            note = format!("{note}; slow, so the kernel gets: {}", bochs::SLOW_MACHINE);
+            note = format!("{note}; so the kernel gets: {}", bochs::kernel_options(model));
         }
         Ok(Self { machine, job: guest.job, nonce: guest.nonce, engine_note: note })
     }
@@ -208,14 +212,15 @@ pub fn check_files(options: &GuestOptions) -> Result<()> {
 }
 
 impl Guest {
-    /// Finds or makes the guest's files and checks that they fit.
+    /// Finds or makes the guest's files and checks that they fit. A Linux kernel gets what it
+    /// needs on the model of Bochs, if it runs there.
     ///
     /// # Errors
     /// When they do not, or cannot be had.
     pub fn find(
         paths: &Paths,
         options: &GuestOptions,
-        platform: Platform,
+        model: Option<&Model>,
         job: Job,
         folder: &RunFolder,
     ) -> Result<Self> {
@@ -233,7 +238,7 @@ impl Guest {
             initrds: options.initrd.clone(),
             job: None,
             nonce: None,
-            command_line: command_line(format, platform, options.append.as_deref())?,
+            command_line: command_line(format, model, options.append.as_deref())?,
             memory: 0,
         };
         match format {
@@ -306,13 +311,11 @@ impl Guest {
 }
 
 /// The guest's kernel command line.
-fn command_line(format: KernelFile, platform: Platform, append: Option<&str>) -> Result<String> {
-    let (base, limit) = match (format, platform) {
-        (KernelFile::Linux(image), Platform::Qemu) => {
-            (COMMAND_LINE.to_owned(), image.command_line_size)
-        }
-        (KernelFile::Linux(image), Platform::Bochs) => {
-            (format!("{COMMAND_LINE} {}", bochs::SLOW_MACHINE), image.command_line_size)
+fn command_line(format: KernelFile, model: Option<&Model>, append: Option<&str>) -> Result<String> {
+    let (base, limit) = match (format, model) {
+        (KernelFile::Linux(image), None) => (COMMAND_LINE.to_owned(), image.command_line_size),
+        (KernelFile::Linux(image), Some(model)) => {
+            (format!("{COMMAND_LINE} {}", bochs::kernel_options(model)), image.command_line_size)
         }
         (KernelFile::Pvh { .. }, _) => (String::new(), u64::MAX),
     };
@@ -362,11 +365,14 @@ mod tests {
             init_size: 0,
             command_line_size: 255,
         });
-        let line = command_line(linux, Platform::Qemu, Some("debug")).unwrap();
+        let line = command_line(linux, None, Some("debug")).unwrap();
         assert_eq!(line, format!("{COMMAND_LINE} debug"));
-        assert_eq!(command_line(linux, Platform::Qemu, None).unwrap(), COMMAND_LINE);
-        assert!(command_line(linux, Platform::Bochs, Some(&"x".repeat(250))).is_err());
+        assert_eq!(command_line(linux, None, None).unwrap(), COMMAND_LINE);
+        let model = models::find("phenom_8650_toliman").unwrap();
+        let line = command_line(linux, Some(model), Some("debug")).unwrap();
+        assert!(line.ends_with(" cryptomgr.notests clearcpuid=popcnt debug"), "{line}");
+        assert!(command_line(linux, Some(model), Some(&"x".repeat(250))).is_err());
         let pvh = KernelFile::Pvh { load_end: 0 };
-        assert_eq!(command_line(pvh, Platform::Bochs, Some("a b")).unwrap(), "a b");
+        assert_eq!(command_line(pvh, Some(model), Some("a b")).unwrap(), "a b");
     }
 }
