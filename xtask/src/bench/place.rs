@@ -169,8 +169,7 @@ pub fn under_alcazar(
     let boot = Boot::Kernel { kernel: image, initrd: Some(path), command_line: String::new() };
     let guests: u64 =
         manifest.stages.iter().flat_map(|stage| &stage.vms).map(|vm| vm.memory_mib).sum();
-    let memory_mib =
-        memory::machine_mib(memory::Q35, guests * memory::MIB, size, memory::HostMemory::read()?)?;
+    let memory_mib = memory::machine_mib(guests * memory::MIB, size, memory::HostMemory::read()?)?;
     let log = folder.file("alcazar.log");
     let config = MachineConfig { log: Some(log.clone()), ..machine(job, memory_mib, boot) };
     let answer = machine::run(&config, folder)?;

@@ -111,7 +111,7 @@ impl Plan {
         let image = cargo_build::cokernel(paths)?;
         let bundle_path = folder.file("bundle.cpio");
         let size = guest.write_bundle(&bundle_path, &options.guest, options.timeout)?;
-        let memory_mib = memory::machine_mib(memory::Q35, guest.memory, size, HostMemory::read()?)?;
+        let memory_mib = memory::machine_mib(guest.memory, size, HostMemory::read()?)?;
         let (accelerator, reason) = choose_accelerator(&options.machine, &image, folder)?;
         let boot = Boot::Kernel {
             kernel: image,
@@ -136,8 +136,7 @@ impl Plan {
         let bundle = folder.file("bundle.cpio");
         // No time limit inside: the machine's time is not the user's.
         let size = guest.write_bundle(&bundle, &options.guest, None)?;
-        let memory_mib =
-            memory::machine_mib(memory::BOCHS, guest.memory, size, HostMemory::read()?)?;
+        let memory_mib = memory::bochs_mib(guest.memory, size, HostMemory::read()?)?;
         let image = folder.file("machine.iso");
         let cokernel = cargo_build::cokernel(paths)?;
         iso::make(&image, &cokernel, &bundle, &options.machine.cokernel_append)?;

@@ -30,7 +30,7 @@ const OPTIONS: &[(&str, &[&str], i32, &str)] = &[
     ("bochs-cpu-old", &["--platform", "bochs", "--cpu", "pentium"], FAILED, "virtualization"),
     ("bochs-bare", &["--platform", "bochs", "--bare"], FAILED, "--bare needs --platform qemu"),
     ("bochs-accel", &["--platform", "bochs", "--accel", "tcg"], FAILED, "leave --accel out"),
-    ("bochs-mem", &["--platform", "bochs", "--mem", "4097"], FAILED, "at most 4096 MiB"),
+    ("bochs-mem", &["--platform", "bochs", "--mem", "2047"], FAILED, "at most 2048 MiB"),
     ("bochs-smp", &["--platform", "bochs", "--smp", "9"], FAILED, "at most 8 CPUs"),
     ("bochs-icount", &["--platform", "bochs", "--icount"], FAILED, "--icount needs"),
     ("option-unknown", &["--surprise"], USAGE, "unexpected argument"),

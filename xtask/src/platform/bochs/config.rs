@@ -31,9 +31,6 @@ pub const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
 /// skips to its next event.
 const INSTRUCTIONS_PER_SECOND: u32 = 50_000_000;
 
-/// Most memory in MiB that Bochs keeps in its own; the rest is in a file without a name.
-const MOST_HOST_MIB: u64 = 2048;
-
 /// The text of the file.
 ///
 /// - `reset_on_triple_fault=0`: a triple fault of the co-kernel ends the machine.
@@ -44,12 +41,11 @@ const MOST_HOST_MIB: u64 = 2048;
 ///   takes most of the time.
 pub fn text(config: &Config<'_>) -> String {
     let Config { cpu, cpus, memory_mib, iso, console, log, messages } = config;
-    let host_mib = memory_mib.min(&MOST_HOST_MIB);
     format!(
         "display_library: term\n\
          romimage: file={BIOS}\n\
          vgaromimage: file={VGA_BIOS}\n\
-         memory: guest={memory_mib}, host={host_mib}\n\
+         memory: guest={memory_mib}, host={memory_mib}\n\
          cpu: model={cpu}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}, \
          reset_on_triple_fault=0, ignore_bad_msrs=1\n\
          clock: sync=none, time0=utc\n\

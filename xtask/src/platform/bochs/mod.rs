@@ -28,9 +28,6 @@ pub const COMMAND: &str = "bochs-machine";
 /// Most CPUs: more only make it slower, since it runs them in turn.
 pub const MOST_CPUS: u32 = 8;
 
-/// Most memory of a guest, in MiB: Bochs keeps what is beyond 2 GiB in a file.
-pub const MOST_GUEST_MIB: u64 = 4 << 10;
-
 /// Added to the command line of a Linux guest, where instructions are slow. The kernel and what
 /// it does for its programs stay the same.
 ///
