@@ -124,24 +124,6 @@ const BOCHS_AMD: &[Guest] = &[
     guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
 
-/// On the oldest AMD model of Bochs.
-const BOCHS_AMD_BARE_METAL: &[Guest] = &[
-    guest::HELLO,
-    guest::EXCEPTIONS,
-    guest::MODES,
-    guest::MSR_CPUID,
-    guest::MMIO,
-    guest::NMI,
-    guest::INTERRUPTS,
-    guest::PAGING,
-    guest::STRIO,
-    guest::ACPI,
-    guest::CONSOLE,
-    guest::TIMERS,
-    guest::DENIED,
-    guest::BOCHS_SVM_ENTRY_FAULTS,
-];
-
 /// On the AMD model of Bochs that has no nested paging.
 const BOCHS_AMD_SHADOW: &[Guest] = &[
     guest::CLOUD,
@@ -289,7 +271,7 @@ pub const CPUS: &[Cpu] = &[
         ],
     ),
     bochs("zambezi", BOCHS_AMD, &[]),
-    bochs("phenom_8650_toliman", BOCHS_AMD_BARE_METAL, &[]),
+    bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
     // No nested paging.
     shadow(bochs("turion64_tyler", BOCHS_AMD_SHADOW, &[guest::HELLO])),
     bochs(

@@ -8,6 +8,7 @@ mod events;
 pub mod hardware;
 mod input;
 mod instructions;
+mod interpret;
 mod machine;
 mod memory;
 mod msrs;
