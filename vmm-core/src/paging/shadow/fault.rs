@@ -120,7 +120,7 @@ impl Mmu {
             page.writes = 0;
             let role = page.role;
             let index = role.level.index(request.address);
-            let (gfn, below) = match meaning(memory, page, index) {
+            let (gfn, below) = match meaning(memory, self.features, page, index) {
                 None => return Ok(Attempt::Again),
                 Some(Meaning::Table(gfn, below)) => (gfn, Some(below)),
                 Some(Meaning::Memory(piece)) => {
