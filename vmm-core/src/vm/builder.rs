@@ -411,7 +411,7 @@ impl VmBuilder {
         };
         let (tables, translation, window) = match nested {
             true => self.nested_tables(backend)?,
-            false => (MemoryTables::Shadow(self.shadow_tables()?), Translation::Shadow, None),
+            false => (MemoryTables::Shadow(self.shadow_tables::<B>()?), Translation::Shadow, None),
         };
         let setup = VcpuSetup {
             translation,
@@ -447,13 +447,15 @@ impl VmBuilder {
         Ok((tables, translation, window))
     }
 
-    fn shadow_tables(&self) -> Result<Box<ShadowMmu>, BuildError> {
+    fn shadow_tables<B: Backend>(&self) -> Result<Box<ShadowMmu>, BuildError> {
         let least = least_tables(self.config.vcpus) * PAGE_SIZE;
         if let Some(bytes) = self.shadow.budget_bytes.filter(|bytes| *bytes < least) {
             return Err(BuildError::ShadowBudget { bytes, least });
         }
         let doorbells =
             self.links.iter().map(|link| Doorbell::new(self.host, link.clone())).collect();
-        Ok(Box::new(ShadowMmu::new(self.host, &self.memory, self.shadow, doorbells)?))
+        let features = self.cpuid_table::<B>().paging_features();
+        let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, features, doorbells)?;
+        Ok(Box::new(mmu))
     }
 }

@@ -137,8 +137,13 @@ impl Outcomes {
         report.equal(format_args!("{mode:?}: CPU and walker agree"), self.different, 0);
         let enough = self.succeeded * 8 > self.accesses;
         report.holds(format_args!("{mode:?}: many accesses succeed"), enough, self.succeeded);
-        let missing = possible_codes(mode, model) & !self.codes;
+        let missing = self.missing_codes(mode, model);
         report.equal(format_args!("{mode:?}: error codes that never came"), missing, 0);
+    }
+
+    /// The error codes of the mode that have not come yet, a bit for each.
+    pub fn missing_codes(&self, mode: Mode, model: &Model) -> u32 {
+        possible_codes(mode, model) & !self.codes
     }
 }
 

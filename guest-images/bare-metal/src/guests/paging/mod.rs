@@ -70,6 +70,9 @@ struct Model {
     tcg: bool,
 }
 
+/// How many times as many shapes are tried if an error code does not come.
+const MAX_MORE: u64 = 4;
+
 /// Runs the tests.
 pub fn run() -> u32 {
     let mut report = Report::default();
@@ -87,8 +90,16 @@ pub fn run() -> u32 {
         tables::clear(mode);
         let mut outcomes = Outcomes::default();
         let mut dice = Dice::new(seed);
-        for number in 0..shapes {
+        // What a shape gives also depends on where the guest was linked to, so that a rare error
+        // code may need some more.
+        let enough = |number, outcomes: &Outcomes| {
+            number >= shapes && outcomes.missing_codes(mode, &model) == 0
+                || number >= shapes.saturating_mul(MAX_MORE)
+        };
+        let mut number = 0;
+        while !enough(number, &outcomes) {
             one_shape(&model, mode, &mut dice, &mut outcomes, number);
+            number += 1;
         }
         outcomes.report(&mut report, mode, &model);
     }
