@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The co-kernel as a host of the VMM.
 
+use alloc::sync::Arc;
 use core::ptr::NonNull;
 
 use cokernel::{
@@ -12,8 +13,8 @@ use cokernel::{
     rtc, smp, time,
 };
 use host_iface::{
-    CpuId, Hertz, Host, HostConsole, HostError, HostPhysAddr, HostWallClock, PageRequest, PageRun,
-    RemoteTask, Tsc, WallClockTime,
+    CpuId, Hertz, Host, HostConsole, HostError, HostPhysAddr, HostWallClock, InputListener,
+    PageRequest, PageRun, RemoteTask, Tsc, WallClockTime,
 };
 use spin::Once;
 use vmm_core::{NANOSECONDS, scale};
@@ -136,9 +137,11 @@ impl HostConsole for SerialConsole {
         console::console().map_or(0, |console| console.read(buffer))
     }
 
-    fn notify(&self, cpu: Option<CpuId>) {
+    fn notify(&self, listener: Option<Arc<dyn InputListener>>) {
         if let Some(console) = console::console() {
-            console.notify(cpu.map(|cpu| cpu.0));
+            let listener =
+                listener.map(|one| -> console::Listener { Arc::new(move || one.input_arrived()) });
+            console.notify(listener);
         }
     }
 }

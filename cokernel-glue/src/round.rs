@@ -74,11 +74,11 @@ pub fn run<B: Backend>(
     });
     let mut jobs = Vec::with_capacity(count);
     for (vm, guest) in vms.iter_mut().enumerate() {
+        if let Some(stream) = guest.console.stream() {
+            stream.notify(Some(Arc::new(guest.doorbell.clone())));
+        }
         for vcpu in guest.vm.take_vcpus() {
             let cpu = cpus.next().unwrap_or(BOOT_CPU);
-            if let (0, Some(stream)) = (vcpu.index(), guest.console.stream()) {
-                stream.notify(Some(cpu));
-            }
             jobs.push(Job {
                 finished: Finished { vm, cpu, vcpu },
                 backend: backend.clone(),

@@ -6,7 +6,7 @@ use alloc::{string::String, string::ToString, sync::Arc, vec::Vec};
 use cokernel::memory;
 use host_iface::{Host, HostWallClock};
 use vmm_core::{
-    EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
+    Doorbell, EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
     boot::{self, BootImages, RawMode, RawStart},
     paging::shadow::ShadowConfig,
@@ -26,6 +26,8 @@ pub struct GuestVm<B: Backend> {
     pub vm: Vm<B::Vcpu>,
     /// Where its first serial port leads.
     pub console: Arc<TimedConsole>,
+    /// Makes its first vCPU look for input.
+    pub doorbell: Doorbell,
     /// TSC when it was complete.
     pub created: u64,
     /// Heap that it took, in bytes.
@@ -91,6 +93,7 @@ impl<B: Backend> GuestVm<B> {
             };
             Some(boot::load(builder.memory(), &images).map_err(|e| text(&e))?)
         };
+        let doorbell = builder.doorbell();
         let mut vm = builder.build(backend).map_err(|e| text(&e))?;
         // Firmware finds the state after reset.
         if let Some((bootstrap, state)) = vm.vcpus().first_mut().zip(state) {
@@ -103,6 +106,7 @@ impl<B: Backend> GuestVm<B> {
         Ok(Self {
             vm,
             console,
+            doorbell,
             created: COKERNEL.tsc().0,
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The console stream.
 
-use cokernel::{console::console, smp::idle_while};
+use alloc::sync::Arc;
+
+use cokernel::{
+    console::console,
+    smp::{idle_while, kick},
+};
 
 /// Ends the echo.
 const END_OF_TRANSMISSION: u8 = 4;
@@ -12,7 +17,7 @@ pub(crate) fn echo() {
         log::error!("FAILED: there is no console");
         return;
     };
-    console.notify(Some(0));
+    console.notify(Some(Arc::new(|| kick(0))));
     let (mut total, mut sum, mut waits) = (0u64, 0u64, 0u64);
     let mut buffer = [0; 50];
     loop {

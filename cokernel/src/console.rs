@@ -4,11 +4,12 @@
 //! Received bytes stay in the UART until they are read: when its FIFO is full, the peer is
 //! held back by the line (or by the emulator), so that none is lost.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use raw_cpuid::CpuId;
 
-use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, logger, serial::Uart, smp};
+use crate::{acpi::Madt, apic::io, interrupts, irq_lock::IrqLock, logger, serial::Uart};
 
 /// COM1.
 const CONSOLE_PORT: u16 = 0x3F8;
@@ -16,9 +17,13 @@ const CONSOLE_IRQ: u8 = 4;
 /// Looks at the lock before the machine ends all the same.
 const FLUSH_LOCK_ATTEMPTS: u32 = 1_000_000;
 
+/// Called when bytes have arrived, by the interrupt handler: it neither waits nor allocates, nor
+/// uses the console.
+pub type Listener = Arc<dyn Fn() + Send + Sync>;
+
 struct State {
     uart: Option<Uart>,
-    notify: Option<u32>,
+    listener: Option<Listener>,
     /// Arriving bytes interrupt.
     is_connected: bool,
 }
@@ -31,7 +36,7 @@ pub struct Console {
 }
 
 static CONSOLE: Console = Console {
-    state: IrqLock::new(State { uart: None, notify: None, is_connected: false }),
+    state: IrqLock::new(State { uart: None, listener: None, is_connected: false }),
     may_have_input: AtomicBool::new(true),
 };
 
@@ -58,7 +63,7 @@ impl Console {
             return 0;
         }
         let mut state = self.state.lock();
-        let notify = state.notify.is_some() && state.is_connected;
+        let notify = state.listener.is_some() && state.is_connected;
         let Some(uart) = &mut state.uart else { return 0 };
         for (count, slot) in buffer.iter_mut().enumerate() {
             let Some(byte) = uart.read_byte() else {
@@ -73,26 +78,30 @@ impl Console {
         buffer.len()
     }
 
-    /// Kicks CPU `cpu` when bytes arrive; `None` stops that. After a kick there is no other
+    /// Calls `listener` when bytes arrive; `None` stops that. After a call there is no other
     /// one before [`Console::read`] has found nothing left.
-    pub fn notify(&self, cpu: Option<u32>) {
+    pub fn notify(&self, listener: Option<Listener>) {
         let mut state = self.state.lock();
-        state.notify = cpu;
+        let wanted = listener.is_some();
+        let former = core::mem::replace(&mut state.listener, listener);
         self.may_have_input.store(true, Ordering::Relaxed);
         if let Some(uart) = &mut state.uart {
-            uart.set_receive_interrupt(cpu.is_some());
+            uart.set_receive_interrupt(wanted);
         }
+        drop(state);
+        // What it holds goes back with interrupts on.
+        drop(former);
     }
 
-    /// Masks the interrupt, which would come again until the FIFO is empty, and kicks.
+    /// Masks the interrupt, which would come again until the FIFO is empty, and tells.
     fn received(&self) {
         let mut state = self.state.lock();
         self.may_have_input.store(true, Ordering::Relaxed);
         if let Some(uart) = &mut state.uart {
             uart.set_receive_interrupt(false);
         }
-        if let Some(cpu) = state.notify {
-            smp::kick(cpu);
+        if let Some(listener) = &state.listener {
+            listener();
         }
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Capabilities that a host may leave out.
 
+use alloc::sync::Arc;
+
 /// A byte stream that reaches a person or a tool: the console of a guest.
 ///
 /// Both directions may be called from any CPU at any time.
@@ -14,9 +16,17 @@ pub trait HostConsole: Sync {
     /// that none is lost.
     fn read(&self, buffer: &mut [u8]) -> usize;
 
-    /// Asks the host to [kick](crate::Host::kick) `cpu` whenever bytes arrive, or, with
-    /// `None`, to stop doing so. A kick after the last call is harmless.
-    fn notify(&self, cpu: Option<crate::CpuId>);
+    /// Has `listener` told whenever bytes arrive, or, with `None`, nobody any more. Once told,
+    /// it need not be told again before [`HostConsole::read`] has found fewer bytes than it was
+    /// asked for.
+    fn notify(&self, listener: Option<Arc<dyn InputListener>>);
+}
+
+/// Whoever waits for input of a [`HostConsole`].
+pub trait InputListener: Send + Sync {
+    /// Bytes have arrived. Called on any CPU, also by an interrupt handler: it neither waits nor
+    /// allocates, and leaves the reading to others.
+    fn input_arrived(&self);
 }
 
 /// A moment of civil time in UTC, as a battery-backed clock gives it.

@@ -15,6 +15,6 @@ mod host;
 mod memory;
 
 pub use address::HostPhysAddr;
-pub use capability::{HostConsole, HostWallClock, WallClockTime};
+pub use capability::{HostConsole, HostWallClock, InputListener, WallClockTime};
 pub use host::{CpuId, Hertz, Host, HostError, RemoteTask, Tsc};
 pub use memory::{NumaNode, PAGE_SIZE, PageRequest, PageRun};

@@ -10,14 +10,14 @@ use std::{
     collections::HashMap,
     ptr::NonNull,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use host_iface::{
-    CpuId, Hertz, Host, HostConsole, HostError, HostPhysAddr, HostWallClock, PAGE_SIZE,
-    PageRequest, PageRun, RemoteTask, Tsc, WallClockTime,
+    CpuId, Hertz, Host, HostConsole, HostError, HostPhysAddr, HostWallClock, InputListener,
+    PAGE_SIZE, PageRequest, PageRun, RemoteTask, Tsc, WallClockTime,
 };
 
 /// Distance from the virtual to the physical address of mock memory.
@@ -80,6 +80,7 @@ impl LowMemory {
 pub struct MockConsole {
     output: Mutex<Vec<u8>>,
     input: Mutex<Vec<u8>>,
+    listener: Mutex<Option<Arc<dyn InputListener>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,9 +145,12 @@ impl MockConsole {
         std::mem::take(&mut lock(&self.output))
     }
 
-    /// Adds bytes to read.
+    /// Adds bytes to read, and tells who wants to know.
     pub fn type_in(&self, bytes: &[u8]) {
         lock(&self.input).extend_from_slice(bytes);
+        if let Some(listener) = &*lock(&self.listener) {
+            listener.input_arrived();
+        }
     }
 }
 
@@ -163,7 +167,9 @@ impl HostConsole for MockConsole {
         count
     }
 
-    fn notify(&self, _: Option<CpuId>) {}
+    fn notify(&self, listener: Option<Arc<dyn InputListener>>) {
+        *lock(&self.listener) = listener;
+    }
 }
 
 impl HostWallClock for MockHost {

@@ -224,9 +224,6 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Does the CPU have nested paging? If not, shadow paging is all there is.
     fn has_nested_paging(&self) -> bool;
 
-    /// Can the backend run guests on shadow page tables?
-    fn has_shadow_paging(&self) -> bool;
-
     /// Can nested page tables use 1 GiB pages?
     fn has_huge_pages(&self) -> bool;
 

@@ -48,8 +48,10 @@ pub trait TimerClient: Send + Sync {
 
 /// A device with a peer in the host: the console, for example.
 pub trait HostEventClient: Send + Sync {
-    /// Called on the first vCPU's thread after the host interrupted it, so that the device
-    /// can look for what has arrived. Cheap when nothing has.
+    /// Called on the first vCPU's thread after its [`Doorbell`](crate::Doorbell) was rung or
+    /// the host interrupted it, so that the device can look for what has arrived. Cheap when
+    /// nothing has. An interrupt that comes while the VMM works is no event: a host that has
+    /// news rings.
     fn host_event(&self);
 }
 

@@ -9,7 +9,7 @@
 
 use alloc::sync::Arc;
 
-use host_iface::{CpuId, Host};
+use host_iface::{CpuId, Host, InputListener};
 
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -84,5 +84,12 @@ impl Doorbell {
         if let Some((host, link)) = &self.target {
             link.ring(*host);
         }
+    }
+}
+
+/// The first vCPU's doorbell serves its console: it looks for input when it is rung.
+impl InputListener for Doorbell {
+    fn input_arrived(&self) {
+        self.ring();
     }
 }

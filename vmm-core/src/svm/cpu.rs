@@ -115,10 +115,6 @@ impl Backend for Svm {
         self.capabilities.has(SvmFeatures::NP)
     }
 
-    fn has_shadow_paging(&self) -> bool {
-        true
-    }
-
     fn has_huge_pages(&self) -> bool {
         self.capabilities.huge_pages
     }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Control registers with shadow paging: what the guest sees, and what the CPU runs with.
 //!
-//! The CPU always pages. It runs on tables of long mode if the guest is in long mode, else on
-//! those of PAE, even if the guest does not page, or is in real mode (AMD APM vol. 2, 15.19,
-//! "paged real mode").
+//! A guest that does not page, or is in real mode, runs with paging nevertheless (AMD APM vol. 2,
+//! 15.19, "paged real mode").
 
 use host_iface::HostPhysAddr;
 
 use super::vmcb::{ControlArea, SaveArea};
-use crate::state::{ControlRegisters, cr0, cr4, efer};
+use crate::{
+    paging::shadow::on_shadow_tables,
+    state::{ControlRegisters, cr0, efer},
+};
 
 const PAGE_FAULT_VECTOR: u32 = 14;
 
@@ -40,9 +42,10 @@ impl ShadowedRegisters {
     /// guest reads as they are do not exit when they are read.
     pub fn set(&mut self, value: ControlRegisters, save: &mut SaveArea, control: &mut ControlArea) {
         self.view = ControlRegisters { cr0: value.cr0 | cr0::ET, ..value };
-        save.cr0 = real_cr0(self.view.cr0);
-        save.cr4 = real_cr4(&self.view);
-        save.efer = real_efer(self.view.efer);
+        let real = on_shadow_tables(self.view);
+        save.cr0 = real.cr0;
+        save.cr4 = real.cr4;
+        save.efer = real.efer | efer::SVME;
         save.cr2 = value.cr2;
         let reads = |number: u16, differs: bool| u16::from(differs) << number;
         control.cr_reads = reads(0, save.cr0 != self.view.cr0)
@@ -64,42 +67,4 @@ pub fn intercept(control: &mut ControlArea) {
     control.intercepts1.set_invlpg(true);
     // A switch of tasks loads CR3.
     control.intercepts1.set_task_switch(true);
-}
-
-const fn real_cr0(view: u64) -> u64 {
-    (view | cr0::PG | cr0::WP) & !(cr0::CD | cr0::NW)
-}
-
-/// Without paging there are neither user nor supervisor pages.
-const fn real_cr4(view: &ControlRegisters) -> u64 {
-    let unpaged = if view.cr0 & cr0::PG == 0 { cr4::SMEP | cr4::SMAP } else { 0 };
-    (view.cr4 | cr4::PAE) & !unpaged
-}
-
-/// Long mode is on or off as a whole. NXE makes page faults tell fetches from reads.
-const fn real_efer(view: u64) -> u64 {
-    const LONG_MODE: u64 = efer::LME | efer::LMA;
-    let long = if view & efer::LMA != 0 { LONG_MODE } else { 0 };
-    view & !LONG_MODE | long | efer::SVME | efer::NXE
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cpu_pages_whatever_the_guest_does() {
-        assert_eq!(real_cr0(cr0::ET | cr0::CD | cr0::NW), cr0::ET | cr0::PG | cr0::WP);
-        let unpaged = ControlRegisters { cr4: cr4::SMEP | cr4::PSE, ..Default::default() };
-        assert_eq!(real_cr4(&unpaged), cr4::PSE | cr4::PAE);
-        let paged = ControlRegisters { cr0: cr0::PG, ..unpaged };
-        assert_eq!(real_cr4(&paged), cr4::PSE | cr4::PAE | cr4::SMEP);
-    }
-
-    #[test]
-    fn long_mode_is_on_only_when_it_is_active() {
-        assert_eq!(real_efer(efer::LME | efer::SCE), efer::SCE | efer::SVME | efer::NXE);
-        let active = efer::LME | efer::LMA;
-        assert_eq!(real_efer(active), active | efer::SVME | efer::NXE);
-    }
 }

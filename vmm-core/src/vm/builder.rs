@@ -69,8 +69,6 @@ pub enum BuildError {
     TooManyTimers,
     /// Nested paging was asked for, and the CPU has none.
     NoNestedPaging,
-    /// Shadow paging was asked for, or is all that the CPU leaves, and the backend lacks it.
-    NoShadowPaging,
     /// The budget for shadow tables, in bytes, is too small; how much is needed.
     ShadowBudget {
         /// What was asked for.
@@ -96,10 +94,6 @@ impl fmt::Display for BuildError {
             Self::NoNestedPaging => write!(
                 f,
                 "this CPU has no nested paging; choose shadow paging, or leave the choice out"
-            ),
-            Self::NoShadowPaging => write!(
-                f,
-                "shadow paging is not there on VT-x; choose nested paging, on a CPU with EPT"
             ),
             Self::ShadowBudget { bytes, least } => write!(
                 f,
@@ -232,7 +226,8 @@ impl VmBuilder {
         self.apic_bus.clone()
     }
 
-    /// The doorbell of the first vCPU, to which external interrupts go.
+    /// The doorbell of the first vCPU, to which external interrupts go. It also listens for a
+    /// console's input, see [`HostConsole::notify`](host_iface::HostConsole::notify).
     pub fn doorbell(&self) -> Doorbell {
         Doorbell::new(self.host, self.links[0].clone())
     }
@@ -351,7 +346,7 @@ impl VmBuilder {
         self.external = Some(source);
     }
 
-    /// Tells `client` when the host interrupted the first vCPU.
+    /// Tells `client` when the first vCPU was rung, or interrupted by the host.
     pub fn on_host_event(&mut self, client: Arc<dyn HostEventClient>) {
         self.host_event_clients.push(client);
     }
@@ -414,9 +409,6 @@ impl VmBuilder {
             PagingChoice::Nested => true,
             PagingChoice::Shadow => false,
         };
-        if !nested && !backend.has_shadow_paging() {
-            return Err(BuildError::NoShadowPaging);
-        }
         let (tables, translation, window) = match nested {
             true => self.nested_tables(backend)?,
             false => (MemoryTables::Shadow(self.shadow_tables()?), Translation::Shadow, None),

@@ -103,7 +103,7 @@ impl VmxVcpu {
     }
 
     fn switch_apic(&mut self, mode: ApicMode, delivers: bool) -> ApicRole {
-        let offered = self.shared.capabilities.controls.apic;
+        let offered = self.capabilities.controls.apic;
         let Choice { controls, msrs, window } = self.apic.choose(offered, mode, delivers);
         let kept = self.vmcs.read(Field::SecondaryControls) & !u64::from(offered.bits());
         self.vmcs.write(Field::SecondaryControls, kept | u64::from(controls.bits()));

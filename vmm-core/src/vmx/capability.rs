@@ -194,6 +194,17 @@ impl CapabilityMsrs {
         }
     }
 
+    /// EPT is there, with all that the library needs of it: tables of four levels in write-back
+    /// memory, 2 MiB pages, and INVEPT.
+    pub fn has_ept(&self) -> bool {
+        self.secondary.offers(SecondaryControls::ENABLE_EPT.bits())
+            && self.ept.four_levels()
+            && self.ept.write_back()
+            && self.ept.large_pages()
+            && self.ept.invept()
+            && (self.ept.invept_single() || self.ept.invept_all())
+    }
+
     /// Can VMXON be executed, as far as firmware has a say?
     ///
     /// # Errors
@@ -229,24 +240,22 @@ impl Capabilities {
     pub fn new(msrs: CapabilityMsrs) -> Result<Self, Unsupported> {
         msrs.check_permission()?;
         let controls = Controls::choose(&msrs)?;
-        let needed = [
-            (msrs.ept.four_levels(), "EPT of four levels (IA32_VMX_EPT_VPID_CAP bit 6)"),
-            (msrs.ept.write_back(), "EPT in write-back memory (IA32_VMX_EPT_VPID_CAP bit 14)"),
-            (msrs.ept.large_pages(), "2 MiB pages in EPT (IA32_VMX_EPT_VPID_CAP bit 16)"),
-            (
-                msrs.ept.invept() && (msrs.ept.invept_single() || msrs.ept.invept_all()),
-                "INVEPT (IA32_VMX_EPT_VPID_CAP bits 20, 25 and 26)",
-            ),
-        ];
-        match needed.iter().find(|(there, _)| !there) {
-            Some((_, name)) => Err(Unsupported::MissingFeature(name)),
-            None => Ok(Self { msrs, controls }),
-        }
+        Ok(Self { msrs, controls })
+    }
+
+    /// What of it is used for a guest with shadow paging.
+    pub fn for_shadow_paging(self) -> Self {
+        Self { controls: self.controls.for_shadow_paging(), ..self }
     }
 
     /// True if all of `controls` are used.
     pub fn uses(&self, controls: SecondaryControls) -> bool {
         self.controls.secondary.contains(controls)
+    }
+
+    /// Guests are translated by nested tables.
+    pub fn has_ept(&self) -> bool {
+        self.uses(SecondaryControls::ENABLE_EPT)
     }
 
     /// CR8 is answered by a shadow in memory.
@@ -267,7 +276,7 @@ impl Capabilities {
 
     /// Guests without paging run on an identity map.
     pub fn needs_identity_map(&self) -> bool {
-        !self.has_unrestricted_guest() && self.uses(SecondaryControls::ENABLE_EPT)
+        !self.has_unrestricted_guest() && self.has_ept()
     }
 
     /// The CPU keeps track of when the guest takes no NMIs.
@@ -325,7 +334,15 @@ impl Capabilities {
             | Field::EoiExit3.bit()
             | Field::InterruptStatus.bit();
         let apic = self.controls.apic;
-        !(missing(self.uses(SecondaryControls::ENABLE_VPID), Field::Vpid.bit())
+        let has_secondary = self.controls.primary.contains(PrimaryControls::SECONDARY_CONTROLS);
+        let ept = Field::EptPointer.bit()
+            | Field::Pdpte0.bit()
+            | Field::Pdpte1.bit()
+            | Field::Pdpte2.bit()
+            | Field::Pdpte3.bit();
+        !(missing(has_secondary, Field::SecondaryControls.bit())
+            | missing(self.has_ept(), ept)
+            | missing(self.uses(SecondaryControls::ENABLE_VPID), Field::Vpid.bit())
             | missing(self.has_tpr_shadow(), tpr)
             | missing(
                 apic.contains(SecondaryControls::VIRTUALIZE_APIC),
@@ -341,7 +358,7 @@ impl Capabilities {
     pub fn names(&self) -> Vec<String> {
         let apic = self.controls.apic;
         [
-            (true, "ept"),
+            (self.has_ept(), "ept"),
             (self.has_unrestricted_guest(), "unrestricted_guest"),
             (!self.has_unrestricted_guest(), "interpreted_real_mode"),
             (self.needs_identity_map(), "identity_map"),
@@ -349,14 +366,14 @@ impl Capabilities {
             (self.switches_efer(), "efer"),
             (!self.switches_efer(), "efer_areas"),
             (self.msrs.basic.has_true_controls(), "true_controls"),
-            (self.msrs.ept.huge_pages(), "page1gb"),
+            (self.has_ept() && self.msrs.ept.huge_pages(), "page1gb"),
             (self.uses(SecondaryControls::ENABLE_VPID), "vpid"),
             (self.has_tpr_shadow(), "tpr_shadow"),
             (apic.contains(SecondaryControls::VIRTUALIZE_APIC), "apic_access"),
             (apic.contains(SecondaryControls::VIRTUALIZE_X2APIC), "x2apic"),
             (apic.contains(APIC_DELIVERY), "apicv"),
             (self.controls.preemption_timer, "preemption_timer"),
-            (self.msrs.ept.accessed_dirty(), "ept_accessed_dirty"),
+            (self.has_ept() && self.msrs.ept.accessed_dirty(), "ept_accessed_dirty"),
             (self.switches_pat(), "pat"),
             (self.uses(SecondaryControls::ENABLE_RDTSCP), "rdtscp"),
             (self.uses(SecondaryControls::WBINVD_EXITING), "wbinvd_exiting"),
@@ -392,6 +409,26 @@ pub(super) mod samples {
         misc: 0x2004_01E0,
     };
 
+    /// Bochs's `core2_penryn_t9600`, as far as it matters here.
+    pub const PENRYN: CapabilityMsrs = CapabilityMsrs {
+        cpuid_ecx: 0x0C08_E3FD,
+        cpuid_extended_edx: 0x2010_0800,
+        physical_address_bits: 40,
+        feature_control: 5,
+        basic: BasicInformation::from_bits(0x00D8_1000_0000_002B),
+        pin: Allowed(0x0000_003F_0000_0016),
+        primary: Allowed(0xF7F9_FFFE_0400_6172),
+        secondary: Allowed(0x0000_0041_0000_0000),
+        exit: Allowed(0x0003_FFFF_0003_6DFB),
+        entry: Allowed(0x0000_3FFF_0000_11FB),
+        cr0_fixed0: 0x8000_0021,
+        cr0_fixed1: 0xFFFF_FFFF,
+        cr4_fixed0: 0x2000,
+        cr4_fixed1: 0x0004_67FF,
+        ept: EptVpidCapabilities::new(),
+        misc: 0,
+    };
+
     /// The same MSR with `bits` not offered.
     pub const fn without(allowed: Allowed, bits: u32) -> Allowed {
         Allowed(allowed.0 & !((bits as u64) << 32))
@@ -400,7 +437,10 @@ pub(super) mod samples {
 
 #[cfg(test)]
 mod tests {
-    use super::{samples::TIGER_LAKE, *};
+    use super::{
+        samples::{PENRYN, TIGER_LAKE, without},
+        *,
+    };
 
     #[test]
     fn reads_the_words_as_the_manual_lays_them_out() {
@@ -421,8 +461,35 @@ mod tests {
         assert!(matches!(error, Err(Unsupported::LockedByFirmware(text)) if text.contains("3A")));
         let unlocked = CapabilityMsrs { feature_control: 0, ..TIGER_LAKE };
         assert!(Capabilities::new(unlocked).is_ok(), "we lock it ourselves");
-        let no_walk = CapabilityMsrs { ept: TIGER_LAKE.ept.with_four_levels(false), ..TIGER_LAKE };
-        assert!(matches!(Capabilities::new(no_walk), Err(Unsupported::MissingFeature(_))));
+        let no_bitmaps = CapabilityMsrs {
+            primary: without(PENRYN.primary, PrimaryControls::USE_MSR_BITMAPS.bits()),
+            ..PENRYN
+        };
+        assert!(matches!(Capabilities::new(no_bitmaps), Err(Unsupported::MissingFeature(_))));
+    }
+
+    #[test]
+    fn fields_exist_with_what_they_belong_to() {
+        let fields = |capabilities: Capabilities| {
+            [Field::EptPointer, Field::Pdpte3, Field::SecondaryControls, Field::Vpid]
+                .map(|field| capabilities.fields() & field.bit() != 0)
+        };
+        let tiger_lake = Capabilities::new(TIGER_LAKE).unwrap();
+        assert_eq!(fields(tiger_lake), [true; 4]);
+        assert_eq!(fields(tiger_lake.for_shadow_paging()), [false, false, true, true]);
+        assert_eq!(fields(Capabilities::new(PENRYN).unwrap()), [false, false, true, false]);
+    }
+
+    #[test]
+    fn no_guest_is_unrestricted_on_shadow_tables() {
+        let capabilities = Capabilities::new(TIGER_LAKE).unwrap();
+        assert!(capabilities.has_unrestricted_guest() && capabilities.has_ept());
+        let shadow = capabilities.for_shadow_paging();
+        assert!(!shadow.has_unrestricted_guest() && !shadow.needs_identity_map());
+        assert_eq!(shadow.fixed_cr0() & (cr0::PE | cr0::PG), cr0::PE | cr0::PG);
+        let penryn = Capabilities::new(PENRYN).unwrap();
+        assert_eq!(penryn, penryn.for_shadow_paging());
+        assert!(!penryn.names().contains(&"ept".into()));
     }
 
     #[test]

@@ -63,23 +63,31 @@ const PIN: [(u32, &str); 2] = [
     (PinbasedControls::NMI_EXITING.bits(), "NMI exiting (IA32_VMX_PINBASED_CTLS bit 35)"),
 ];
 
-const PRIMARY: [(u32, &str); 9] = [
+const PRIMARY: [(u32, &str); 11] = [
     (
         PrimaryControls::INTERRUPT_WINDOW_EXITING.bits(),
         "interrupt-window exiting (IA32_VMX_PROCBASED_CTLS bit 34)",
     ),
     (PrimaryControls::USE_TSC_OFFSETTING.bits(), "TSC offsetting (IA32_VMX_PROCBASED_CTLS bit 35)"),
     (PrimaryControls::HLT_EXITING.bits(), "HLT exiting (IA32_VMX_PROCBASED_CTLS bit 39)"),
+    (PrimaryControls::INVLPG_EXITING.bits(), "INVLPG exiting (IA32_VMX_PROCBASED_CTLS bit 41)"),
     (PrimaryControls::MWAIT_EXITING.bits(), "MWAIT exiting (IA32_VMX_PROCBASED_CTLS bit 42)"),
     (PrimaryControls::RDPMC_EXITING.bits(), "RDPMC exiting (IA32_VMX_PROCBASED_CTLS bit 43)"),
+    (PrimaryControls::CR3_LOAD_EXITING.bits(), "CR3-load exiting (IA32_VMX_PROCBASED_CTLS bit 47)"),
+    (
+        PrimaryControls::CR3_STORE_EXITING.bits(),
+        "CR3-store exiting (IA32_VMX_PROCBASED_CTLS bit 48)",
+    ),
     (PrimaryControls::USE_IO_BITMAPS.bits(), "I/O bitmaps (IA32_VMX_PROCBASED_CTLS bit 57)"),
     (PrimaryControls::USE_MSR_BITMAPS.bits(), "MSR bitmaps (IA32_VMX_PROCBASED_CTLS bit 60)"),
     (PrimaryControls::MONITOR_EXITING.bits(), "MONITOR exiting (IA32_VMX_PROCBASED_CTLS bit 61)"),
-    (
-        PrimaryControls::SECONDARY_CONTROLS.bits(),
-        "secondary controls (IA32_VMX_PROCBASED_CTLS bit 63)",
-    ),
 ];
+
+/// What has to exit for a guest on shadow tables to believe that its own are used. With EPT they
+/// are.
+const PAGING_EXITS: PrimaryControls = PrimaryControls::INVLPG_EXITING
+    .union(PrimaryControls::CR3_LOAD_EXITING)
+    .union(PrimaryControls::CR3_STORE_EXITING);
 
 const CR8_EXITING: [(u32, &str); 2] = [
     (PrimaryControls::CR8_LOAD_EXITING.bits(), "CR8-load exiting (IA32_VMX_PROCBASED_CTLS bit 51)"),
@@ -92,11 +100,6 @@ const CR8_EXITING: [(u32, &str); 2] = [
 const NMI_WINDOW: [(u32, &str); 1] = [(
     PrimaryControls::NMI_WINDOW_EXITING.bits(),
     "NMI-window exiting (IA32_VMX_PROCBASED_CTLS bit 54)",
-)];
-
-const SECONDARY: [(u32, &str); 1] = [(
-    SecondaryControls::ENABLE_EPT.bits(),
-    "extended page tables (IA32_VMX_PROCBASED_CTLS2 bit 33)",
 )];
 
 const EXIT: [(u32, &str); 2] = [
@@ -116,7 +119,8 @@ const ENTRY: [(u32, &str); 2] = [
 ];
 
 impl Controls {
-    /// Fits what the library needs and can use into what the CPU allows.
+    /// Fits what the library needs and can use into what the CPU allows. With EPT the words are
+    /// those of guests with nested paging.
     ///
     /// # Errors
     /// The name of a control that is needed and missing, with its MSR bit.
@@ -125,19 +129,22 @@ impl Controls {
         let virtual_nmis = PinbasedControls::VIRTUAL_NMIS.bits();
         let has_nmi_window = msrs.primary.adjust(&NMI_WINDOW, 0).is_ok();
         let pin = msrs.pin.adjust(&PIN, if has_nmi_window { virtual_nmis } else { 0 })?;
-        let mut primary = msrs.primary.adjust(&PRIMARY, PrimaryControls::USE_TPR_SHADOW.bits())?;
+        let optional = PrimaryControls::USE_TPR_SHADOW | PrimaryControls::SECONDARY_CONTROLS;
+        let mut primary = msrs.primary.adjust(&PRIMARY, optional.bits())?;
         if primary & PrimaryControls::USE_TPR_SHADOW.bits() == 0 {
             primary |= msrs.primary.adjust(&CR8_EXITING, 0)?;
         }
-        // Off until somebody asks for a window.
-        primary &= !PrimaryControls::INTERRUPT_WINDOW_EXITING.bits();
-        let mut useful = SecondaryControls::ENABLE_RDTSCP
-            | SecondaryControls::WBINVD_EXITING
-            | SecondaryControls::UNRESTRICTED_GUEST;
+        // Off until somebody asks for a window, or for shadow paging.
+        let later = PrimaryControls::INTERRUPT_WINDOW_EXITING | PAGING_EXITS;
+        primary &= !later.bits() | msrs.primary.must_be_one();
+        let mut useful = SecondaryControls::ENABLE_RDTSCP | SecondaryControls::WBINVD_EXITING;
+        if msrs.has_ept() {
+            useful |= SecondaryControls::ENABLE_EPT | SecondaryControls::UNRESTRICTED_GUEST;
+        }
         if msrs.ept.has_vpid_invalidation() {
             useful |= SecondaryControls::ENABLE_VPID;
         }
-        let secondary = msrs.secondary.adjust(&SECONDARY, useful.bits())?;
+        let secondary = msrs.secondary.adjust(&[], useful.bits())?;
         // What is loaded of the guest at entries must come back of the host at exits.
         let (mut exit_loads, mut entry_loads) = (ExitControls::empty(), EntryControls::empty());
         for (exit, entry) in [
@@ -159,8 +166,8 @@ impl Controls {
         };
         // SAFETY: these are sets of flags; a bit without a name, which the CPU wants set, is
         // kept as it is and means nothing to the library.
-        unsafe {
-            Ok(Self {
+        let controls = unsafe {
+            Self {
                 pin: PinbasedControls::from_bits_unchecked(pin),
                 primary: PrimaryControls::from_bits_unchecked(primary),
                 secondary: SecondaryControls::from_bits_unchecked(secondary),
@@ -168,7 +175,25 @@ impl Controls {
                 entry: EntryControls::from_bits_unchecked(entry) - EntryControls::IA32E_MODE_GUEST,
                 apic,
                 preemption_timer,
-            })
+            }
+        };
+        Ok(if msrs.has_ept() { controls } else { controls.for_shadow_paging() })
+    }
+
+    /// The words for guests with shadow paging, on any CPU. Without EPT no guest is unrestricted
+    /// (Intel SDM vol. 3, 26.2.1.1). The entries of shadow tables mean the host's PAT, so that
+    /// stays, whatever the guest has in its own. No page of theirs stands for the registers of
+    /// the local APIC.
+    pub fn for_shadow_paging(self) -> Self {
+        Self {
+            primary: self.primary | PAGING_EXITS,
+            secondary: self.secondary
+                - SecondaryControls::ENABLE_EPT
+                - SecondaryControls::UNRESTRICTED_GUEST,
+            exit: self.exit - ExitControls::LOAD_IA32_PAT,
+            entry: self.entry - EntryControls::LOAD_IA32_PAT,
+            apic: self.apic - SecondaryControls::VIRTUALIZE_APIC,
+            ..self
         }
     }
 }
@@ -189,7 +214,7 @@ fn apic_controls(offered: Allowed) -> SecondaryControls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmx::capability::samples::{TIGER_LAKE, without};
+    use crate::vmx::capability::samples::{PENRYN, TIGER_LAKE, without};
 
     #[test]
     fn takes_what_is_offered() {
@@ -272,13 +297,64 @@ mod tests {
     }
 
     #[test]
+    fn without_ept_the_guests_paging_exits() {
+        let controls = Controls::choose(&PENRYN).unwrap();
+        assert!(controls.primary.contains(PAGING_EXITS));
+        assert!(controls.primary.contains(PrimaryControls::USE_TPR_SHADOW));
+        assert_eq!(controls.secondary, SecondaryControls::WBINVD_EXITING);
+        assert!(!controls.entry.contains(EntryControls::LOAD_IA32_EFER));
+        assert_eq!(controls, controls.for_shadow_paging());
+    }
+
+    #[test]
+    fn shadow_paging_is_a_choice_with_ept() {
+        let nested = Controls::choose(&TIGER_LAKE).unwrap();
+        let uses_ept = SecondaryControls::ENABLE_EPT | SecondaryControls::UNRESTRICTED_GUEST;
+        assert!(nested.secondary.contains(uses_ept) && !nested.primary.intersects(PAGING_EXITS));
+        let shadow = nested.for_shadow_paging();
+        assert!(!shadow.secondary.intersects(uses_ept) && shadow.primary.contains(PAGING_EXITS));
+        assert_eq!(shadow.secondary, nested.secondary - uses_ept, "VPID stays");
+        assert!(nested.entry.contains(EntryControls::LOAD_IA32_PAT));
+        assert!(!shadow.entry.contains(EntryControls::LOAD_IA32_PAT));
+        assert!(!shadow.exit.contains(ExitControls::LOAD_IA32_PAT), "the host's was not replaced");
+        assert!(shadow.entry.contains(EntryControls::LOAD_IA32_EFER));
+    }
+
+    #[test]
+    fn half_of_ept_is_none() {
+        let msrs = CapabilityMsrs { ept: TIGER_LAKE.ept.with_invept(false), ..TIGER_LAKE };
+        let controls = Controls::choose(&msrs).unwrap();
+        assert_eq!(controls, Controls::choose(&TIGER_LAKE).unwrap().for_shadow_paging());
+    }
+
+    #[test]
+    fn the_first_cpus_have_no_secondary_controls() {
+        let none = PrimaryControls::SECONDARY_CONTROLS;
+        let msrs = CapabilityMsrs {
+            primary: without(PENRYN.primary, none.bits()),
+            secondary: Allowed::default(),
+            ..PENRYN
+        };
+        let controls = Controls::choose(&msrs).unwrap();
+        assert!(!controls.primary.contains(none) && controls.secondary.is_empty());
+    }
+
+    #[test]
+    fn exits_that_shadow_paging_needs_are_required() {
+        for bits in [PrimaryControls::INVLPG_EXITING, PrimaryControls::CR3_LOAD_EXITING] {
+            let msrs = CapabilityMsrs { primary: without(PENRYN.primary, bits.bits()), ..PENRYN };
+            let error = Controls::choose(&msrs);
+            assert!(matches!(error, Err(Unsupported::MissingFeature(_))), "{bits:?}");
+        }
+    }
+
+    #[test]
     fn required_names_give_the_right_bits() {
         for (list, _) in [
             (&PIN[..], 0),
             (&PRIMARY[..], 0),
             (&CR8_EXITING[..], 0),
             (&NMI_WINDOW[..], 0),
-            (&SECONDARY[..], 0),
             (&EXIT[..], 0),
             (&ENTRY[..], 0),
         ] {

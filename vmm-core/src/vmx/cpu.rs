@@ -107,11 +107,7 @@ impl Backend for Vmx {
     }
 
     fn has_nested_paging(&self) -> bool {
-        true
-    }
-
-    fn has_shadow_paging(&self) -> bool {
-        false
+        self.shared.capabilities.has_ept()
     }
 
     fn has_huge_pages(&self) -> bool {

@@ -25,6 +25,7 @@ pub mod reason {
     pub const GETSEC: u16 = 11;
     pub const HLT: u16 = 12;
     pub const INVD: u16 = 13;
+    pub const INVLPG: u16 = 14;
     pub const RDPMC: u16 = 15;
     pub const RSM: u16 = 17;
     pub const VMCALL: u16 = 18;
@@ -194,6 +195,7 @@ pub fn exit(basic: u16, information: &impl ExitInformation) -> Exit {
         reason::RDMSR => Exit::ReadMsr,
         reason::WRMSR => Exit::WriteMsr,
         reason::XSETBV => Exit::SetExtendedControl,
+        reason::INVLPG => Exit::InvalidatePage { address: Some(information.qualification()) },
         reason::EPT_VIOLATION => violation(information),
         reason::APIC_ACCESS => apic_access(information.qualification()),
         reason::APIC_WRITE => {
@@ -231,10 +233,14 @@ fn exception_or_nmi(information: &impl ExitInformation) -> Exit {
     match (event.kind(), event.vector()) {
         (event_kind::NMI, _) => Exit::HostInterrupt,
         (_, MACHINE_CHECK) => Exit::MachineCheck,
+        (_, PAGE_FAULT) => Exit::PageFault {
+            address: information.qualification(),
+            error_code: information.error_code(),
+        },
         (_, vector) => Exit::Exception(Exception {
             vector: Vector(vector),
             error_code: event.has_error_code().then(|| information.error_code()),
-            fault_address: (vector == PAGE_FAULT).then(|| information.qualification()),
+            fault_address: None,
         }),
     }
 }
@@ -461,6 +467,20 @@ mod tests {
         assert_eq!(event(0x8000_0301, 0), Exit::Exception(Exception::DEBUG));
         assert_eq!(event(0x8000_0202, 0), Exit::HostInterrupt);
         assert_eq!(event(0x8000_0312, 0), Exit::MachineCheck);
+    }
+
+    #[test]
+    fn decodes_what_shadow_paging_makes_exit() {
+        let information = Information {
+            qualification: 0x7FFF_F000,
+            event: 0x8000_0B0E,
+            error_code: 6,
+            ..Information::default()
+        };
+        let expected = Exit::PageFault { address: 0x7FFF_F000, error_code: 6 };
+        assert_eq!(exit(0, &information), expected);
+        let expected = Exit::InvalidatePage { address: Some(0x1234_5678) };
+        assert_eq!(with_qualification(14, 0x1234_5678), expected);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl VmxVcpu {
             self.vmcs.write(Field::EntryEvent, 0);
             return Exit::NotEntered;
         }
-        if self.shared.capabilities.controls.preemption_timer {
+        if self.capabilities.controls.preemption_timer {
             // Only now is it known how much time is left.
             self.timer.prepare(&mut self.vmcs, gate);
             self.vmcs.write_back();
@@ -44,8 +44,7 @@ impl VmxVcpu {
         // who set it, and the nested tables map the VM's own memory only.
         let outcome = unsafe { switch::enter(&mut self.context, resume) };
         self.accesses_at_entry = self.vmcs.accesses() + self.context.accesses;
-        if self.injected.take() == Some(Event::Nmi) && !self.shared.capabilities.has_virtual_nmis()
-        {
+        if self.injected.take() == Some(Event::Nmi) && !self.capabilities.has_virtual_nmis() {
             self.handles_nmi = true;
         }
         self.shadow_ended = false;
@@ -89,6 +88,7 @@ impl VmxVcpu {
         if self.basic_reason == reason::PREEMPTION_TIMER {
             self.timer.distrust();
         }
+        self.iret_interrupted = false;
         if decode::may_interrupt_delivery(self.basic_reason) {
             let event = EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32);
             let error_code =
@@ -127,10 +127,10 @@ impl VmxVcpu {
     /// Which check the guest's state failed.
     fn entry_failure(&self) -> &'static str {
         match self.basic_reason {
-            reason::INVALID_GUEST_STATE => entry_failure::guest_state_qualification(
-                self.qualification(),
-            )
-            .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.shared.capabilities)),
+            reason::INVALID_GUEST_STATE => {
+                entry_failure::guest_state_qualification(self.qualification())
+                    .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.capabilities))
+            }
             reason::MSR_LOADING => "loading of MSRs (SDM vol. 3, 26.4)",
             reason::MACHINE_CHECK_AT_ENTRY => "a machine check (SDM vol. 3, 26.9)",
             _ => "a reason that the manual does not list",
@@ -143,7 +143,7 @@ impl VmxVcpu {
             && let Some(vpid) = &self.vpid
         {
             // SAFETY: the vCPU is loaded, so the CPU is in VMX operation.
-            unsafe { vpid.invalidate(&self.shared.capabilities) };
+            unsafe { vpid.invalidate(&self.capabilities) };
         }
     }
 
@@ -411,6 +411,24 @@ mod tests {
         ];
         exit(&mut vcpu, &fields);
         assert!(vcpu.interruptibility().nmi_blocked);
+    }
+
+    #[test]
+    fn an_iret_that_faults_in_the_guest_unblocks_nmis() {
+        let mut vcpu = entered();
+        let fields = [
+            (Field::ExitReason, u64::from(reason::EXCEPTION_OR_NMI)),
+            (Field::ExitEvent, 0x8000_1B0E),
+            (Field::ExitErrorCode, 4),
+            (Field::ExitQualification, 0x5000),
+            (Field::VectoringEvent, 0),
+            (Field::Interruptibility, 0),
+        ];
+        let fault = Exit::PageFault { address: 0x5000, error_code: 4 };
+        assert_eq!(exit(&mut vcpu, &fields), fault);
+        assert!(vcpu.interruptibility().nmi_blocked, "as far as it is repeated");
+        vcpu.inject(Event::Exception(Exception::page_fault(0x5000, 4)));
+        assert!(!vcpu.interruptibility().nmi_blocked);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl VmxVcpu {
             self.block_nmis(false);
             return;
         }
-        if !self.shared.capabilities.has_virtual_nmis() {
+        if !self.capabilities.has_virtual_nmis() {
             return;
         }
         const DOUBLE_FAULT: u8 = 8;
@@ -66,12 +66,21 @@ impl VmxVcpu {
         };
         if iret_interrupted && self.interrupted.is_none() {
             self.block_nmis(true);
+            self.iret_interrupted = true;
+        }
+    }
+
+    /// The instruction that exited raises an exception in the guest. If it is an IRET, it is not
+    /// repeated, and has ended the blocking of NMIs although it failed.
+    pub(super) fn keep_nmi_unblocking(&mut self) {
+        if core::mem::take(&mut self.iret_interrupted) {
+            self.block_nmis(false);
         }
     }
 
     /// True if the guest takes no NMIs.
     pub(super) fn blocks_nmis(&self) -> bool {
-        match self.shared.capabilities.has_virtual_nmis() {
+        match self.capabilities.has_virtual_nmis() {
             true => self.vmcs.read(Field::Interruptibility) & BLOCKED_BY_NMI != 0,
             false => self.handles_nmi,
         }
@@ -90,7 +99,7 @@ impl VmxVcpu {
 
     /// Begins or ends the blocking of NMIs.
     pub(super) fn block_nmis(&mut self, blocked: bool) {
-        if !self.shared.capabilities.has_virtual_nmis() {
+        if !self.capabilities.has_virtual_nmis() {
             self.handles_nmi = blocked;
             return;
         }

@@ -22,6 +22,7 @@ mod msr_area;
 mod permission;
 mod preemption;
 mod segment;
+mod shadow;
 mod switch;
 mod switched_msrs;
 mod unpaged;

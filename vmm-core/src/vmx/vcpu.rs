@@ -12,6 +12,7 @@ use x86::{
 
 use super::{
     apic::ApicVirtualization,
+    capability::Capabilities,
     cpu::Shared,
     debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
     decode, entry_check, ept,
@@ -23,6 +24,7 @@ use super::{
     permission::X2ApicMsrs,
     preemption::PreemptionTimer,
     segment,
+    shadow::ShadowPaging,
     switch::SwitchContext,
     switched_msrs::SwitchedMsrs,
     unpaged,
@@ -49,6 +51,8 @@ use crate::{
 /// Hardware state of one vCPU.
 pub struct VmxVcpu {
     pub(super) shared: Arc<Shared>,
+    /// What of the CPU is used for this guest.
+    pub(super) capabilities: Capabilities,
     pub(super) vmcs: Vmcs,
     pub(super) apic: ApicVirtualization,
     pub(super) timer: PreemptionTimer,
@@ -63,12 +67,16 @@ pub struct VmxVcpu {
     debug_status: DebugStatus,
     switched: SwitchedMsrs,
     tsc_aux: TscAux,
-    /// CR3 and EFER as the guest set them, while it runs on the identity map with others.
-    unpaged: Option<(u64, u64)>,
+    /// With shadow paging.
+    shadow: Option<ShadowPaging>,
+    /// CR3 and EFER as the guest set them, while it runs with others.
+    hidden: Option<(u64, u64)>,
     /// Can the CPU enter the guest as it is? Unknown after a change.
     enterable: Cell<Option<bool>>,
     /// Without virtual NMIs: the guest is in its handler of one.
     pub(super) handles_nmi: bool,
+    /// The last exit cut short an IRET that had ended the blocking of NMIs.
+    pub(super) iret_interrupted: bool,
     /// While the vCPU is loaded.
     host: Option<HostDescriptors>,
     pub(super) flush_wanted: bool,
@@ -81,6 +89,7 @@ pub struct VmxVcpu {
 }
 
 const DEBUG_VECTOR: u32 = 1;
+const PAGE_FAULT_VECTOR: u32 = 14;
 const ALIGNMENT_VECTOR: u32 = 17;
 const MACHINE_CHECK_VECTOR: u32 = 18;
 
@@ -90,7 +99,13 @@ const PAGE_DIRECTORY_POINTERS: [Field; 4] =
 
 impl VmxVcpu {
     pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
-        let (host, capabilities) = (shared.host, &shared.capabilities);
+        let host = shared.host;
+        let (capabilities, nested_root, shadow) = match setup.translation {
+            Translation::Nested(root) => (shared.capabilities, Some(root), None),
+            Translation::Shadow => {
+                (shared.capabilities.for_shadow_paging(), None, Some(ShadowPaging::new()))
+            }
+        };
         let apic_page = match capabilities.has_tpr_shadow() {
             true => Some(VirtualApic::new(host)?),
             false => None,
@@ -102,10 +117,7 @@ impl VmxVcpu {
             vmcs: Vmcs::new(host, revision, capabilities.fields())?,
             apic: ApicVirtualization::new(setup.apic, apic_page),
             timer,
-            nested_root: match setup.translation {
-                Translation::Nested(root) => Some(root),
-                Translation::Shadow => None,
-            },
+            nested_root,
             vpid: if has_vpid { shared.vpids.take() } else { None },
             efer_areas: match capabilities.switches_efer() {
                 true => None,
@@ -117,9 +129,11 @@ impl VmxVcpu {
             debug_status: DebugStatus::new(),
             switched: SwitchedMsrs::default(),
             tsc_aux: TscAux::new(capabilities.has_tsc_aux()),
-            unpaged: None,
+            shadow,
+            hidden: None,
             enterable: Cell::new(None),
             handles_nmi: false,
+            iret_interrupted: false,
             host: None,
             flush_wanted: false,
             shadow_ended: false,
@@ -128,6 +142,7 @@ impl VmxVcpu {
             basic_reason: 0,
             lengths: LengthMemo::default(),
             accesses_at_entry: 0,
+            capabilities,
             shared,
         };
         vcpu.set_controls(setup);
@@ -140,7 +155,7 @@ impl VmxVcpu {
     fn set_controls(&mut self, setup: VcpuSetup) {
         use x86::vmx::vmcs::control::SecondaryControls;
 
-        let controls = self.shared.capabilities.controls;
+        let controls = self.capabilities.controls;
         let mut secondary = controls.secondary;
         if self.vpid.is_none() {
             secondary -= SecondaryControls::ENABLE_VPID;
@@ -155,13 +170,15 @@ impl VmxVcpu {
         };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
+        // All page faults, as the fields that could except some by their error codes are zero.
+        let page_faults = u64::from(self.shadow.is_some()) << PAGE_FAULT_VECTOR;
         for (field, value) in [
             (Field::PinControls, u64::from(controls.pin.bits())),
             (Field::PrimaryControls, u64::from(controls.primary.bits())),
             (Field::SecondaryControls, u64::from(secondary.bits())),
             (Field::ExitControls, u64::from(controls.exit.bits())),
             (Field::EntryControls, u64::from(controls.entry.bits())),
-            (Field::ExceptionBitmap, exceptions),
+            (Field::ExceptionBitmap, exceptions | page_faults),
             (Field::IoBitmapA, io_low.as_u64()),
             (Field::IoBitmapB, io_high.as_u64()),
             (Field::MsrBitmap, self.shared.maps.msr_address(X2ApicMsrs::None).as_u64()),
@@ -184,7 +201,7 @@ impl VmxVcpu {
 
     /// The EPT pointer to tables with this root, or to none.
     pub(super) fn ept_pointer(&self, root: Option<HostPhysAddr>) -> u64 {
-        root.map_or(0, |root| ept::pointer(&self.shared.capabilities, root))
+        root.map_or(0, |root| ept::pointer(&self.capabilities, root))
     }
 
     fn set_reset_state(&mut self) {
@@ -197,10 +214,26 @@ impl VmxVcpu {
     /// Sets bits of the primary controls, or clears them unless they are always set.
     fn control(&mut self, bits: PrimaryControls, wanted: bool) {
         let old = self.vmcs.read(Field::PrimaryControls);
-        let always = u64::from(self.shared.capabilities.controls.primary.bits());
+        let always = u64::from(self.capabilities.controls.primary.bits());
         let bits = u64::from(bits.bits());
         let new = if wanted { old | bits } else { old & !bits | always };
         self.vmcs.write(Field::PrimaryControls, new);
+    }
+
+    /// The registers to run a guest with that believes in `guest`; `None` if these are the same.
+    fn instead_of(&self, guest: ControlRegisters) -> Option<ControlRegisters> {
+        match &self.shadow {
+            Some(shadow) => Some(shadow.instead_of(guest)),
+            None if self.capabilities.needs_identity_map() && guest.cr0 & cr0::PG == 0 => {
+                Some(unpaged::on_identity_map(guest))
+            }
+            None => None,
+        }
+    }
+
+    /// CR0.PE and the entry controls, on which it depends which segments the CPU accepts.
+    fn mode(&self) -> (u64, u64) {
+        (self.vmcs.read(Field::Cr0Shadow) & cr0::PE, self.vmcs.read(Field::EntryControls))
     }
 
     /// True if the guest executes 64-bit code.
@@ -229,9 +262,9 @@ impl VcpuBackend for VmxVcpu {
         self.flush_wanted = true;
         let window = self.apic.window().map(|window| window.nested_root);
         for root in [self.nested_root, window].into_iter().flatten() {
-            let capabilities = &self.shared.capabilities;
-            // SAFETY: the CPU is in VMX operation.
-            unsafe { ept::invalidate(capabilities, ept::pointer(capabilities, root)) };
+            let pointer = ept::pointer(&self.capabilities, root);
+            // SAFETY: the CPU is in VMX operation, and has EPT.
+            unsafe { ept::invalidate(&self.capabilities, pointer) };
         }
         self.fpu.load();
         self.breakpoints.load();
@@ -256,7 +289,7 @@ impl VcpuBackend for VmxVcpu {
 
     #[inline]
     fn can_enter(&self) -> bool {
-        let capabilities = &self.shared.capabilities;
+        let capabilities = &self.capabilities;
         if capabilities.has_unrestricted_guest() {
             return true;
         }
@@ -343,7 +376,7 @@ impl VcpuBackend for VmxVcpu {
 
     fn control_registers(&self) -> ControlRegisters {
         let (cr3, efer) = self
-            .unpaged
+            .hidden
             .unwrap_or_else(|| (self.vmcs.read(Field::GuestCr3), self.vmcs.read(Field::GuestEfer)));
         ControlRegisters {
             cr0: self.vmcs.read(Field::Cr0Shadow),
@@ -355,20 +388,21 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
-        let on_identity_map = self.shared.identity_map.is_some() && value.cr0 & cr0::PG == 0;
-        let real = if on_identity_map { unpaged::on_identity_map(value) } else { value };
-        if self.shared.identity_map.is_some() {
-            self.unpaged = on_identity_map.then_some((value.cr3, value.efer));
+        let instead = self.instead_of(value);
+        self.hidden = instead.map(|_| (value.cr3, value.efer));
+        if self.capabilities.needs_identity_map() {
             let cr3_exiting =
                 PrimaryControls::CR3_LOAD_EXITING | PrimaryControls::CR3_STORE_EXITING;
-            self.control(cr3_exiting, on_identity_map);
+            self.control(cr3_exiting, instead.is_some());
         }
-        let capabilities = &self.shared.capabilities;
+        let real = instead.unwrap_or(value);
+        let capabilities = &self.capabilities;
         let (real_cr0, real_cr4) =
             (capabilities.real_cr0(real.cr0), capabilities.real_cr4(real.cr4));
         let long_mode = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
         let entry = self.vmcs.read(Field::EntryControls) & !long_mode;
         let is_long = real.efer & efer::LMA != 0;
+        let mode = self.mode();
         for (field, value) in [
             (Field::GuestCr0, real_cr0),
             (Field::Cr0Shadow, value.cr0 | cr0::ET),
@@ -384,23 +418,38 @@ impl VcpuBackend for VmxVcpu {
             areas.set_guest(real.efer);
         }
         self.context.cr2 = value.cr2;
-        self.flush_wanted = true;
-        self.enterable.set(None);
+        // Of shadow tables it is known when translations go.
+        self.flush_wanted |= self.shadow.is_none();
+        if self.mode() != mode {
+            self.enterable.set(None);
+        }
     }
 
     fn set_page_directory_pointers(&mut self, entries: [u64; 4]) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.pointers = entries;
+            return;
+        }
         for (field, entry) in PAGE_DIRECTORY_POINTERS.into_iter().zip(entries) {
             self.vmcs.write(field, entry);
         }
     }
 
     fn page_directory_pointers(&self) -> Option<[u64; 4]> {
-        Some(PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)))
+        Some(match &self.shadow {
+            Some(shadow) => shadow.pointers,
+            None => PAGE_DIRECTORY_POINTERS.map(|field| self.vmcs.read(field)),
+        })
     }
 
     fn set_shadow_root(&mut self, root: HostPhysAddr) {
-        self.vmcs.write(Field::GuestCr3, root.as_u64());
-        self.flush_wanted = true;
+        if let Some(shadow) = &mut self.shadow
+            && shadow.root != root
+        {
+            shadow.root = root;
+            self.vmcs.write(Field::GuestCr3, root.as_u64());
+            self.flush_wanted = true;
+        }
     }
 
     fn cr4(&self) -> u64 {
@@ -533,10 +582,11 @@ impl VcpuBackend for VmxVcpu {
         if let Some(length) = injection.instruction_length {
             self.vmcs.write(Field::EntryInstructionLength, length.into());
         }
-        if let Event::Exception(exception) = event
-            && let Some(address) = exception.fault_address
-        {
-            self.context.cr2 = address;
+        if let Event::Exception(exception) = event {
+            self.keep_nmi_unblocking();
+            if let Some(address) = exception.fault_address {
+                self.context.cr2 = address;
+            }
         }
     }
 
@@ -557,7 +607,7 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn request_nmi_window(&mut self, wanted: bool) {
-        if self.shared.capabilities.has_virtual_nmis() {
+        if self.capabilities.has_virtual_nmis() {
             self.control(PrimaryControls::NMI_WINDOW_EXITING, wanted);
         } else if wanted {
             // Asked for behind the window for interrupts: the handler of an NMI is over when
@@ -572,7 +622,7 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn ends_at_deadline(&self) -> bool {
-        self.shared.capabilities.controls.preemption_timer
+        self.capabilities.controls.preemption_timer
     }
 
     fn next_rip(&self) -> Option<u64> {

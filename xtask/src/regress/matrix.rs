@@ -90,6 +90,7 @@ const BOCHS_AMD: &[Guest] = &[
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
+    guest::CONSOLE,
     guest::TIMERS,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
@@ -106,6 +107,7 @@ const BOCHS_AMD_BARE_METAL: &[Guest] = &[
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
+    guest::CONSOLE,
     guest::TIMERS,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
@@ -114,6 +116,7 @@ const BOCHS_AMD_BARE_METAL: &[Guest] = &[
 /// On Intel models of Bochs.
 const BOCHS_INTEL: &[Guest] = &[
     guest::CLOUD,
+    guest::INSIDE_SMALL,
     guest::HELLO,
     guest::EXCEPTIONS,
     guest::MODES,
@@ -123,7 +126,7 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
-    guest::INSIDE_SMALL,
+    guest::CONSOLE,
     guest::CPUID_LOOP,
     guest::TIMERS,
     guest::SMP,
@@ -156,7 +159,25 @@ const BOCHS_INTEL_INTERPRETED: &[Guest] = &[
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
+    guest::CONSOLE,
     guest::SMP,
+    guest::TIMERS,
+    guest::DENIED,
+];
+
+/// On Intel models of Bochs, on shadow page tables: real mode is interpreted there, too.
+const BOCHS_INTEL_SHADOW: &[Guest] = &[
+    guest::CLOUD,
+    guest::HELLO,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::MMIO,
+    guest::NMI,
+    guest::PAGING,
+    guest::STRIO,
+    guest::ACPI,
+    guest::CPUID_LOOP,
     guest::TIMERS,
     guest::DENIED,
 ];
@@ -174,6 +195,14 @@ const fn bochs(model: &'static str, guests: &'static [Guest], tested: &'static [
 /// A CPU that virtualizes the local APIC, and is kept from it.
 const fn bochs_plain(model: &'static str) -> Cpu {
     Cpu { apicv: Switch::Off, ..bochs(model, BOCHS_INTEL_PLAIN, &[]) }
+}
+
+const fn bochs_shadow(
+    model: &'static str,
+    guests: &'static [Guest],
+    tested: &'static [Guest],
+) -> Cpu {
+    Cpu { paging: Paging::Shadow, ..bochs(model, guests, tested) }
 }
 
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
@@ -207,6 +236,7 @@ pub const CPUS: &[Cpu] = &[
             guest::MODES,
             guest::MSR_CPUID,
             guest::NMI,
+            guest::CONSOLE,
             guest::CPUID_LOOP,
             guest::PAGING,
             guest::VMX_ENTRY_FAULTS,
@@ -219,6 +249,13 @@ pub const CPUS: &[Cpu] = &[
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
     // No unrestricted guest: real mode is interpreted.
     bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
+    bochs_shadow("tigerlake", BOCHS_INTEL_SHADOW, &[guest::PAGING]),
+    // Nothing but shadow paging.
+    bochs_shadow(
+        "core2_penryn_t9600",
+        BOCHS_INTEL_SHADOW,
+        &[guest::HELLO, guest::MODES, guest::PAGING],
+    ),
 ];
 
 #[cfg(test)]

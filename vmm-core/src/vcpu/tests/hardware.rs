@@ -326,10 +326,6 @@ impl Backend for MockBackend {
         true
     }
 
-    fn has_shadow_paging(&self) -> bool {
-        true
-    }
-
     fn has_huge_pages(&self) -> bool {
         true
     }

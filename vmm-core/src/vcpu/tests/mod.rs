@@ -6,6 +6,7 @@ mod control;
 mod devices;
 mod events;
 pub mod hardware;
+mod input;
 mod instructions;
 mod machine;
 mod memory;

@@ -44,6 +44,7 @@ const ALLOWED: &[&[&str]] = &[
     &["memory", "OwnedPages"],
     &["paging", "LongModeEntries"],
     &["paging", "NestedEntries"],
+    &["paging", "shadow", "on_shadow_tables"],
     &["trap_map"],
     // The vendor's name, and what the architecture says of registers that the CPU checks.
     &["cpuid", "Vendor"],
