@@ -380,7 +380,7 @@ impl Capabilities {
             (apic.contains(SecondaryControls::VIRTUALIZE_X2APIC), "x2apic"),
             (apic.contains(APIC_DELIVERY), "apicv"),
             (self.controls.preemption_timer, "preemption_timer"),
-            (self.msrs.ept.accessed_dirty(), "ept_accessed_dirty"),
+            (self.has_ept() && self.msrs.ept.accessed_dirty(), "ept_accessed_dirty"),
             (self.switches_pat(), "pat"),
             (self.uses(SecondaryControls::ENABLE_RDTSCP), "rdtscp"),
             (self.uses(SecondaryControls::WBINVD_EXITING), "wbinvd_exiting"),
@@ -416,7 +416,7 @@ pub(super) mod samples {
         misc: 0x2004_01E0,
     };
 
-    /// Bochs's `core2_penryn_t9600`.
+    /// Bochs's `core2_penryn_t9600`, as far as it matters here.
     pub const PENRYN: CapabilityMsrs = CapabilityMsrs {
         cpuid_ecx: 0x0C08_E3FD,
         cpuid_extended_edx: 0x2010_0800,
@@ -433,7 +433,7 @@ pub(super) mod samples {
         cr4_fixed0: 0x2000,
         cr4_fixed1: 0x0004_67FF,
         ept: EptVpidCapabilities::new(),
-        misc: 0x0004_01C0,
+        misc: 0,
     };
 
     /// The same MSR with `bits` not offered.

@@ -182,7 +182,8 @@ impl Controls {
 
     /// The words for guests with shadow paging, on any CPU. Without EPT no guest is unrestricted
     /// (Intel SDM vol. 3, 26.2.1.1). The entries of shadow tables mean the host's PAT, so that
-    /// stays, whatever the guest has in its own.
+    /// stays, whatever the guest has in its own. No page of theirs stands for the registers of
+    /// the local APIC.
     pub fn for_shadow_paging(self) -> Self {
         Self {
             primary: self.primary | PAGING_EXITS,
@@ -191,6 +192,7 @@ impl Controls {
                 - SecondaryControls::UNRESTRICTED_GUEST,
             exit: self.exit - ExitControls::LOAD_IA32_PAT,
             entry: self.entry - EntryControls::LOAD_IA32_PAT,
+            apic: self.apic - SecondaryControls::VIRTUALIZE_APIC,
             ..self
         }
     }
