@@ -12,6 +12,7 @@ use super::{
     intel,
     xsave::XsaveLayout,
 };
+use crate::paging::walk::PagingFeatures;
 use crate::state::{cr4, efer};
 
 /// What one CPUID instruction answers.
@@ -200,9 +201,13 @@ impl CpuidTable {
         self.extended.get(1, 0).edx & extended1_edx::RDTSCP != 0
     }
 
-    /// Page tables may map 1 GiB pages.
-    pub(crate) fn has_gigabyte_pages(&self) -> bool {
-        self.extended.get(1, 0).edx & extended1_edx::PAGE_1G != 0
+    /// What the processor model offers to paging.
+    pub(crate) fn paging_features(&self) -> PagingFeatures {
+        PagingFeatures {
+            physical_address_bits: self.physical_address_bits(),
+            gigabyte_pages: self.extended.get(1, 0).edx & extended1_edx::PAGE_1G != 0,
+            table_global_reserved: self.model().vendor == Vendor::Amd,
+        }
     }
 
     fn query_basic(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {

@@ -29,7 +29,6 @@ use crate::{
     apic::LocalApic,
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
-    cpuid::Vendor,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -86,11 +85,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             VcpuMsrsConfig { host: core.host, clock: core.clock, cpuid: core.cpuid.clone() };
         let msrs = VcpuMsrs::new(config);
         apic.set_tsc_offset(msrs.tsc_offset());
-        let paging = PagingFeatures {
-            physical_address_bits: core.cpuid.physical_address_bits(),
-            gigabyte_pages: core.cpuid.has_gigabyte_pages(),
-            table_global_reserved: core.cpuid.model().vendor == Vendor::Amd,
-        };
+        let paging = core.cpuid.paging_features();
         let mut vcpu = Self {
             link: core.links[index as usize].clone(),
             hardware,

@@ -411,7 +411,8 @@ impl VmBuilder {
         }
         let doorbells =
             self.links.iter().map(|link| Doorbell::new(self.host, link.clone())).collect();
-        let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, doorbells)?;
+        let features = self.cpuid_table::<B>().paging_features();
+        let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, features, doorbells)?;
         Ok((MemoryTables::Shadow(Box::new(mmu)), Translation::Shadow))
     }
 }

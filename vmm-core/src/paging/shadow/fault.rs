@@ -130,7 +130,7 @@ impl Mmu {
             let role = page.role;
             let index = role.level.index(request.address);
             from_rom |= role.source.is_guest_table() && self.frames.is_rom(page.gfn);
-            let (gfn, below) = match meaning(memory, page, index) {
+            let (gfn, below) = match meaning(memory, self.features, page, index) {
                 None => return Ok(Attempt::unmarked(from_rom)),
                 Some(Meaning::Table(gfn, below)) => (gfn, Some(below)),
                 Some(Meaning::Memory(piece)) => {
@@ -364,7 +364,7 @@ mod tests {
     ) -> Vec<FaultAction> {
         memory.make_rom(GuestPhysAddr::new(ROM)).unwrap();
         let doorbells = alloc::vec![Doorbell::new(host, Arc::<VcpuLink>::default())];
-        let mut mmu = Mmu::new(host, &memory, 64, true, doorbells).unwrap();
+        let mut mmu = Mmu::new(host, &memory, 64, space.features, true, doorbells).unwrap();
         let mut access = |&(address, kind): &(u64, AccessKind)| {
             let access = Access { kind, privilege: Privilege::Supervisor };
             let action = mmu.fault(&memory, space, address, access).unwrap();

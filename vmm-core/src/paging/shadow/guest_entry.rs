@@ -13,27 +13,20 @@ use super::{
 use crate::{
     GuestPhysAddr,
     memory::GuestMemory,
-    paging::walk::{PhysicalMemory, Rights},
+    paging::walk::{
+        AddressSpace, Mode, PagingFeatures, PhysicalMemory, Rights,
+        rules::{Architecture, Rules},
+    },
+    state::{ControlRegisters, cr4, efer},
 };
 
 const PRESENT: u64 = 1 << 0;
-const WRITE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
-const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
-/// Bits 62 to 52, which PAE paging reserves.
-const PAE_RESERVED: u64 = 0x7FF0_0000_0000_0000;
-/// Address bits 20 to 13 of an entry that maps 2 MiB; bit 12 is its PAT bit.
-const BELOW_2M: u64 = 0x001F_E000;
-/// Address bits 29 to 13 of an entry that maps 1 GiB.
-const BELOW_1G: u64 = 0x3FFF_E000;
 /// Bits 20 to 13 of an entry that maps 4 MiB are address bits 39 to 32.
 const PSE_HIGH: u64 = 0x001F_E000;
-const PSE_RESERVED: u64 = 1 << 21;
 
 /// A piece of guest memory that is mapped: as much as one entry of the shadow table covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,12 +52,37 @@ pub enum Meaning {
 
 /// Reads what entry `index` of the shadow table `page` stands for; none if the guest's entry
 /// says nothing.
-pub fn meaning(memory: &GuestMemory, page: &ShadowPage, index: usize) -> Option<Meaning> {
+pub fn meaning(
+    memory: &GuestMemory,
+    features: PagingFeatures,
+    page: &ShadowPage,
+    index: usize,
+) -> Option<Meaning> {
     match page.role.source {
         Source::Linear { dirty } => Some(Meaning::Memory(linear(page, dirty, index))),
-        Source::Legacy { part, large_pages } => legacy(memory, page, part, large_pages, index),
-        Source::Pae | Source::Long => wide(memory, page, index),
+        Source::Legacy { part, .. } => legacy(memory, features, page, part, index),
+        Source::Pae | Source::Long => wide(memory, features, page, index),
     }
+}
+
+/// Whether a walk passes an entry with this `value`, and whether it maps a page then: by the
+/// page walker's own rules.
+fn judge(role: &Role, features: PagingFeatures, value: u64) -> Option<bool> {
+    let (mode, cr4) = match role.source {
+        Source::Linear { .. } => return None,
+        Source::Legacy { large_pages: true, .. } => (Mode::Legacy32, cr4::PSE),
+        Source::Legacy { large_pages: false, .. } => (Mode::Legacy32, 0),
+        Source::Pae => (Mode::Pae, cr4::PAE),
+        Source::Long => (Mode::FourLevel, cr4::PAE),
+    };
+    let efer = if role.switches.no_execute { efer::NXE } else { 0 };
+    let control = ControlRegisters { cr4, efer, ..ControlRegisters::default() };
+    let (alignment_check, page_directory_pointers) = (false, None);
+    let space = AddressSpace { control, alignment_check, features, page_directory_pointers };
+    let level = role.level.number();
+    let legal = value & Architecture::reserved(&space, mode, level, value) == 0;
+    let used = value & (PRESENT | ACCESSED) == PRESENT | ACCESSED;
+    (used && legal).then(|| Architecture::maps_page(&space, mode, level, value))
 }
 
 /// The first and last entries of `page` that depend on the bytes from `first` to `last` of the
@@ -94,46 +112,29 @@ fn linear(page: &ShadowPage, dirty: bool, index: usize) -> Piece {
     Piece { gfn, rights: page.role.rights, dirty, global: false }
 }
 
-fn combined(above: Rights, value: u64) -> Rights {
-    Rights {
-        write: above.write && value & WRITE != 0,
-        user: above.user && value & USER != 0,
-        execute: above.execute && value & NO_EXECUTE == 0,
-    }
-}
-
-const fn is_used(value: u64) -> bool {
-    value & (PRESENT | ACCESSED) == PRESENT | ACCESSED
-}
-
 /// Entries of eight bytes.
-fn wide(memory: &GuestMemory, page: &ShadowPage, index: usize) -> Option<Meaning> {
+fn wide(
+    memory: &GuestMemory,
+    features: PagingFeatures,
+    page: &ShadowPage,
+    index: usize,
+) -> Option<Meaning> {
     let role = &page.role;
     let at = page.gfn.address().checked_add(index as u64 * 8)?;
     let value = PhysicalMemory::read_u64(memory, at).ok()?;
-    let reserved = if role.source == Source::Pae { PAE_RESERVED } else { 0 };
-    let reserved = if role.switches.no_execute { reserved } else { reserved | NO_EXECUTE };
-    if !is_used(value) || value & reserved != 0 {
-        return None;
+    if !judge(role, features, value)? {
+        return table(role, value & ADDRESS, value, role.source);
     }
-    let large = value & LARGE != 0;
-    let frames = match role.level {
-        Level::One => 1,
-        Level::Two if large && value & BELOW_2M == 0 => LARGE_FRAMES,
-        Level::Three if large && value & BELOW_1G == 0 => LARGE_FRAMES * LARGE_FRAMES,
-        _ if large => return None,
-        _ => return table(role, value & ADDRESS, value, role.source),
-    };
-    let gfn = Gfn::of(GuestPhysAddr::new(value & ADDRESS)).0 & !(frames - 1);
+    let gfn = Gfn::of(GuestPhysAddr::new(value & ADDRESS)).0 & !(role.level.entry_frames() - 1);
     Some(Meaning::Memory(mapped(role, Gfn(gfn), value)))
 }
 
 /// Entries of four bytes.
 fn legacy(
     memory: &GuestMemory,
+    features: PagingFeatures,
     page: &ShadowPage,
     part: u8,
-    large_pages: bool,
     index: usize,
 ) -> Option<Meaning> {
     let role = &page.role;
@@ -141,26 +142,27 @@ fn legacy(
     let number = if role.level == Level::One { part * 512 + index } else { part * 256 + index / 2 };
     let at = page.gfn.address().checked_add(number * 4)?;
     let value = u64::from(PhysicalMemory::read_u32(memory, at).ok()?);
-    if !is_used(value) {
-        return None;
-    }
+    let maps_page = judge(role, features, value)?;
     let address = value & 0xFFFF_F000;
     let half = index & 1;
     if role.level == Level::One {
         let gfn = Gfn::of(GuestPhysAddr::new(address));
         return Some(Meaning::Memory(mapped(role, gfn, value)));
     }
-    if large_pages && value & LARGE != 0 {
+    if maps_page {
         let address = value & 0xFFC0_0000 | (value & PSE_HIGH) << 19;
         let gfn = Gfn::of(GuestPhysAddr::new(address)).0 + half * LARGE_FRAMES;
-        let piece = mapped(role, Gfn(gfn), value);
-        return (value & PSE_RESERVED == 0).then_some(Meaning::Memory(piece));
+        return Some(Meaning::Memory(mapped(role, Gfn(gfn), value)));
     }
-    table(role, address, value, Source::Legacy { part: half as u8, large_pages })
+    let source = match role.source {
+        Source::Legacy { large_pages, .. } => Source::Legacy { part: half as u8, large_pages },
+        other => other,
+    };
+    table(role, address, value, source)
 }
 
 fn table(role: &Role, address: u64, value: u64, source: Source) -> Option<Meaning> {
-    let rights = combined(role.rights, value);
+    let rights = Architecture::combine(role.rights, value);
     let child = Role { level: role.level.below()?, source, rights, switches: role.switches };
     Some(Meaning::Table(Gfn::of(GuestPhysAddr::new(address)), child))
 }
@@ -168,7 +170,7 @@ fn table(role: &Role, address: u64, value: u64, source: Source) -> Option<Meanin
 fn mapped(role: &Role, gfn: Gfn, value: u64) -> Piece {
     Piece {
         gfn,
-        rights: combined(role.rights, value),
+        rights: Architecture::combine(role.rights, value),
         dirty: value & DIRTY != 0,
         global: value & GLOBAL != 0,
     }
@@ -202,6 +204,12 @@ mod tests {
         memory
     }
 
+    const FEATURES: PagingFeatures = PagingFeatures {
+        physical_address_bits: 40,
+        gigabyte_pages: true,
+        table_global_reserved: true,
+    };
+
     fn page(level: Level, source: Source) -> ShadowPage {
         let role = Role { level, source, rights: ALL_RIGHTS, switches: SWITCHES };
         ShadowPage::new(Gfn(1), role)
@@ -210,16 +218,16 @@ mod tests {
     fn long(level: Level, value: u64) -> Option<Meaning> {
         let memory = memory();
         memory.write_u64(GuestPhysAddr::new(0x1018), value).unwrap();
-        meaning(&memory, &page(level, Source::Long), 3)
+        meaning(&memory, FEATURES, &page(level, Source::Long), 3)
     }
 
     #[test]
     fn only_used_and_legal_entries_say_anything() {
-        for value in [0, 0x5001, 0x5020, 0x50A1] {
+        for value in [0, 0x5001, 0x5020, 0x50A1, 0x5121, 1 << 40 | 0x5021] {
             assert_eq!(long(Level::Three, value), None, "{value:#x}");
         }
         assert_eq!(long(Level::Two, 0x20_20A1), None, "a reserved address bit");
-        let Some(Meaning::Table(gfn, role)) = long(Level::Three, NO_EXECUTE | 0x5027) else {
+        let Some(Meaning::Table(gfn, role)) = long(Level::Three, 1 << 63 | 0x5027) else {
             panic!("a table")
         };
         assert_eq!((gfn, role.level, role.rights.execute), (Gfn(5), Level::Two, false));
@@ -234,16 +242,17 @@ mod tests {
         memory.write_u32(GuestPhysAddr::new(0x1000 + 4 * 300), 0x9027).unwrap();
         let source = Source::Legacy { part: 1, large_pages: true };
         let directory = page(Level::Two, source);
-        let Some(Meaning::Table(gfn, role)) = meaning(&memory, &directory, 2 * 44 + 1) else {
+        let Some(Meaning::Table(gfn, role)) = meaning(&memory, FEATURES, &directory, 2 * 44 + 1)
+        else {
             panic!("a table")
         };
         assert_eq!((gfn, role.source), (Gfn(9), source));
         let table = page(Level::One, Source::Legacy { part: 0, large_pages: true });
         assert!(
-            matches!(meaning(&memory, &table, 300), Some(Meaning::Memory(p)) if p.gfn == Gfn(9))
+            matches!(meaning(&memory, FEATURES, &table, 300), Some(Meaning::Memory(p)) if p.gfn == Gfn(9))
         );
         memory.write_u32(GuestPhysAddr::new(0x1000 + 4 * 300), 0x0080_20A3).unwrap();
-        let upper = meaning(&memory, &directory, 2 * 44 + 1);
+        let upper = meaning(&memory, FEATURES, &directory, 2 * 44 + 1);
         assert!(matches!(upper, Some(Meaning::Memory(p)) if p.gfn == Gfn(0x10_0A00)));
     }
 

@@ -121,7 +121,7 @@ impl Mmu {
         }
         let page = self.arena.get(handle)?;
         let target = self.arena.note(entry)?.target;
-        let valid = match (target, meaning(memory, page, index)) {
+        let valid = match (target, meaning(memory, self.features, page, index)) {
             (Target::Table(child), Some(Meaning::Table(gfn, role))) => {
                 let child = self.arena.get(child)?;
                 child.gfn == gfn && child.role == role

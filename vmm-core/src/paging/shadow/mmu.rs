@@ -15,7 +15,7 @@ use super::{
     shootdown::Shootdown,
     statistics::ShadowStatistics,
 };
-use crate::{Doorbell, memory::GuestMemory};
+use crate::{Doorbell, memory::GuestMemory, paging::walk::PagingFeatures};
 
 /// Free tables that the mending of a fault may need: one for each level below the root. Loading a
 /// root needs no more.
@@ -38,6 +38,8 @@ pub(super) struct Mmu {
     /// Translations were taken back that some vCPU may have cached.
     pub(super) stale: bool,
     pub(super) cache: bool,
+    /// What the guest's entries may say.
+    pub(super) features: PagingFeatures,
     /// Where eviction goes on.
     pub(super) hand: usize,
     pub(super) statistics: ShadowStatistics,
@@ -52,6 +54,7 @@ impl Mmu {
         host: &'static dyn Host,
         memory: &GuestMemory,
         most: usize,
+        features: PagingFeatures,
         cache: bool,
         doorbells: Vec<Doorbell>,
     ) -> Result<Self, HostError> {
@@ -69,6 +72,7 @@ impl Mmu {
             current: 0,
             stale: false,
             cache,
+            features,
             hand: 0,
             statistics: ShadowStatistics { tables_most: most as u64, ..Default::default() },
         })

@@ -62,6 +62,16 @@ impl Level {
         }
     }
 
+    /// Its number, as the page walker counts: from the last level, 1, upwards.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Three => 3,
+            Self::Four => 4,
+        }
+    }
+
     const fn shift(self) -> u32 {
         match self {
             Self::One => 12,

@@ -15,7 +15,14 @@ use super::{
     role::{ALL_RIGHTS, Gfn, GuestMode, LARGE_FRAMES, Level, Role, Source, Switches},
     table_memory::TableMemory,
 };
-use crate::{GuestPhysAddr, memory::GuestMemory, paging::walk::AddressSpace};
+use crate::{
+    GuestPhysAddr,
+    memory::GuestMemory,
+    paging::walk::{
+        AddressSpace, Mode,
+        rules::{Architecture, Rules},
+    },
+};
 
 const FOUR_GIB: u64 = 1 << 32;
 const PRESENT: u64 = 1;
@@ -23,6 +30,8 @@ const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 /// CR3 outside long mode.
 const CR3_LEGACY: u64 = 0xFFFF_F000;
 const CR3_PAE: u64 = 0xFFFF_FFE0;
+/// Level of the entries at the root of PAE paging.
+const POINTER_LEVEL: u8 = 3;
 
 /// The root of one vCPU.
 pub(super) struct Root {
@@ -109,7 +118,8 @@ fn directory(
                     memory.read_u64(at).unwrap_or(u64::MAX)
                 }
             };
-            if pointer & PRESENT == 0 {
+            let reserved = Architecture::reserved(space, Mode::Pae, POINTER_LEVEL, pointer);
+            if pointer & PRESENT == 0 || pointer & reserved != 0 {
                 return None;
             }
             (frame(pointer & ADDRESS), role(Level::Two, Source::Pae))

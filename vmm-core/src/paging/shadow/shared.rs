@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Doorbell, GuestPhysAddr, PAGE_SIZE,
     memory::GuestMemory,
-    paging::walk::{Access, AddressSpace},
+    paging::walk::{Access, AddressSpace, PagingFeatures},
 };
 
 /// The shadow MMU of one VM, behind its lock.
@@ -28,8 +28,8 @@ pub struct ShadowMmu {
 }
 
 impl ShadowMmu {
-    /// An MMU for the vCPUs behind `doorbells`, by index, and the guest with this `memory`. The
-    /// budget of `config` holds at least [`least_tables`](super::least_tables).
+    /// An MMU for the vCPUs behind `doorbells`, by index, whose processor model has these
+    /// `features`, and the guest with this `memory`. The budget of `config` holds at least [`least_tables`](super::least_tables).
     ///
     /// # Errors
     /// What the host answers when memory runs out; everything goes back then.
@@ -37,11 +37,12 @@ impl ShadowMmu {
         host: &'static dyn Host,
         memory: &GuestMemory,
         config: ShadowConfig,
+        features: PagingFeatures,
         doorbells: Vec<Doorbell>,
     ) -> Result<Self, HostError> {
         let budget = config.budget_bytes.unwrap_or_else(|| default_budget(memory.bytes()));
         let most = usize::try_from(budget / PAGE_SIZE).unwrap_or(usize::MAX).min(MOST_TABLES);
-        let mmu = Mmu::new(host, memory, most, config.cache, doorbells)?;
+        let mmu = Mmu::new(host, memory, most, features, config.cache, doorbells)?;
         let shootdown = mmu.shootdown.clone();
         Ok(Self { mmu: Mutex::new(mmu), shootdown })
     }

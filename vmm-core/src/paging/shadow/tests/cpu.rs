@@ -90,12 +90,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    pub fn new(number: u32, keeps_pointers: bool) -> Self {
-        let features = PagingFeatures {
-            physical_address_bits: 40,
-            gigabyte_pages: true,
-            table_global_reserved: false,
-        };
+    pub fn new(number: u32, features: PagingFeatures, keeps_pointers: bool) -> Self {
         let space = AddressSpace {
             control: ControlRegisters::default(),
             alignment_check: false,

@@ -110,15 +110,22 @@ pub struct Guest<'a> {
     pub entries: Entries,
     /// The direct map uses a large page.
     pub large_direct: bool,
+    /// The pointers of PAE paging are loaded with CR3, which refuses reserved bits in them.
+    keeps_pointers: bool,
 }
 
 impl<'a> Guest<'a> {
-    pub fn new(memory: &'a GuestMemory, entries: Entries, dice: &mut Dice) -> Self {
+    pub fn new(
+        memory: &'a GuestMemory,
+        entries: Entries,
+        keeps_pointers: bool,
+        dice: &mut Dice,
+    ) -> Self {
         for frame in 0..DIRECT_FRAMES {
             let empty = [0; PAGE_SIZE as usize];
             memory.write(GuestPhysAddr::new(frame * PAGE_SIZE), &empty).unwrap();
         }
-        let guest = Self { memory, entries, large_direct: dice.one_in(2) };
+        let guest = Self { memory, entries, large_direct: dice.one_in(2), keeps_pointers };
         guest.make_direct_map();
         let tables: &[_] = match entries {
             Entries::Four => &[LEGACY_ROOTS],
@@ -213,7 +220,9 @@ impl<'a> Guest<'a> {
             return 0;
         }
         if PAE_ROOTS.contains(&table) {
-            return (dice.pick(LEVEL_TWO) * PAGE_SIZE) | PRESENT;
+            let spoilt = !self.keeps_pointers && dice.one_in(6);
+            let reserved = if spoilt { 1 << dice.roll(64) } else { 0 };
+            return (dice.pick(LEVEL_TWO) * PAGE_SIZE) ^ PRESENT ^ reserved;
         }
         let mut value = PRESENT | (2 ^ dice.bit_if(4, 1)) | (4 ^ dice.bit_if(4, 2));
         value |= dice.bit_if(2, 5) | dice.bit_if(2, 6) | dice.bit_if(8, 8);

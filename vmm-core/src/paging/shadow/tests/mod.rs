@@ -18,7 +18,7 @@ use crate::{
     paging::{
         shadow::{ShadowConfig, ShadowMmu, ShadowStatistics, mmu::ROOM},
         tests::dice::Dice,
-        walk::{Access, AccessKind, Privilege},
+        walk::{Access, AccessKind, PagingFeatures, Privilege},
     },
 };
 use cpu::{Cpu, Outcome};
@@ -49,9 +49,14 @@ impl<'a> Machine<'a> {
         let config =
             ShadowConfig { budget_bytes: Some(tables * PAGE_SIZE), cache: !dice.one_in(8) };
         let doorbells = vec![Doorbell::disconnected(); VCPUS as usize];
-        let mmu = ShadowMmu::new(host, guest.memory, config, doorbells).unwrap();
+        let features = PagingFeatures {
+            physical_address_bits: dice.pick(&[32, 40, 52]),
+            gigabyte_pages: dice.one_in(2),
+            table_global_reserved: dice.one_in(2),
+        };
+        let mmu = ShadowMmu::new(host, guest.memory, config, features, doorbells).unwrap();
         let cpus = [0, 1].map(|number| {
-            let mut cpu = Cpu::new(number, keeps_pointers);
+            let mut cpu = Cpu::new(number, features, keeps_pointers);
             cpu.write_control(&guest, &mmu, &mut dice);
             cpu
         });
@@ -175,7 +180,7 @@ fn sequences(entries: Entries, keeps_pointers: bool, first_seed: u64) {
     for seed in first_seed..first_seed + SEQUENCES {
         let seed = Seed(seed);
         let mut dice = Dice(seed.0);
-        let guest = Guest::new(&memory, entries, &mut dice);
+        let guest = Guest::new(&memory, entries, keeps_pointers, &mut dice);
         let mut machine = Machine::new(host, guest, keeps_pointers, dice);
         let steps = 8 + machine.dice.roll(32);
         for _ in 0..steps {
