@@ -14,7 +14,7 @@ use vmm_core::{
     vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
 use vmm_devices::{PcConfig, PcPlatform, TablesBy};
-use wire::{Bundle, Paging, ShadowSettings, Start, VmDescription};
+use wire::{Apic, Bundle, Paging, ShadowSettings, Start, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
 
@@ -62,6 +62,9 @@ impl<B: Backend> GuestVm<B> {
         };
         let text = |error: &dyn core::fmt::Display| error.to_string();
         let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
+        if description.apic == Apic::Emulated {
+            builder.emulate_apic();
+        }
         builder.set_paging(choice(description), shadow_config(description));
         let firmware = description.start == Start::Firmware;
         let console = TimedConsole::new(description);

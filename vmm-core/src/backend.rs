@@ -14,6 +14,7 @@ use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 
 use crate::{
     Event, Exit, GuestPhysAddr,
+    apic::{ApicMode, InterruptState},
     cpuid::Vendor,
     debug, host_registers,
     paging::NestedEntries,
@@ -85,6 +86,42 @@ pub struct VcpuSetup {
     pub translation: Translation,
     /// Added to the host's time-stamp counter to give the guest's, modulo 2^64.
     pub tsc_offset: u64,
+    /// What the hardware may do of the local APIC's work.
+    pub apic: ApicSetup,
+}
+
+/// What the hardware may do of a local APIC's work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApicSetup {
+    /// Nothing but to hold the task priority that CR8 shows.
+    Emulated,
+    /// All that it can.
+    Hardware {
+        /// For xAPIC mode, if the VM has it.
+        window: Option<ApicWindow>,
+    },
+}
+
+/// A place in guest-physical space where the hardware finds accesses to the local APIC's
+/// registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApicWindow {
+    /// Root of nested page tables that map what those of the VM do, and the page at the
+    /// address of the registers besides.
+    pub nested_root: HostPhysAddr,
+    /// The page that they map there. It holds nothing.
+    pub page: HostPhysAddr,
+}
+
+/// What the hardware does of a local APIC's work while the guest runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ApicRole {
+    /// It delivers interrupts: those of [`VcpuBackend::load_interrupts`] need no event to
+    /// inject and no window.
+    pub delivers: bool,
+    /// It answers reads of registers, from copies that [`VcpuBackend::set_apic_register`]
+    /// gives it.
+    pub shows_registers: bool,
 }
 
 /// A page that a backend needs in the guest-physical space of every VM, for the CPU alone.
@@ -116,13 +153,34 @@ pub struct EntryGate<'a> {
     host: &'static dyn Host,
     attention: &'a AtomicBool,
     deadline: Option<Tsc>,
+    hardware_deadline: Option<Tsc>,
+    left_at: Tsc,
     asked_at: Tsc,
 }
 
 impl<'a> EntryGate<'a> {
     /// A gate that stays closed when `attention` is set or `deadline` has come.
     pub fn new(host: &'static dyn Host, attention: &'a AtomicBool, deadline: Option<Tsc>) -> Self {
-        Self { host, attention, deadline, asked_at: Tsc(0) }
+        let hardware_deadline = None;
+        Self { host, attention, deadline, hardware_deadline, left_at: Tsc(0), asked_at: Tsc(0) }
+    }
+
+    /// The same gate for hardware that [ends entries](VcpuBackend::ends_at_deadline) by itself:
+    /// it does so at `deadline`. The guest was last left, or the gate found closed, at
+    /// `left_at`.
+    #[must_use]
+    pub fn with_hardware_deadline(self, deadline: Option<Tsc>, left_at: Tsc) -> Self {
+        Self { hardware_deadline: deadline, left_at, ..self }
+    }
+
+    /// The moment at which the hardware has to end the entry, if no timer of the host does.
+    pub fn hardware_deadline(&self) -> Option<Tsc> {
+        self.hardware_deadline
+    }
+
+    /// Ticks from the last exit, or the last time that the gate was asked, to this time.
+    pub fn ticks_outside(&self) -> u64 {
+        self.asked_at.0.saturating_sub(self.left_at.0)
     }
 
     /// True if the guest may be entered.
@@ -168,6 +226,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Can nested page tables use 1 GiB pages?
     fn has_huge_pages(&self) -> bool;
+
+    /// Can the hardware make use of an [`ApicWindow`]?
+    fn wants_apic_window(&self) -> bool {
+        false
+    }
 
     /// A page that nested page tables have to map, readable only.
     fn hardware_page(&self) -> Option<HardwarePage> {
@@ -305,10 +368,29 @@ pub trait VcpuBackend: Send {
     fn tsc_offset(&self) -> u64;
     /// Sets that difference.
     fn set_tsc_offset(&mut self, offset: u64);
-    /// Task priority as the guest last set it by CR8; 0 to 15.
-    fn cr8(&self) -> u8;
-    /// Sets what the guest reads from CR8.
-    fn set_cr8(&mut self, priority: u8);
+    /// Task priority register, as the guest last set it by CR8 or otherwise.
+    fn task_priority(&self) -> u8;
+    /// Sets the task priority register, whose class the guest reads from CR8.
+    fn set_task_priority(&mut self, priority: u8);
+
+    /// Tells how the guest reaches its local APIC from the next entry on, and whether that
+    /// delivers interrupts; what the hardware does of its work then. For hardware that does
+    /// nothing of it, this and the four that follow need not be supplied.
+    fn set_apic_mode(&mut self, _mode: ApicMode, _delivers: bool) -> ApicRole {
+        ApicRole::default()
+    }
+    /// Hands over interrupts for the hardware to deliver from the next entry on.
+    fn load_interrupts(&mut self, _state: &InterruptState) {}
+    /// The interrupts as the guest and the hardware left them at the last exit.
+    fn interrupts(&self) -> InterruptState {
+        InterruptState::default()
+    }
+    /// The hardware's copy of the local APIC's register at `offset` from the start of its page.
+    fn apic_register(&self, _offset: u16) -> u32 {
+        0
+    }
+    /// Sets that copy.
+    fn set_apic_register(&mut self, _offset: u16, _value: u32) {}
 
     /// How far the guest is from taking an interrupt.
     fn interruptibility(&self) -> Interruptibility;
@@ -329,8 +411,17 @@ pub trait VcpuBackend: Send {
     fn drop_pending_debug_exceptions(&mut self) {}
     /// Asks for, or ends asking for, [`Exit::NmiWindow`].
     fn request_nmi_window(&mut self, wanted: bool);
-    /// Makes writes to CR8 exit, or not.
-    fn intercept_cr8_writes(&mut self, wanted: bool);
+    /// Asks for an exit when the guest's task priority class falls below `class`, before the
+    /// guest executes another instruction; none ends asking. Called after
+    /// [`set_task_priority`](Self::set_task_priority) and
+    /// [`request_interrupt_window`](Self::request_interrupt_window). There may be other exits
+    /// for it, so long as none is missing.
+    fn watch_task_priority(&mut self, class: Option<u8>);
+    /// True if an entry ends by itself, with [`Exit::Deadline`], at the moment that the
+    /// [gate](EntryGate::hardware_deadline) names, so that it needs no timer of the host.
+    fn ends_at_deadline(&self) -> bool {
+        false
+    }
 
     /// Address of the instruction after the one that exited, if the hardware told.
     fn next_rip(&self) -> Option<u64>;

@@ -54,6 +54,18 @@ pub enum Exit {
         /// Linear address of the operand, if the hardware tells.
         address: Option<u64>,
     },
+    /// An access to the page of the local APIC's registers that the hardware does not answer.
+    ApicAccess(ApicAccess),
+    /// The guest has written the local APIC's register at this offset from the start of its
+    /// page. The instruction is done, the effect of the write is not.
+    ApicWrite(u16),
+    /// The guest has ended this interrupt, of which the I/O APIC has to hear. The instruction
+    /// is done.
+    EndOfInterrupt(Vector),
+    /// The guest's task priority has fallen below what was asked for. The instruction is done.
+    TaskPriority,
+    /// The moment at which the hardware was to end the entry has come.
+    Deadline,
     /// The nested page tables have an entry for this address that the CPU refuses: a defect
     /// of the VMM.
     NestedMisconfiguration(GuestPhysAddr),
@@ -139,6 +151,30 @@ pub struct NestedPageFault {
     pub is_fetch: bool,
     /// The fault came while the CPU walked the guest's own page tables.
     pub in_page_walk: bool,
+}
+
+/// An access to the page of the local APIC's registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApicAccess {
+    /// Offset into the page.
+    pub offset: u16,
+    /// What the access was part of.
+    pub kind: ApicAccessKind,
+}
+
+/// What an access to the local APIC's page was part of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApicAccessKind {
+    /// A data read of an instruction.
+    Read,
+    /// A data write of an instruction.
+    Write,
+    /// An instruction fetch.
+    Fetch,
+    /// The delivery of an event.
+    Delivery,
+    /// No linear access: a walk of the guest's page tables, or a fetch without paging.
+    Physical,
 }
 
 /// An event to deliver at entry, or whose delivery an exit cut short.

@@ -95,6 +95,14 @@ impl Hooks {
         self.hypercalls.remove(range)
     }
 
+    /// True if a hook answers for any of these MSRs.
+    pub(crate) fn has_msr_in(&self, msrs: &RangeInclusive<u32>) -> bool {
+        let meets = |range: &RangeInclusive<u32>| {
+            range.start() <= msrs.end() && msrs.start() <= range.end() && !range.is_empty()
+        };
+        self.msrs.0.iter().any(|(range, _)| meets(range))
+    }
+
     #[inline]
     pub(crate) fn msr(&self, msr: u32) -> Option<&Arc<dyn MsrHook>> {
         self.msrs.find(msr)

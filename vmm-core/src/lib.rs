@@ -66,7 +66,10 @@ pub use device::{
     TimerClient,
 };
 pub use doorbell::{Doorbell, VcpuLink};
-pub use exit::{ControlRegisterAccess, Event, Exit, NestedPageFault, PortIo, Trapped};
+pub use exit::{
+    ApicAccess, ApicAccessKind, ControlRegisterAccess, Event, Exit, NestedPageFault, PortIo,
+    Trapped,
+};
 pub use interrupt::{ApicBus, ApicMessage, DeliveryMode, Destination, IrqLine};
 pub use state::Vector;
 pub use time::{MAX_TIMERS, NANOSECONDS, Timer, TimerBank, VmClock, VmInstant, scale};

@@ -16,7 +16,7 @@ mod report;
 
 pub use bundle::{Bundle, BundleError};
 pub use manifest::{
-    EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Module,
+    Apic, EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Module,
     Paging, RawMode, ShadowSettings, Stage, Start, VmDescription,
 };
 pub use report::{

@@ -53,6 +53,9 @@ pub struct VmDescription {
     /// How shadow paging is set up, where it is used.
     #[serde(default)]
     pub shadow: ShadowSettings,
+    /// Who does the work of the local APICs.
+    #[serde(default)]
+    pub apic: Apic,
     /// Bundle member with the kernel, or whatever is started in its place.
     pub kernel: String,
     /// How it is started.
@@ -143,6 +146,17 @@ pub enum Paging {
     Nested,
     /// By shadow page tables that the VMM keeps.
     Shadow,
+}
+
+/// Who does the work of a VM's local APICs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Apic {
+    /// The CPU as far as it can, and the VMM the rest.
+    #[default]
+    Hardware,
+    /// The VMM alone.
+    Emulated,
 }
 
 impl Paging {

@@ -47,6 +47,9 @@ enum Command {
     Image {
         /// Kernel package, for example linux-image-amd64; a meta package is followed
         package: String,
+        /// Unpack it: the path is that of the ELF file inside, which is started by PVH
+        #[arg(long)]
+        elf: bool,
     },
     /// Checks rules of this repository: license lines, dependencies between its crates, and what
     /// the code of one CPU vendor and the rest may know of each other
@@ -122,8 +125,12 @@ impl Cli {
                 Ok(0)
             }
             Command::BochsMachine(options) => bochs::drive(&options),
-            Command::Image { package } => {
-                println!("{}", image::kernel(&paths, &package)?.display());
+            Command::Image { package, elf } => {
+                let path = match elf {
+                    true => image::vmlinux(&paths, &package)?,
+                    false => image::kernel(&paths, &package)?,
+                };
+                println!("{}", path.display());
                 Ok(0)
             }
             Command::Lint => lint::run(&paths),

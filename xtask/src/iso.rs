@@ -10,7 +10,6 @@ use clap::Args;
 
 use crate::paths::Paths;
 use crate::platform::Platform;
-use crate::platform::bochs::models;
 use crate::run::folder::RunFolder;
 use crate::run::job::Job;
 use crate::run::options::GuestOptions;
@@ -32,7 +31,7 @@ pub struct IsoOptions {
     /// Machine it is for: on a slow one a Linux kernel is told to save time
     #[arg(long, value_enum)]
     pub platform: Option<Platform>,
-    /// CPU model of that machine, which is checked: an image fits all of them
+    /// CPU model of that machine, about which a Linux kernel may have to know
     #[arg(long, value_name = "MODEL", requires = "platform")]
     pub cpu: Option<String>,
     /// Command line of the co-kernel
@@ -50,9 +49,8 @@ pub fn run(paths: &Paths, options: &IsoOptions) -> Result<u8> {
         bail!("--cokernel-append: GRUB would misread quotes, backslashes, $ and line ends");
     }
     plan::check_files(&options.guest)?;
-    if options.platform == Some(Platform::Bochs) {
-        models::find(options.cpu.as_deref().unwrap_or(models::DEFAULT))?;
-    }
+    let platform = options.platform.unwrap_or(Platform::Qemu);
+    let model = platform.bochs_model(options.cpu.as_deref())?;
     setup::ensure_iso_tools()?;
     let output = options.output.clone().unwrap_or_else(|| paths.target.join("alcazar/alcazar.iso"));
     let folder = RunFolder::create(paths)?;
@@ -60,8 +58,7 @@ pub fn run(paths: &Paths, options: &IsoOptions) -> Result<u8> {
         Some(command) => Job::Command(command.clone()),
         None => Job::Shell { size: None, term: "vt100".into() },
     };
-    let platform = options.platform.unwrap_or(Platform::Qemu);
-    let guest = Guest::find(paths, &options.guest, platform, job, &folder)?;
+    let guest = Guest::find(paths, &options.guest, model, job, &folder)?;
     let bundle = folder.file("bundle.cpio");
     guest.write_bundle(&bundle, &options.guest, None)?;
     make(&output, &cargo_build::cokernel(paths)?, &bundle, &options.cokernel_append)

@@ -20,6 +20,10 @@ const Q35_LOW_SPLIT: u64 = 2 << 30;
 /// Up to here all memory of a q35 machine is below 4 GiB (QEMU, hw/i386/pc_q35.c).
 const Q35_ALL_LOW: u64 = 0xB000_0000;
 
+/// Most memory of a machine of Bochs 2.7: it keeps no more in its own. For the rest it has a
+/// file, but with that no guest came up within a minute.
+const BOCHS_MOST: u64 = 2 << 30;
+
 /// Memory of the host, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostMemory {
@@ -100,6 +104,23 @@ pub fn machine_mib(guest: u64, bundle: u64, host: HostMemory) -> Result<u64> {
     Ok(bytes.div_ceil(MIB).next_multiple_of(2))
 }
 
+/// Memory, in MiB, of the Bochs machine that holds the co-kernel and a guest, as
+/// [`machine_mib`] has it; as much as there can be for a guest that leaves no more.
+///
+/// # Errors
+/// When that is not enough, or the host has not got it; says how much the guest can have.
+pub fn bochs_mib(guest: u64, bundle: u64, host: HostMemory) -> Result<u64> {
+    let besides = COKERNEL.saturating_add(2 * bundle);
+    ensure!(
+        guest <= BOCHS_MOST.saturating_sub(besides),
+        "--mem {}: Bochs has at most {} MiB, of which this guest can have {}",
+        guest / MIB,
+        BOCHS_MOST / MIB,
+        BOCHS_MOST.saturating_sub(besides) / MIB
+    );
+    Ok(machine_mib(guest, bundle, host)?.min(BOCHS_MOST / MIB))
+}
+
 fn machine_with_slack(guest: u64, used: u64) -> u64 {
     const GIB: u64 = 1 << 30;
     if guest <= GIB {
@@ -161,6 +182,17 @@ mod tests {
         let error = machine_mib(21 << 30, 0, HOST).unwrap_err().to_string();
         assert!(error.contains("20480 MiB available"), "{error}");
         assert!(machine_mib(u64::MAX, u64::MAX / 4, HOST).is_err());
+    }
+
+    #[test]
+    fn bochs_has_two_gib() {
+        assert_eq!(bochs_mib(512 * MIB, 20 * MIB, HOST).unwrap(), 1024);
+        assert_eq!(bochs_mib(1880 * MIB, 20 * MIB, HOST).unwrap(), 2048);
+        let error = bochs_mib(1881 * MIB, 20 * MIB, HOST).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--mem 1881: Bochs has at most 2048 MiB, of which this guest can have 1880"
+        );
     }
 
     #[test]

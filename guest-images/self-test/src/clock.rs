@@ -38,7 +38,7 @@ pub fn run(report: &mut Report, options: &Options) {
         }
         let current = read("current_clocksource").unwrap_or_default();
         report.equal(format_args!("{source} is in use"), current.trim(), source);
-        let rate = rate(Duration::from_secs(seconds));
+        let rate = rate(source, Duration::from_secs(seconds));
         let base = *reference.get_or_insert(rate);
         let ppm = (rate / base - 1.0) * 1e6;
         let (good, detail) = (ppm.abs() < MAX_PPM, format!("{ppm:+.1} ppm"));
@@ -49,11 +49,15 @@ pub fn run(report: &mut Report, options: &Options) {
     report.need("restored", restored);
 }
 
-/// The rate of the raw clock against the time-stamp counter.
-fn rate(time: Duration) -> f64 {
+/// The rate of the raw clock against the time-stamp counter. What was measured is printed for
+/// those who know the rate of the time-stamp counter.
+fn rate(source: &str, time: Duration) -> f64 {
     let first = Stamp::take(libc::CLOCK_MONOTONIC_RAW);
     thread::sleep(time);
-    Stamp::take(libc::CLOCK_MONOTONIC_RAW).rate_since(&first)
+    let last = Stamp::take(libc::CLOCK_MONOTONIC_RAW);
+    let (elapsed, ticks) = last.since(&first);
+    println!("clock {source}: {} ns in {ticks} ticks", elapsed.as_nanos());
+    elapsed.as_nanos() as f64 * 1e9 / ticks as f64
 }
 
 /// Threads on all CPUs read a clock and look whether any of them has seen a later time before.

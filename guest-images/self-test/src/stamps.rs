@@ -50,10 +50,8 @@ impl Stamp {
             .map_or_else(|| Self { clock: Duration::ZERO, tsc: 0 }, |(_, stamp)| stamp)
     }
 
-    /// Nanoseconds of the clock in a thousand million ticks of the time-stamp counter since
-    /// `earlier`.
-    pub fn rate_since(&self, earlier: &Self) -> f64 {
-        let clock = self.clock.saturating_sub(earlier.clock).as_nanos() as f64;
-        clock * 1e9 / self.tsc.wrapping_sub(earlier.tsc) as f64
+    /// What passed since `earlier`, by the clock and in ticks of the time-stamp counter.
+    pub fn since(&self, earlier: &Self) -> (Duration, u64) {
+        (self.clock.saturating_sub(earlier.clock), self.tsc.wrapping_sub(earlier.tsc))
     }
 }

@@ -63,10 +63,13 @@ impl ApicBase {
     }
 }
 
-/// Operating mode of a local APIC.
+/// Operating mode of a local APIC (Intel SDM vol. 3, table 11-5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ApicMode {
+pub enum ApicMode {
+    /// Switched off in IA32_APIC_BASE.
     Disabled,
+    /// The registers lie in memory.
     XApic,
+    /// The registers are MSRs.
     X2Apic,
 }

@@ -69,6 +69,13 @@ impl LocalApic {
         self.config.bus.deliver_except(message, sender);
     }
 
+    /// Writes the high half of the register in xAPIC mode, which sends nothing yet.
+    #[inline]
+    pub fn set_command_high(&mut self, value: u32) {
+        const DESTINATION: u32 = 0xFF00_0000;
+        self.icr = self.icr & 0xFFFF_FFFF | u64::from(value & DESTINATION) << 32;
+    }
+
     /// The self-IPI, which needs neither bus nor doorbell: the owner is at work already.
     #[inline]
     pub(super) fn send_to_self(&mut self, vector: u8) {

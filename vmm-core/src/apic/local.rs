@@ -64,6 +64,8 @@ pub struct LocalApic {
     pub(super) new_errors: u32,
     pub(super) timer: ApicTimer,
     pub(super) awaiting_startup: bool,
+    /// Registers that software can read may have changed since hardware last got copies.
+    pub(super) changed: bool,
 }
 
 impl LocalApic {
@@ -85,6 +87,7 @@ impl LocalApic {
             new_errors: 0,
             timer: ApicTimer::new(config.host.tsc_frequency().0),
             awaiting_startup: !config.bootstrap,
+            changed: true,
             config,
         };
         apic.publish();
@@ -100,6 +103,7 @@ impl LocalApic {
         self.svr = SVR_RESET | SVR_ENABLED;
         self.lvt.set(LvtEntry::Lint0, EXTERNAL, true);
         self.lvt.set(LvtEntry::Lint1, NMI, true);
+        self.changed = true;
         self.publish();
     }
 
@@ -207,6 +211,21 @@ impl LocalApic {
         !self.base.enabled() || self.lvt.get(LvtEntry::Lint0) & MODE_AND_MASK == EXTERNAL
     }
 
+    /// The interrupt output of the 8259A pair, which is wired to LINT0, becomes asserted: raises
+    /// what the entry says, a fixed interrupt or an NMI, as an edge. For ExtINT it does nothing;
+    /// there the level counts: see [`LocalApic::lint0_extint_enabled`].
+    pub fn raise_lint0(&mut self) {
+        let entry = self.lvt.get(LvtEntry::Lint0);
+        if !self.base.enabled() || entry & MASKED != 0 {
+            return;
+        }
+        match DeliveryMode::from_bits((entry >> 8 & 7) as u8) {
+            Some(DeliveryMode::Fixed) => self.raise_own(entry),
+            Some(DeliveryMode::Nmi) => self.config.inbox.post_nmi(),
+            _ => {}
+        }
+    }
+
     /// Where the registers lie in guest-physical memory: one page, in xAPIC mode only.
     #[inline]
     pub fn mmio_window(&self) -> Option<GuestPhysAddr> {
@@ -260,6 +279,11 @@ impl LocalApic {
     pub fn end_of_interrupt(&mut self) {
         let Some(vector) = self.isr.highest() else { return };
         self.isr.remove(vector);
+        self.interrupt_ended(vector);
+    }
+
+    /// Tells the I/O APIC of the end of `vector`, which is in service no more.
+    pub fn interrupt_ended(&mut self, vector: Vector) {
         if self.tmr.contains(vector) && self.svr & SVR_SUPPRESS_EOI == 0 {
             for observer in self.config.eoi_observers.iter() {
                 observer.end_of_interrupt(vector);
@@ -325,6 +349,7 @@ impl LocalApic {
         self.errors = 0;
         self.new_errors = 0;
         self.timer.reset();
+        self.changed = true;
     }
 
     /// Shows senders how to match this local APIC.

@@ -40,11 +40,12 @@ impl LocalApic {
         if self.base.mode() != ApicMode::XApic || width != AccessWidth::Dword || offset & 0xF != 0 {
             return;
         }
+        self.changed = true;
         let index = (offset >> 4 & 0xFF) as u32;
         let value = value & LOW_HALF;
         match index {
             ICR_LOW => self.command(self.icr & !LOW_HALF | value, false),
-            ICR_HIGH => self.icr = self.icr & LOW_HALF | (value & 0xFF00_0000) << 32,
+            ICR_HIGH => self.set_command_high(value as u32),
             _ => {
                 if !self.write_register(index, value as u32)
                     && self.read_register(index, false).is_none()

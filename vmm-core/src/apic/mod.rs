@@ -11,6 +11,7 @@
 mod base;
 mod bus;
 mod command;
+mod hardware;
 mod inbox;
 mod local;
 mod lvt;
@@ -21,13 +22,15 @@ mod timer;
 mod vectors;
 mod x2apic;
 
-pub use base::DEFAULT_APIC_BASE;
+pub use base::{ApicMode, DEFAULT_APIC_BASE};
 pub use bus::{BusMember, LocalApicBus};
+pub use hardware::InterruptState;
 pub use inbox::ApicInbox;
 pub use local::{LocalApic, LocalApicConfig};
 pub use state::LocalApicState;
 pub use timer::{APIC_BUS_HZ, MINIMUM_PERIOD_NS, TimerState};
 pub use vectors::VectorSet;
+pub use x2apic::X2APIC_MSRS;
 
 #[cfg(test)]
 mod tests;

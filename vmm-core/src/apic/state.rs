@@ -66,6 +66,7 @@ impl LocalApic {
             new_errors,
             timer,
             awaiting_startup,
+            changed: _,
         } = self;
         LocalApicState {
             base: base.into_bits(),
@@ -124,6 +125,7 @@ impl LocalApic {
         self.awaiting_startup = *awaiting_startup;
         self.config.inbox.update_events(|_| Some(Events::from_bits(*events)));
         self.set_tpr(*tpr);
+        self.changed = true;
         self.publish();
     }
 }

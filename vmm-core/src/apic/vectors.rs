@@ -12,6 +12,13 @@ const WORD_BITS: u8 = 64;
 pub struct VectorSet([u64; 4]);
 
 impl VectorSet {
+    /// The set that eight registers of 32 vectors each show.
+    #[inline]
+    pub fn from_registers(registers: [u32; 8]) -> Self {
+        let pair = |n: usize| u64::from(registers[2 * n]) | u64::from(registers[2 * n + 1]) << 32;
+        Self([pair(0), pair(1), pair(2), pair(3)])
+    }
+
     /// Adds `vector`.
     #[inline]
     pub fn insert(&mut self, vector: Vector) {
@@ -39,6 +46,21 @@ impl VectorSet {
         let word = self.0.iter().rposition(|&w| w != 0)?;
         let bit = u32::from(WORD_BITS) - 1 - self.0[word].leading_zeros();
         Some(Vector((word as u8) * WORD_BITS + bit as u8))
+    }
+
+    /// The vectors that are not in `others`.
+    #[inline]
+    #[must_use]
+    pub fn without(mut self, others: Self) -> Self {
+        for (word, other) in self.0.iter_mut().zip(others.0) {
+            *word &= !other;
+        }
+        self
+    }
+
+    /// Vectors 64 × `index` to 64 × `index` + 63, one bit each. Zero beyond the fourth.
+    pub fn quadword(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or(0)
     }
 
     /// True if the set is empty.
@@ -98,6 +120,8 @@ mod tests {
                 prop_assert_eq!(set.highest().map(|v| v.0), model.last().copied());
                 prop_assert_eq!(set.is_empty(), model.is_empty());
             }
+            let registers = core::array::from_fn(|index| set.register(index));
+            prop_assert_eq!(VectorSet::from_registers(registers), set);
             for vector in 0..=255 {
                 let register = set.register(usize::from(vector) / 32);
                 prop_assert_eq!(set.contains(Vector(vector)), model.contains(&vector));

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The model-specific registers of the local APIC (Intel SDM vol. 3, 11.12 and table 11-6).
 
+use core::ops::RangeInclusive;
+
 use super::{
     LocalApic,
     base::ApicMode,
     command::ICR_DEFINED,
     lvt::LvtEntry,
     registers::{
-        APR, DFR, DIVIDE, EOI, ESR, ICR_HIGH, ICR_LOW, INITIAL_COUNT, LVT_ERROR, LVT_TIMER, RRD,
-        SELF_IPI, SVR, TPR,
+        APR, DFR, DIVIDE, EOI, ESR, ICR_HIGH, ICR_LOW, INITIAL_COUNT, LDR, LVT_ERROR, LVT_TIMER,
+        RRD, SELF_IPI, SVR, TPR,
     },
 };
 use crate::msr::GeneralProtection;
@@ -19,6 +21,9 @@ pub(super) const IA32_APIC_BASE: u32 = 0x1B;
 pub(super) const IA32_TSC_DEADLINE: u32 = 0x6E0;
 const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_LAST: u32 = 0x8FF;
+
+/// The MSRs of x2APIC mode.
+pub const X2APIC_MSRS: RangeInclusive<u32> = X2APIC_FIRST..=X2APIC_LAST;
 
 impl LocalApic {
     /// True if `msr` is one of the local APIC's: IA32_APIC_BASE, IA32_TSC_DEADLINE and 0x800
@@ -69,6 +74,8 @@ impl LocalApic {
         match index {
             ICR_LOW => self.command(value, true),
             SELF_IPI => self.send_to_self(value as u8),
+            // The logical ID follows from the APIC ID, in one format.
+            LDR | DFR => return Err(GeneralProtection),
             _ if self.write_register(index, value as u32) => {}
             _ => return Err(GeneralProtection),
         }
@@ -103,6 +110,7 @@ impl LocalApic {
     fn write_base(&mut self, value: u64) -> Result<(), GeneralProtection> {
         let old = self.base.mode();
         self.base = self.base.written(value)?;
+        self.changed = true;
         match (old, self.base.mode()) {
             (ApicMode::XApic | ApicMode::X2Apic, ApicMode::Disabled) => {
                 self.collect();

@@ -27,6 +27,8 @@ pub trait NestedEntries {
     fn read_only_page(address: HostPhysAddr) -> u64;
     /// Address in an entry.
     fn address(entry: u64) -> HostPhysAddr;
+    /// True if a present entry above the last level maps memory instead of leading on.
+    fn is_leaf(entry: u64) -> bool;
     /// True if the entry maps or leads anywhere.
     fn is_present(entry: u64) -> bool;
 }
@@ -66,6 +68,10 @@ impl NestedEntries for LongModeEntries {
 
     fn address(entry: u64) -> HostPhysAddr {
         HostPhysAddr::new(entry & Self::ADDRESS)
+    }
+
+    fn is_leaf(entry: u64) -> bool {
+        entry & Self::LARGE != 0
     }
 
     fn is_present(entry: u64) -> bool {
@@ -127,6 +133,51 @@ impl<F: NestedEntries> NestedTables<F> {
             tables.map(Mapping::of(region))?;
         }
         Ok(tables)
+    }
+
+    /// Other tables that map what these do, and one page of the host's more, where these map
+    /// nothing; none if they do. They share all tables of these but those on the way to that
+    /// page, so these have to stay as long as they are used. The page is mapped like memory.
+    ///
+    /// # Errors
+    /// What the host answers when memory runs out.
+    pub fn with_page(
+        &self,
+        guest: GuestPhysAddr,
+        page: HostPhysAddr,
+    ) -> Result<Option<Self>, HostError> {
+        let (host, has_huge_pages) = (self.host, self.has_huge_pages);
+        let copy = |of: Option<HostPhysAddr>| -> Result<OwnedPages, HostError> {
+            let table = OwnedPages::zeroed(host, PageRequest::contiguous(1))?;
+            if let Some(of) = of {
+                for slot in 0..ENTRIES {
+                    // SAFETY: the new table is ours alone; `index` is inside of it.
+                    unsafe { table.as_ptr().cast::<u64>().add(slot).write(self.read(of, slot)) }
+                }
+            }
+            Ok(table)
+        };
+        let root = copy(Some(self.root()))?;
+        let mut tables =
+            Self { host, tables: alloc::vec![root], has_huge_pages, format: PhantomData };
+        let mut table = tables.root();
+        for above in (2..=LEVELS).rev() {
+            let slot = index(guest.as_u64(), above);
+            let entry = tables.read(table, slot);
+            if F::is_present(entry) && F::is_leaf(entry) {
+                return Ok(None);
+            }
+            let next = copy(F::is_present(entry).then(|| F::address(entry)))?;
+            tables.write(table, slot, F::table(next.address()));
+            table = next.address();
+            tables.tables.push(next);
+        }
+        let slot = index(guest.as_u64(), 1);
+        if F::is_present(tables.read(table, slot)) {
+            return Ok(None);
+        }
+        tables.write(table, slot, F::leaf(page, false));
+        Ok(Some(tables))
     }
 
     /// Maps one page more, readable only.
@@ -298,6 +349,27 @@ mod tests {
         let mut small = NestedTables::<LongModeEntries>::map_all(host, &empty, false).unwrap();
         small.map(plain(gib, 5 * gib, gib)).unwrap();
         assert_eq!(walk(&small, gib), Some((5 * gib, 2)));
+    }
+
+    #[test]
+    fn a_window_adds_one_page_and_leaves_the_rest_alone() {
+        let host = MockHost::leak(1);
+        let mut memory = GuestMemory::new();
+        region(host, &mut memory, 0, 0x40_0000);
+        region(host, &mut memory, 0xFE00_0000, 0x20_0000);
+        let tables = NestedTables::<LongModeEntries>::map_all(host, &memory, true).unwrap();
+        const WINDOW: u64 = 0xFEE0_0000;
+        let page = HostPhysAddr::new(0x77_7000);
+        let wider = tables.with_page(GuestPhysAddr::new(WINDOW), page).unwrap().unwrap();
+        assert_eq!(walk(&wider, WINDOW + 0xB0), Some((0x77_70B0, 1)));
+        assert_eq!((walk(&tables, WINDOW), walk(&wider, WINDOW + PAGE_SIZE)), (None, None));
+        for guest in [0, 0x20_1234, 0x40_0000, 0xFE00_0000, 1 << 40] {
+            assert_eq!(walk(&wider, guest), walk(&tables, guest));
+        }
+        for taken in [0x20_0000, 0xFE00_0000] {
+            assert!(tables.with_page(GuestPhysAddr::new(taken), page).unwrap().is_none());
+        }
+        assert!(wider.with_page(GuestPhysAddr::new(WINDOW), page).unwrap().is_none());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct SvmVcpu {
     fpu: FpuState,
     breakpoints: BreakpointAddresses,
     tsc_aux: TscAux,
+    /// The whole register, of which the VMCB holds the class.
+    task_priority: u8,
     /// Where the vCPU is loaded, and so which CPU's pool its identifier is from.
     pub(super) cpu: Option<CpuId>,
     pub(super) asid: Asid,
@@ -90,6 +92,7 @@ impl SvmVcpu {
             fpu: FpuState::new(host, fpu)?,
             breakpoints: BreakpointAddresses::default(),
             tsc_aux: TscAux::new(capabilities.tsc_aux),
+            task_priority: 0,
             cpu: None,
             asid: Asid::default(),
             asid_cpu: None,
@@ -431,12 +434,15 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb_mut().control.tsc_offset = offset;
     }
 
-    fn cr8(&self) -> u8 {
-        self.vmcb().control.interrupt_control.tpr() & 0xF
+    fn task_priority(&self) -> u8 {
+        // The hardware holds the class alone. As long as that is the same, so is the rest.
+        let class = self.vmcb().control.interrupt_control.tpr() & 0xF;
+        if class == self.task_priority >> 4 { self.task_priority } else { class << 4 }
     }
 
-    fn set_cr8(&mut self, priority: u8) {
-        self.vmcb_mut().control.interrupt_control.set_tpr(priority & 0xF);
+    fn set_task_priority(&mut self, priority: u8) {
+        self.task_priority = priority;
+        self.vmcb_mut().control.interrupt_control.set_tpr(priority >> 4);
     }
 
     fn interruptibility(&self) -> Interruptibility {
@@ -511,8 +517,10 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
-    fn intercept_cr8_writes(&mut self, wanted: bool) {
+    fn watch_task_priority(&mut self, class: Option<u8>) {
         let control = &mut self.vmcb_mut().control;
+        // QEMU 7.2 may abort when the guest writes CR8 while a virtual interrupt waits.
+        let wanted = class.is_some() || control.interrupt_control.irq();
         control.cr_writes = (control.cr_writes & !(1 << 8)) | u16::from(wanted) << 8;
     }
 

@@ -32,6 +32,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             _ => !self.hardware.interruptibility().interrupts_enabled,
         };
         let host = self.core.host;
+        self.arm_host_timer();
         self.link.going_inside(host.current_cpu());
         if unwakeable {
             self.core.enter_unwakeable();

@@ -20,7 +20,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Deals with one exit. An error is an exception for the guest.
     pub(super) fn handle(&mut self, exit: Exit) -> Result<(), Exception> {
         match exit {
-            Exit::NotEntered | Exit::InterruptWindow | Exit::NmiWindow => Ok(()),
+            Exit::NotEntered
+            | Exit::InterruptWindow
+            | Exit::NmiWindow
+            | Exit::TaskPriority
+            | Exit::Deadline => Ok(()),
             Exit::HostInterrupt => {
                 self.notify_host_event_clients();
                 Ok(())
@@ -35,6 +39,15 @@ impl<V: VcpuBackend> Vcpu<V> {
             Exit::SetExtendedControl => self.set_extended_control(),
             Exit::Hypercall => self.hypercall(),
             Exit::NestedPageFault(fault) => self.nested_page_fault(fault),
+            Exit::ApicAccess(access) => self.apic_access(access),
+            Exit::ApicWrite(offset) => {
+                self.apic_written(offset);
+                Ok(())
+            }
+            Exit::EndOfInterrupt(vector) => {
+                self.apic.interrupt_ended(vector);
+                Ok(())
+            }
             Exit::PageFault { address, error_code } => self.page_fault(address, error_code),
             Exit::InvalidatePage { address } => self.invalidate_page(address),
             Exit::Exception(exception) => Err(exception),

@@ -23,6 +23,8 @@ pub(super) struct PendingEvents {
     external_message: bool,
     /// LINT0 let it through when it was last looked at.
     lint0_open: bool,
+    /// The 8259A pair asserted its output then.
+    source_asserted: bool,
 }
 
 impl PendingEvents {
@@ -80,6 +82,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Chooses what is delivered at the next entry, and asks for the windows that the rest
     /// needs.
     pub(super) fn prepare_events(&mut self) {
+        self.choose_apic_role();
         let mut free = true;
         let raised = self.pending.exception.is_some();
         match self.pending.take_due() {
@@ -100,13 +103,11 @@ impl<V: VcpuBackend> Vcpu<V> {
         if free && (self.pending.nmi || self.interrupt_waits()) {
             self.deliver_from_outside();
         }
+        self.hand_over_apic();
         let waiting = self.interrupt_waits();
-        // Below the task priority, an interrupt waits for CR8; else it waits for a window.
-        let masked = !waiting && self.apic.highest_request().is_some();
         self.hardware.request_interrupt_window(waiting);
-        self.hardware.intercept_cr8_writes(masked || waiting);
+        self.hardware.watch_task_priority(self.watched_class());
         self.hardware.request_nmi_window(self.pending.nmi);
-        self.hardware.set_cr8(self.apic.cr8() as u8);
     }
 
     /// Has the hardware deliver `event` at the next entry; where there will be none, delivers
@@ -119,8 +120,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
+    /// True if the VMM has an interrupt to deliver that the priorities let through.
     pub(super) fn interrupt_waits(&self) -> bool {
-        self.apic.pending_vector().is_some() || self.pending.external
+        self.deliverable_vector().is_some() || self.pending.external
     }
 
     /// Delivers an NMI or an interrupt if the guest can take it now.
@@ -152,7 +154,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Delivers the interrupt of highest priority, if there is any.
     fn deliver_interrupt(&mut self) {
-        let vector = match self.apic.pending_vector() {
+        let vector = match self.deliverable_vector() {
             Some(vector) => {
                 self.apic.accept(vector);
                 Some(vector)
@@ -177,6 +179,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Notes whether the 8259A pair asserts its output to this vCPU.
     pub(super) fn look_at_external_source(&mut self) {
         let asserted = self.core.external.as_ref().is_some_and(|source| source.pending());
+        if asserted && !core::mem::replace(&mut self.pending.source_asserted, asserted) {
+            self.apic.raise_lint0();
+            self.pending.nmi |= self.apic.take_nmi();
+        }
+        self.pending.source_asserted = asserted;
         let message = self.apic.take_external() || self.pending.external_message;
         self.pending.lint0_open = self.apic.lint0_extint_enabled();
         self.pending.external_message = asserted && message;

@@ -5,7 +5,9 @@
 //! its local APIC's inbox and the VM's timers, and is taken up between exits.
 
 mod activity;
+mod apic;
 mod control;
+mod deadline;
 mod dispatch;
 mod events;
 #[cfg(feature = "fault-injection")]
@@ -26,8 +28,8 @@ use host_iface::Tsc;
 
 use crate::{
     EndReason, Exit, VcpuLink,
-    apic::LocalApic,
-    backend::{EntryGate, VcpuBackend},
+    apic::{LocalApic, VectorSet},
+    backend::{ApicRole, EntryGate, VcpuBackend},
     boot::InitialState,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
@@ -61,8 +63,14 @@ pub struct Vcpu<V: VcpuBackend> {
     paging: PagingFeatures,
     activity: Activity,
     pending: PendingEvents,
-    /// Deadline that the host's timer is armed for.
+    /// What the hardware does of the local APIC's work.
+    apic_role: ApicRole,
+    /// Interrupts that the hardware was given to deliver, or made itself, and has not.
+    handed_over: VectorSet,
+    /// The earliest deadline, for which a timer is armed while the vCPU runs or waits.
     armed: Option<Tsc>,
+    /// Deadline that the host's timer is armed for.
+    host_timer: Option<Tsc>,
     /// The earliest deadline of the VM's devices, if this vCPU serves them.
     device_deadline: Option<Tsc>,
     /// The time-stamp counter when the guest last exited, or the gate last stayed closed.
@@ -94,7 +102,10 @@ impl<V: VcpuBackend> Vcpu<V> {
             paging,
             activity: if index == 0 { Activity::Running } else { Activity::WaitForStartup },
             pending: PendingEvents::default(),
+            apic_role: ApicRole::default(),
+            handed_over: VectorSet::default(),
             armed: None,
+            host_timer: None,
             device_deadline: None,
             now: core.host.tsc(),
             statistics: VcpuStatistics::default(),
@@ -185,15 +196,14 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         self.close_exit(self.core.host.tsc());
         self.hardware.put();
-        if self.armed.take().is_some() {
-            self.core.host.cancel_timer();
-        }
+        self.armed = None;
+        self.cancel_host_timer();
     }
 
     /// Looks at all that may have come from outside since the last entry.
     fn take_up_work(&mut self) {
         if self.armed.is_some_and(|deadline| deadline <= self.now) {
-            self.armed = None;
+            self.deadline_came();
             self.apic.expire(self.now);
             if self.serves_devices() {
                 self.core.timers.expire(self.core.clock.now());
@@ -206,33 +216,12 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.follow_lint0();
         }
         self.apic.collect();
-        self.arm_timer();
+        self.follow_deadline();
     }
 
     /// The first vCPU serves the timers, the console and the 8259A pair.
     fn serves_devices(&self) -> bool {
         self.index == 0
-    }
-
-    /// Keeps the host's timer armed for the earliest deadline of this vCPU.
-    #[inline]
-    fn arm_timer(&mut self) {
-        if self.serves_devices() && self.core.timers.take_changed() {
-            let earliest = self.core.timers.earliest();
-            self.device_deadline = earliest.map(|moment| self.core.clock.tsc_at(moment));
-        }
-        let deadline = match (self.apic.next_deadline(), self.device_deadline) {
-            (Some(own), Some(device)) => Some(own.min(device)),
-            (own, device) => own.or(device),
-        };
-        if deadline == self.armed {
-            return;
-        }
-        match deadline {
-            Some(deadline) => self.core.host.arm_timer(deadline),
-            None => self.core.host.cancel_timer(),
-        }
-        self.armed = deadline;
     }
 
     /// Enters the guest once and deals with its exit.
@@ -247,7 +236,8 @@ impl<V: VcpuBackend> Vcpu<V> {
         {
             self.hardware.flush_tlb();
         }
-        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed);
+        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
+            .with_hardware_deadline(self.hardware_deadline(), self.now);
         let exit = self.hardware.run(&mut gate);
         let entered_at = gate.asked_at();
         if let Some(shadow) = self.core.shadow() {
@@ -267,10 +257,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.statistics.guest_ticks += self.now.0.saturating_sub(entered_at.0);
         self.last_exit = Some(reason);
         self.pending.interrupted = self.hardware.take_interrupted_event();
-        let cr8 = self.hardware.cr8();
-        if u64::from(cr8) != self.apic.cr8() {
-            self.apic.set_cr8(cr8.into());
-        }
+        self.take_back_apic();
         self.dispatch(exit);
     }
 

@@ -8,15 +8,16 @@ use host_iface::{Host, HostError};
 
 use super::{
     Vm,
-    core::{MemoryTables, VmCore},
+    apic_window::ApicWindowTables,
+    core::{MemoryTables, SecondLevel, VmCore},
     halt::HaltDetector,
 };
 use crate::{
     ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
     MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
     VmClock, VmControl, VmInstant,
-    apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig},
-    backend::{Backend, Translation, VcpuSetup},
+    apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig, X2APIC_MSRS},
+    backend::{ApicSetup, ApicWindow, Backend, Translation, VcpuSetup},
     boot::{self, BootError},
     bus::{ClaimError, MmioBus, PortBus},
     cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
@@ -135,6 +136,7 @@ pub struct VmBuilder {
     external: Option<Arc<dyn ExternalInterruptSource>>,
     host_event_clients: Vec<Arc<dyn HostEventClient>>,
     timer_clients: Vec<Arc<dyn TimerClient>>,
+    emulate_apic: bool,
     paging: PagingChoice,
     shadow: ShadowConfig,
 }
@@ -178,6 +180,7 @@ impl VmBuilder {
             external: None,
             host_event_clients: Vec::new(),
             timer_clients: Vec::new(),
+            emulate_apic: false,
             paging: PagingChoice::default(),
             shadow: ShadowConfig::default(),
         })
@@ -322,6 +325,17 @@ impl VmBuilder {
         &mut self.hooks
     }
 
+    /// Has the VMM do all of the local APICs' work, also where the hardware could take over a
+    /// part of it.
+    pub fn emulate_apic(&mut self) {
+        self.emulate_apic = true;
+    }
+
+    /// Hardware that answers for the local APIC would bypass hooks on its MSRs.
+    fn emulates_apic(&self) -> bool {
+        self.emulate_apic || self.hooks.has_msr_in(&X2APIC_MSRS)
+    }
+
     /// Tells `observer` of the end of level-triggered interrupts.
     pub fn on_eoi(&mut self, observer: Arc<dyn EoiObserver>) {
         self.eoi_observers.push(observer);
@@ -344,8 +358,7 @@ impl VmBuilder {
     /// What the host lacks; everything goes back then.
     pub fn build<B: Backend>(self, backend: &B) -> Result<Vm<B::Vcpu>, BuildError> {
         let (host, config) = (self.host, self.config);
-        let (tables, translation) = self.tables(backend)?;
-        let setup = VcpuSetup { translation, tsc_offset: self.clock.origin().0.wrapping_neg() };
+        let (tables, setup) = self.tables(backend)?;
         let cpuid = self.cpuid_table::<B>();
         let core = Arc::new(VmCore {
             host,
@@ -385,8 +398,9 @@ impl VmBuilder {
         Ok(Vm { core: core.clone(), vcpus: vcpus? })
     }
 
-    /// The tables that the CPUs walk on their way to guest memory.
-    fn tables<B: Backend>(&self, backend: &B) -> Result<(MemoryTables, Translation), BuildError> {
+    /// The tables that the CPUs walk on their way to guest memory, and what the CPUs are told of
+    /// them.
+    fn tables<B: Backend>(&self, backend: &B) -> Result<(MemoryTables, VcpuSetup), BuildError> {
         let nested = match self.paging {
             PagingChoice::Automatic => backend.has_nested_paging(),
             PagingChoice::Nested if !backend.has_nested_paging() => {
@@ -395,16 +409,45 @@ impl VmBuilder {
             PagingChoice::Nested => true,
             PagingChoice::Shadow => false,
         };
-        if nested {
-            let huge = backend.has_huge_pages();
-            let mut tables = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
-            if let Some(page) = backend.hardware_page() {
-                self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
-                tables.map_read_only(page.guest, page.host)?;
-            }
-            let translation = Translation::Nested(tables.root());
-            return Ok((MemoryTables::Nested(Box::new(tables)), translation));
+        let (tables, translation, window) = match nested {
+            true => self.nested_tables(backend)?,
+            false => (MemoryTables::Shadow(self.shadow_tables::<B>()?), Translation::Shadow, None),
+        };
+        let setup = VcpuSetup {
+            translation,
+            tsc_offset: self.clock.origin().0.wrapping_neg(),
+            apic: match self.emulates_apic() {
+                true => ApicSetup::Emulated,
+                false => ApicSetup::Hardware { window },
+            },
+        };
+        Ok((tables, setup))
+    }
+
+    fn nested_tables<B: Backend>(
+        &self,
+        backend: &B,
+    ) -> Result<(MemoryTables, Translation, Option<ApicWindow>), BuildError> {
+        let huge = backend.has_huge_pages();
+        let mut memory = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
+        if let Some(page) = backend.hardware_page() {
+            self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
+            memory.map_read_only(page.guest, page.host)?;
         }
+        let apic_window = match self.emulates_apic() || !backend.wants_apic_window() {
+            true => None,
+            false => ApicWindowTables::new(self.host, &memory)?,
+        };
+        let translation = Translation::Nested(memory.root());
+        let window = apic_window.as_ref().map(ApicWindowTables::window);
+        let tables = MemoryTables::Nested {
+            memory: Box::new(memory),
+            apic_window: apic_window.map(|tables| Box::new(tables) as Box<dyn SecondLevel>),
+        };
+        Ok((tables, translation, window))
+    }
+
+    fn shadow_tables<B: Backend>(&self) -> Result<Box<ShadowMmu>, BuildError> {
         let least = least_tables(self.config.vcpus) * PAGE_SIZE;
         if let Some(bytes) = self.shadow.budget_bytes.filter(|bytes| *bytes < least) {
             return Err(BuildError::ShadowBudget { bytes, least });
@@ -413,6 +456,6 @@ impl VmBuilder {
             self.links.iter().map(|link| Doorbell::new(self.host, link.clone())).collect();
         let features = self.cpuid_table::<B>().paging_features();
         let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, features, doorbells)?;
-        Ok((MemoryTables::Shadow(Box::new(mmu)), Translation::Shadow))
+        Ok(Box::new(mmu))
     }
 }

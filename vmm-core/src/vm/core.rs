@@ -31,8 +31,13 @@ impl<F: NestedEntries + Send + Sync> SecondLevel for NestedTables<F> {
 
 /// The tables that the CPUs walk on their way to guest memory.
 pub enum MemoryTables {
-    /// Nested tables, which map it all.
-    Nested(Box<dyn SecondLevel>),
+    /// Nested tables.
+    Nested {
+        /// Those that map it all.
+        memory: Box<dyn SecondLevel>,
+        /// What the hardware needs besides, to find accesses to the local APIC's registers.
+        apic_window: Option<Box<dyn SecondLevel>>,
+    },
     /// Shadow tables.
     Shadow(Box<ShadowMmu>),
 }
@@ -41,7 +46,9 @@ impl MemoryTables {
     /// Size of all tables in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Nested(tables) => tables.bytes(),
+            Self::Nested { memory, apic_window } => {
+                memory.bytes() + apic_window.as_ref().map_or(0, |window| window.bytes())
+            }
             Self::Shadow(mmu) => mmu.bytes(),
         }
     }
@@ -90,7 +97,7 @@ impl VmCore {
     #[inline]
     pub(crate) fn shadow(&self) -> Option<&ShadowMmu> {
         match &self.tables {
-            MemoryTables::Nested(_) => None,
+            MemoryTables::Nested { .. } => None,
             MemoryTables::Shadow(mmu) => Some(mmu),
         }
     }

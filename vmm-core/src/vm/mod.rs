@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Building a virtual machine, and the machine that was built.
 
+mod apic_window;
 mod builder;
 mod core;
 mod halt;

@@ -8,7 +8,7 @@ use x86::{
     msr::{
         IA32_FEATURE_CONTROL, IA32_VMX_BASIC, IA32_VMX_CR0_FIXED0, IA32_VMX_CR0_FIXED1,
         IA32_VMX_CR4_FIXED0, IA32_VMX_CR4_FIXED1, IA32_VMX_ENTRY_CTLS, IA32_VMX_EPT_VPID_CAP,
-        IA32_VMX_EXIT_CTLS, IA32_VMX_PINBASED_CTLS, IA32_VMX_PROCBASED_CTLS,
+        IA32_VMX_EXIT_CTLS, IA32_VMX_MISC, IA32_VMX_PINBASED_CTLS, IA32_VMX_PROCBASED_CTLS,
         IA32_VMX_PROCBASED_CTLS2, IA32_VMX_TRUE_ENTRY_CTLS, IA32_VMX_TRUE_EXIT_CTLS,
         IA32_VMX_TRUE_PINBASED_CTLS, IA32_VMX_TRUE_PROCBASED_CTLS, rdmsr,
     },
@@ -16,7 +16,7 @@ use x86::{
 };
 
 use super::{
-    controls::{Allowed, Controls},
+    controls::{APIC_DELIVERY, Allowed, Controls},
     field::{Field, FieldSet},
 };
 use crate::{
@@ -140,6 +140,8 @@ pub struct CapabilityMsrs {
     pub cr4_fixed1: u64,
     /// IA32_VMX_EPT_VPID_CAP.
     pub ept: EptVpidCapabilities,
+    /// IA32_VMX_MISC.
+    pub misc: u64,
 }
 
 const CPUID_VMX: u32 = 1 << 5;
@@ -188,6 +190,7 @@ impl CapabilityMsrs {
                 cr4_fixed0: rdmsr(IA32_VMX_CR4_FIXED0),
                 cr4_fixed1: rdmsr(IA32_VMX_CR4_FIXED1),
                 ept: EptVpidCapabilities::from_bits(ept),
+                misc: rdmsr(IA32_VMX_MISC),
             }
         }
     }
@@ -267,6 +270,12 @@ impl Capabilities {
         self.controls.primary.contains(PrimaryControls::USE_TPR_SHADOW)
     }
 
+    /// Ticks of the time-stamp counter in one of the VMX-preemption timer, as a power of two
+    /// (Intel SDM vol. 3, A.6).
+    pub const fn preemption_shift(&self) -> u32 {
+        self.msrs.misc as u32 & 0x1F
+    }
+
     /// Guests run without paging and in real mode.
     pub fn has_unrestricted_guest(&self) -> bool {
         self.controls.secondary.contains(SecondaryControls::UNRESTRICTED_GUEST)
@@ -332,16 +341,29 @@ impl Capabilities {
             | Field::Pdpte1.bit()
             | Field::Pdpte2.bit()
             | Field::Pdpte3.bit();
+        let delivery = Field::EoiExit0.bit()
+            | Field::EoiExit1.bit()
+            | Field::EoiExit2.bit()
+            | Field::EoiExit3.bit()
+            | Field::InterruptStatus.bit();
+        let apic = self.controls.apic;
         !(missing(has_secondary, Field::SecondaryControls.bit())
             | missing(self.has_ept(), ept)
             | missing(self.uses(SecondaryControls::ENABLE_VPID), Field::Vpid.bit())
             | missing(self.has_tpr_shadow(), tpr)
+            | missing(
+                apic.contains(SecondaryControls::VIRTUALIZE_APIC),
+                Field::ApicAccessPage.bit(),
+            )
+            | missing(apic.contains(APIC_DELIVERY), delivery)
+            | missing(self.controls.preemption_timer, Field::PreemptionTimer.bit())
             | missing(self.switches_pat(), pat)
             | missing(self.switches_efer(), efer))
     }
 
     /// Names for reports.
     pub fn names(&self) -> Vec<String> {
+        let apic = self.controls.apic;
         [
             (self.has_ept(), "ept"),
             (self.has_unrestricted_guest(), "unrestricted_guest"),
@@ -354,6 +376,11 @@ impl Capabilities {
             (self.has_ept() && self.msrs.ept.huge_pages(), "page1gb"),
             (self.uses(SecondaryControls::ENABLE_VPID), "vpid"),
             (self.has_tpr_shadow(), "tpr_shadow"),
+            (apic.contains(SecondaryControls::VIRTUALIZE_APIC), "apic_access"),
+            (apic.contains(SecondaryControls::VIRTUALIZE_X2APIC), "x2apic"),
+            (apic.contains(APIC_DELIVERY), "apicv"),
+            (self.controls.preemption_timer, "preemption_timer"),
+            (self.msrs.ept.accessed_dirty(), "ept_accessed_dirty"),
             (self.switches_pat(), "pat"),
             (self.uses(SecondaryControls::ENABLE_RDTSCP), "rdtscp"),
             (self.uses(SecondaryControls::WBINVD_EXITING), "wbinvd_exiting"),
@@ -386,6 +413,7 @@ pub(super) mod samples {
         cr4_fixed0: 0x2000,
         cr4_fixed1: 0x0037_7FFF,
         ept: EptVpidCapabilities::from_bits(0x0F01_06B3_4141),
+        misc: 0x2004_01E0,
     };
 
     /// Bochs's `core2_penryn_t9600`.
@@ -405,6 +433,7 @@ pub(super) mod samples {
         cr4_fixed0: 0x2000,
         cr4_fixed1: 0x0004_67FF,
         ept: EptVpidCapabilities::new(),
+        misc: 0x0004_01C0,
     };
 
     /// The same MSR with `bits` not offered.

@@ -48,6 +48,11 @@ pub struct Controls {
     pub secondary: SecondaryControls,
     pub exit: ExitControls,
     pub entry: EntryControls,
+    /// Secondary controls of those parts of APIC virtualization that are used when the mode of
+    /// a guest's local APIC asks for them.
+    pub apic: SecondaryControls,
+    /// The VMX-preemption timer can be used, which stands still outside the guest.
+    pub preemption_timer: bool,
 }
 
 const PIN: [(u32, &str); 2] = [
@@ -153,6 +158,12 @@ impl Controls {
         }
         let exit = msrs.exit.adjust(&EXIT, exit_loads.bits())?;
         let entry = msrs.entry.adjust(&ENTRY, entry_loads.bits())?;
+        let preemption_timer = msrs.pin.offers(PinbasedControls::VMX_PREEMPTION_TIMER.bits())
+            && msrs.exit.offers(ExitControls::SAVE_VMX_PREEMPTION_TIMER.bits());
+        let apic = match primary & PrimaryControls::USE_TPR_SHADOW.bits() {
+            0 => SecondaryControls::empty(),
+            _ => apic_controls(msrs.secondary),
+        };
         // SAFETY: these are sets of flags; a bit without a name, which the CPU wants set, is
         // kept as it is and means nothing to the library.
         let controls = unsafe {
@@ -162,6 +173,8 @@ impl Controls {
                 secondary: SecondaryControls::from_bits_unchecked(secondary),
                 exit: ExitControls::from_bits_unchecked(exit),
                 entry: EntryControls::from_bits_unchecked(entry) - EntryControls::IA32E_MODE_GUEST,
+                apic,
+                preemption_timer,
             }
         };
         Ok(if msrs.has_ept() { controls } else { controls.for_shadow_paging() })
@@ -183,6 +196,19 @@ impl Controls {
     }
 }
 
+/// Registers and interrupts of the local APIC in the CPU's hands; the one is of use only with
+/// the other.
+pub const APIC_DELIVERY: SecondaryControls = SecondaryControls::VIRTUALIZE_APIC_REGISTER
+    .union(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY);
+
+/// What there is of APIC virtualization; all of it needs the TPR shadow (Intel SDM vol. 3,
+/// 26.2.1.1).
+fn apic_controls(offered: Allowed) -> SecondaryControls {
+    let parts =
+        [SecondaryControls::VIRTUALIZE_APIC, SecondaryControls::VIRTUALIZE_X2APIC, APIC_DELIVERY];
+    parts.into_iter().filter(|part| offered.offers(part.bits())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +224,8 @@ mod tests {
         assert!(controls.secondary.contains(SecondaryControls::ENABLE_VPID));
         assert!(!controls.secondary.contains(SecondaryControls::ENABLE_INVPCID));
         assert!(!controls.entry.contains(EntryControls::IA32E_MODE_GUEST));
+        assert!(controls.apic.contains(APIC_DELIVERY) && controls.preemption_timer);
+        assert!(!controls.secondary.intersects(controls.apic), "the mode of the guest decides");
         assert_eq!(
             controls.pin.bits() & TIGER_LAKE.pin.must_be_one(),
             TIGER_LAKE.pin.must_be_one()
@@ -220,6 +248,7 @@ mod tests {
     fn does_without_what_is_useful_only() {
         let msrs = CapabilityMsrs {
             primary: without(TIGER_LAKE.primary, PrimaryControls::USE_TPR_SHADOW.bits()),
+            pin: without(TIGER_LAKE.pin, PinbasedControls::VMX_PREEMPTION_TIMER.bits()),
             secondary: without(TIGER_LAKE.secondary, SecondaryControls::ENABLE_VPID.bits()),
             exit: without(TIGER_LAKE.exit, ExitControls::LOAD_IA32_PAT.bits()),
             ..TIGER_LAKE
@@ -231,7 +260,18 @@ mod tests {
                 .contains(PrimaryControls::CR8_LOAD_EXITING | PrimaryControls::CR8_STORE_EXITING)
         );
         assert!(!controls.secondary.contains(SecondaryControls::ENABLE_VPID));
+        assert!(controls.apic.is_empty() && !controls.preemption_timer);
         assert!(!controls.entry.contains(EntryControls::LOAD_IA32_PAT));
+    }
+
+    #[test]
+    fn half_of_interrupt_delivery_is_none() {
+        let half = SecondaryControls::VIRTUALIZE_APIC_REGISTER;
+        let msrs =
+            CapabilityMsrs { secondary: without(TIGER_LAKE.secondary, half.bits()), ..TIGER_LAKE };
+        let apic = Controls::choose(&msrs).unwrap().apic;
+        let rest = SecondaryControls::VIRTUALIZE_APIC | SecondaryControls::VIRTUALIZE_X2APIC;
+        assert_eq!(apic, rest);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use host_iface::{Host, HostError, PageRequest};
 use spin::Mutex;
-use x86::msr::{IA32_FEATURE_CONTROL, rdmsr, wrmsr};
+use x86::{
+    msr::{IA32_FEATURE_CONTROL, rdmsr, wrmsr},
+    vmx::vmcs::control::SecondaryControls,
+};
 
 use super::{
     capability::{Capabilities, CapabilityMsrs, feature_control},
@@ -109,6 +112,11 @@ impl Backend for Vmx {
 
     fn has_huge_pages(&self) -> bool {
         self.shared.capabilities.msrs.ept.huge_pages()
+    }
+
+    fn wants_apic_window(&self) -> bool {
+        let xapic = SecondaryControls::VIRTUALIZE_APIC;
+        self.shared.capabilities.controls.apic.contains(xapic)
     }
 
     fn hardware_page(&self) -> Option<HardwarePage> {

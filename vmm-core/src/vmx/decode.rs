@@ -4,8 +4,8 @@
 use bitfield_struct::bitfield;
 
 use crate::{
-    AccessWidth, ControlRegisterAccess, Event, Exit, GuestPhysAddr, NestedPageFault, PortIo,
-    Trapped,
+    AccessWidth, ApicAccess, ApicAccessKind, ControlRegisterAccess, Event, Exit, GuestPhysAddr,
+    NestedPageFault, PortIo, Trapped,
     state::{Exception, Gpr, Vector},
 };
 
@@ -41,12 +41,17 @@ pub mod reason {
     pub const MONITOR: u16 = 39;
     pub const PAUSE: u16 = 40;
     pub const MACHINE_CHECK_AT_ENTRY: u16 = 41;
+    pub const TPR_BELOW_THRESHOLD: u16 = 43;
+    pub const APIC_ACCESS: u16 = 44;
+    pub const VIRTUALIZED_EOI: u16 = 45;
     pub const EPT_VIOLATION: u16 = 48;
     pub const EPT_MISCONFIGURATION: u16 = 49;
     pub const INVEPT: u16 = 50;
+    pub const PREEMPTION_TIMER: u16 = 52;
     pub const INVVPID: u16 = 53;
     pub const WBINVD: u16 = 54;
     pub const XSETBV: u16 = 55;
+    pub const APIC_WRITE: u16 = 56;
     pub const INVPCID: u16 = 58;
     pub const VMFUNC: u16 = 59;
     pub const ENCLS: u16 = 60;
@@ -123,6 +128,18 @@ struct ControlRegisterQualification {
     __: u32,
 }
 
+/// Exit qualification of an APIC access (Intel SDM vol. 3, table 27-6). That of an APIC write
+/// has an offset alone.
+#[bitfield(u64)]
+struct ApicQualification {
+    #[bits(12)]
+    offset: u16,
+    #[bits(4)]
+    kind: u8,
+    #[bits(48)]
+    __: u64,
+}
+
 /// Exit qualification of an EPT violation (Intel SDM vol. 3, table 27-7).
 #[bitfield(u64)]
 pub struct ViolationQualification {
@@ -180,6 +197,13 @@ pub fn exit(basic: u16, information: &impl ExitInformation) -> Exit {
         reason::XSETBV => Exit::SetExtendedControl,
         reason::INVLPG => Exit::InvalidatePage { address: Some(information.qualification()) },
         reason::EPT_VIOLATION => violation(information),
+        reason::APIC_ACCESS => apic_access(information.qualification()),
+        reason::APIC_WRITE => {
+            Exit::ApicWrite(ApicQualification::from_bits(information.qualification()).offset())
+        }
+        reason::VIRTUALIZED_EOI => Exit::EndOfInterrupt(Vector(information.qualification() as u8)),
+        reason::TPR_BELOW_THRESHOLD => Exit::TaskPriority,
+        reason::PREEMPTION_TIMER => Exit::Deadline,
         reason::EPT_MISCONFIGURATION => {
             Exit::NestedMisconfiguration(GuestPhysAddr::new(information.guest_physical_address()))
         }
@@ -247,6 +271,21 @@ fn port_io(qualification: u64) -> Exit {
     })
 }
 
+fn apic_access(qualification: u64) -> Exit {
+    let qualification = ApicQualification::from_bits(qualification);
+    Exit::ApicAccess(ApicAccess {
+        offset: qualification.offset(),
+        kind: match qualification.kind() {
+            0 => ApicAccessKind::Read,
+            1 => ApicAccessKind::Write,
+            2 => ApicAccessKind::Fetch,
+            // Linear and guest-physical.
+            3 | 10 => ApicAccessKind::Delivery,
+            _ => ApicAccessKind::Physical,
+        },
+    })
+}
+
 fn violation(information: &impl ExitInformation) -> Exit {
     let qualification = ViolationQualification::from_bits(information.qualification());
     Exit::NestedPageFault(NestedPageFault {
@@ -263,6 +302,7 @@ pub const fn may_interrupt_delivery(basic: u16) -> bool {
         basic,
         reason::EXCEPTION_OR_NMI
             | reason::TASK_SWITCH
+            | reason::APIC_ACCESS
             | reason::EPT_VIOLATION
             | reason::EPT_MISCONFIGURATION
     )
@@ -398,6 +438,24 @@ mod tests {
         assert_eq!(fault(0x081), Exit::NestedPageFault(walk));
         let corrupt = Information { address: 0x5000, ..Information::default() };
         assert_eq!(exit(49, &corrupt), Exit::NestedMisconfiguration(GuestPhysAddr::new(0x5000)));
+    }
+
+    #[test]
+    fn decodes_accesses_to_the_local_apic() {
+        let access = |offset, kind| Exit::ApicAccess(ApicAccess { offset, kind });
+        for (qualification, expected) in [
+            (0x0_00B0, access(0xB0, ApicAccessKind::Read)),
+            (0x0_10B0, access(0xB0, ApicAccessKind::Write)),
+            (0x0_2FFF, access(0xFFF, ApicAccessKind::Fetch)),
+            (0x0_3300, access(0x300, ApicAccessKind::Delivery)),
+            (0x0_A300, access(0x300, ApicAccessKind::Delivery)),
+            (0x0_F300, access(0x300, ApicAccessKind::Physical)),
+        ] {
+            assert_eq!(with_qualification(44, qualification), expected);
+        }
+        assert_eq!(with_qualification(56, 0x300), Exit::ApicWrite(0x300));
+        assert_eq!(with_qualification(45, 0x31), Exit::EndOfInterrupt(Vector(0x31)));
+        assert!(may_interrupt_delivery(44) && !may_interrupt_delivery(56));
     }
 
     #[test]

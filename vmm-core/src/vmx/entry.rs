@@ -27,9 +27,15 @@ impl VmxVcpu {
         cpu_interrupts::disable();
         if !gate.opens() {
             cpu_interrupts::enable();
+            self.timer.stand_still(gate);
             self.interrupted = self.injected.take();
             self.vmcs.write(Field::EntryEvent, 0);
             return Exit::NotEntered;
+        }
+        if self.capabilities.controls.preemption_timer {
+            // Only now is it known how much time is left.
+            self.timer.prepare(&mut self.vmcs, gate);
+            self.vmcs.write_back();
         }
         let resume = self.vmcs.is_launched();
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU: its VMCS is current
@@ -61,6 +67,7 @@ impl VmxVcpu {
     /// interrupts disabled; a physical interrupt that caused the exit is taken here.
     fn take_exit(&mut self) -> Exit {
         self.vmcs.guest_exited();
+        self.note_interrupts();
         let field = ExitReasonField::from_bits(self.vmcs.read(Field::ExitReason) as u32);
         self.basic_reason = field.basic();
         if field.basic() == reason::EXCEPTION_OR_NMI && self.event().kind() == event_kind::NMI {
@@ -79,6 +86,9 @@ impl VmxVcpu {
             return Exit::EntryFailure(self.entry_failure());
         }
         self.iret_interrupted = false;
+        if self.basic_reason == reason::PREEMPTION_TIMER {
+            self.timer.distrust();
+        }
         if decode::may_interrupt_delivery(self.basic_reason) {
             let event = EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32);
             let error_code =
@@ -180,31 +190,45 @@ mod tests {
 
     use super::*;
     use crate::{
-        Trapped,
-        backend::{Translation, VcpuBackend, VcpuSetup},
+        Event, Trapped,
+        apic::{ApicMode, InterruptState},
+        backend::{ApicRole, ApicSetup, ApicWindow, Translation, VcpuBackend, VcpuSetup},
         fpu::FpuSupport,
         state::{Gpr, Vector, rflags},
         vmx::{
-            Capabilities, capability::samples::TIGER_LAKE, cpu::Shared, instruction,
-            interruptibility::BLOCKED_BY_NMI, permission::PermissionMaps, vpid::VpidPool,
+            Capabilities, CapabilityMsrs,
+            capability::samples::{TIGER_LAKE, without},
+            cpu::Shared,
+            instruction,
+            interruptibility::BLOCKED_BY_NMI,
+            permission::PermissionMaps,
+            vpid::VpidPool,
         },
     };
 
     /// A vCPU whose VMCS is current, after its first entry.
     fn entered() -> VmxVcpu {
+        entered_on(TIGER_LAKE)
+    }
+
+    /// The same on a CPU that offers `msrs`.
+    fn entered_on(msrs: CapabilityMsrs) -> VmxVcpu {
         let host = MockHost::leak(1);
         let shared = Shared {
             host,
-            capabilities: Capabilities::new(TIGER_LAKE).unwrap(),
+            capabilities: Capabilities::new(msrs).unwrap(),
             fpu: FpuSupport::Fxsave,
             maps: PermissionMaps::new(host).unwrap(),
             vpids: Arc::new(VpidPool::new()),
             identity_map: None,
             cpus: [].into(),
         };
+        let window =
+            ApicWindow { nested_root: HostPhysAddr::new(0x2000), page: HostPhysAddr::new(0x3000) };
         let setup = VcpuSetup {
             translation: Translation::Nested(HostPhysAddr::new(0x1000)),
             tsc_offset: 0,
+            apic: ApicSetup::Hardware { window: Some(window) },
         };
         let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();
         // SAFETY: in tests the VMX instructions work on ordinary memory.
@@ -223,6 +247,7 @@ mod tests {
             set_hardware(*field, *value);
         }
         vcpu.vmcs.guest_exited();
+        vcpu.note_interrupts();
         let field = ExitReasonField::from_bits(vcpu.vmcs.read(Field::ExitReason) as u32);
         vcpu.basic_reason = field.basic();
         vcpu.exit_of(field)
@@ -231,7 +256,8 @@ mod tests {
     /// What the neutral layer asks of a backend from a CPUID exit to the next entry.
     fn answer_cpuid(vcpu: &mut VmxVcpu) {
         assert_eq!(vcpu.take_interrupted_event(), None);
-        vcpu.cr8();
+        vcpu.task_priority();
+        vcpu.interrupts();
         vcpu.cr4();
         for register in [Gpr::Rax, Gpr::Rbx, Gpr::Rcx, Gpr::Rdx] {
             vcpu.set_gpr(register, 0);
@@ -240,16 +266,35 @@ mod tests {
         vcpu.set_rip(next);
         assert_eq!(vcpu.rflags() & rflags::TF, 0);
         vcpu.clear_interrupt_shadow();
+        let role = vcpu.set_apic_mode(ApicMode::X2Apic, true);
+        vcpu.set_task_priority(0);
+        if role.delivers {
+            let state = vcpu.interrupts();
+            vcpu.load_interrupts(&state);
+        }
         vcpu.request_interrupt_window(false);
-        vcpu.intercept_cr8_writes(false);
+        vcpu.watch_task_priority(None);
         vcpu.request_nmi_window(false);
-        vcpu.set_cr8(0);
         vcpu.vmcs.write_back();
+    }
+
+    /// What the fields hold that the next entry takes.
+    fn hardware(vcpu: &mut VmxVcpu, field: Field) -> u64 {
+        vcpu.vmcs.write_back();
+        // SAFETY: as above.
+        unsafe { instruction::vmread(field.encoding()) }.unwrap_or(0)
     }
 
     #[test]
     fn a_cpuid_exit_costs_four_accesses() {
-        let mut vcpu = entered();
+        for msrs in [TIGER_LAKE, PLAIN] {
+            cpuid_exits(entered_on(msrs));
+        }
+    }
+
+    fn cpuid_exits(mut vcpu: VmxVcpu) {
+        vcpu.set_apic_mode(ApicMode::X2Apic, true);
+        vcpu.vmcs.write_back();
         let fields = [
             (Field::ExitReason, u64::from(reason::CPUID)),
             (Field::InstructionLength, 2),
@@ -265,6 +310,81 @@ mod tests {
             costs.push(vcpu.vmcs.accesses() - before);
         }
         assert_eq!(costs, [5, 4, 4], "the first tells the length of the instruction");
+    }
+
+    /// A CPU whose APIC virtualization ends with the TPR shadow.
+    const PLAIN: CapabilityMsrs = CapabilityMsrs {
+        secondary: without(TIGER_LAKE.secondary, 1 | 1 << 4 | 1 << 8 | 1 << 9),
+        ..TIGER_LAKE
+    };
+
+    #[test]
+    fn the_mode_of_the_local_apic_chooses_what_is_virtualized() {
+        const XAPIC: u64 = 1;
+        const X2APIC: u64 = 1 << 4;
+        const DELIVERY: u64 = 1 << 8 | 1 << 9;
+        let both = ApicRole { delivers: true, shows_registers: true };
+        let delivers = ApicRole { delivers: true, shows_registers: false };
+        let none = ApicRole::default();
+        let mut vcpu = entered();
+        for (mode, enabled, role, controls, root) in [
+            (ApicMode::XApic, false, none, XAPIC, 0x2000),
+            (ApicMode::XApic, true, both, XAPIC | DELIVERY, 0x2000),
+            (ApicMode::X2Apic, true, delivers, X2APIC | DELIVERY, 0x1000),
+            (ApicMode::X2Apic, false, none, X2APIC, 0x1000),
+            (ApicMode::Disabled, false, none, 0, 0x1000),
+        ] {
+            assert_eq!(vcpu.set_apic_mode(mode, enabled), role, "{mode:?} {enabled}");
+            let word = hardware(&mut vcpu, Field::SecondaryControls);
+            assert_eq!(word & (XAPIC | X2APIC | DELIVERY), controls, "{mode:?} {enabled}");
+            assert_eq!(hardware(&mut vcpu, Field::EptPointer) & !0xFFF, root);
+        }
+        assert_eq!(hardware(&mut vcpu, Field::ApicAccessPage), 0x3000);
+        let mut plain = entered_on(PLAIN);
+        for mode in [ApicMode::XApic, ApicMode::X2Apic] {
+            assert_eq!(plain.set_apic_mode(mode, true), none);
+        }
+    }
+
+    #[test]
+    fn interrupts_are_the_cpus_while_it_delivers_them() {
+        let mut vcpu = entered();
+        vcpu.set_apic_mode(ApicMode::X2Apic, true);
+        let mut state = InterruptState::default();
+        state.requested.insert(Vector(0x31));
+        state.requested.insert(Vector(0x52));
+        state.level_triggered.insert(Vector(0x52));
+        vcpu.load_interrupts(&state);
+        assert_eq!(hardware(&mut vcpu, Field::InterruptStatus), 0x52);
+        assert_eq!(hardware(&mut vcpu, Field::EoiExit1), 1 << (0x52 - 64));
+        // It delivers the higher one, whose handler exits.
+        let page = vcpu.apic.page.as_mut().unwrap();
+        page.set_register(0x220, 0);
+        page.set_register(0x120, 1 << (0x52 - 0x40));
+        set_hardware(Field::InterruptStatus, 0x5231);
+        let before = vcpu.vmcs.accesses();
+        exit(&mut vcpu, &[(Field::ExitReason, u64::from(reason::CPUID))]);
+        let after = vcpu.interrupts();
+        assert_eq!(after.in_service.highest(), Some(Vector(0x52)));
+        assert_eq!(after.requested.highest(), Some(Vector(0x31)));
+        vcpu.load_interrupts(&after);
+        vcpu.vmcs.write_back();
+        assert_eq!(vcpu.vmcs.accesses(), before + 1, "the reason of the exit alone");
+        // The VMM ends it: the CPU is told.
+        vcpu.load_interrupts(&InterruptState { in_service: Default::default(), ..after });
+        assert_eq!(hardware(&mut vcpu, Field::InterruptStatus), 0x31);
+    }
+
+    #[test]
+    fn the_threshold_is_set_only_for_what_the_task_priority_holds_back() {
+        let mut vcpu = entered_on(PLAIN);
+        for (priority, class, threshold) in
+            [(0x50, Some(5), 5), (0x60, Some(5), 5), (0x4F, Some(5), 0), (0x60, None, 0)]
+        {
+            vcpu.set_task_priority(priority);
+            vcpu.watch_task_priority(class);
+            assert_eq!(hardware(&mut vcpu, Field::TprThreshold), threshold, "{priority:#x}");
+        }
     }
 
     #[test]
@@ -327,6 +447,25 @@ mod tests {
         // SAFETY: as above.
         let state = unsafe { instruction::vmread(Field::Interruptibility.encoding()) };
         assert_eq!(state, Some(0));
+    }
+
+    #[test]
+    fn a_shadow_that_has_ended_keeps_no_interrupt_back_that_the_cpu_delivers() {
+        let mut vcpu = entered();
+        vcpu.set_apic_mode(ApicMode::X2Apic, true);
+        let fields = [
+            (Field::ExitReason, u64::from(reason::HLT)),
+            (Field::Interruptibility, 1),
+            (Field::GuestRflags, rflags::FIXED | rflags::IF),
+        ];
+        assert_eq!(exit(&mut vcpu, &fields), Exit::Halt);
+        vcpu.clear_interrupt_shadow();
+        vcpu.load_interrupts(&InterruptState::default());
+        assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 1, "nothing waits");
+        let mut state = InterruptState::default();
+        state.requested.insert(Vector(0x40));
+        vcpu.load_interrupts(&state);
+        assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
     }
 
     #[test]

@@ -425,6 +425,32 @@ mod tests {
     }
 
     #[test]
+    fn segments_of_real_mode_do_not_fit() {
+        let capabilities = capabilities();
+        let mut vmcs = long_mode();
+        assert!(segments_fit(&vmcs, &capabilities));
+        // What else is wrong is of no account here.
+        vmcs.write(Field::GuestCr3, 1 << 60);
+        assert!(segments_fit(&vmcs, &capabilities));
+
+        // As at the moment after CR0.PE was set: no protected-mode code segment was loaded yet.
+        let code = SegmentFields::of(SegmentRegister::Cs);
+        vmcs.write(code.rights, 0x93);
+        assert!(!segments_fit(&vmcs, &capabilities));
+        vmcs.write(code.rights, 0xA09B);
+        assert!(segments_fit(&vmcs, &capabilities));
+
+        for register in MEMORY {
+            let fields = SegmentFields::of(register);
+            let mut vmcs = long_mode();
+            // Byte granularity with a limit that only pages can have.
+            vmcs.write(fields.rights, vmcs.read(fields.rights) & !0x8000);
+            vmcs.write(fields.limit, 0xFFFF_F000);
+            assert!(!segments_fit(&vmcs, &capabilities), "{register:?}");
+        }
+    }
+
+    #[test]
     fn each_check_names_what_it_found() {
         let not_canonical = 0x8000_0000_0000_0000;
         for (field, value, expected) in [

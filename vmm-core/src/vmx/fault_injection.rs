@@ -4,7 +4,7 @@
 
 use x86::vmx::vmcs::control;
 
-use super::{field::Field, instruction, segment, vcpu::VmxVcpu};
+use super::{field::Field, instruction, permission::X2ApicMsrs, segment, vcpu::VmxVcpu};
 use crate::state::{cr0, cr4, efer, rflags};
 
 /// What is done to a field.
@@ -98,7 +98,7 @@ impl VmxVcpu {
     /// The MSR bitmap is taken for the area with the MSRs: its ones are in the reserved bits of
     /// an entry, too (Intel SDM vol. 3, 26.4).
     fn spoil_msr_loading(&mut self) -> bool {
-        let area = self.shared.maps.msr_address().as_u64();
+        let area = self.shared.maps.msr_address(X2ApicMsrs::None).as_u64();
         // SAFETY: the VMCS is current. The CPU only reads the area, which is a page of ours.
         let written = unsafe { instruction::vmwrite(control::VMENTRY_MSR_LOAD_ADDR_FULL, area) };
         self.vmcs.write(Field::EntryMsrLoadCount, 1);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The Intel VT-x backend (Intel SDM vol. 3, chapters 23 to 33).
 
+mod apic;
 mod capability;
 mod controls;
 mod cpu;
@@ -19,12 +20,14 @@ mod interruptibility;
 mod length;
 mod msr_area;
 mod permission;
+mod preemption;
 mod segment;
 mod shadow;
 mod switch;
 mod switched_msrs;
 mod unpaged;
 mod vcpu;
+mod virtual_apic;
 mod vmcs;
 mod vpid;
 

@@ -39,7 +39,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Translation, VcpuBackend, VcpuSetup},
+        backend::{ApicSetup, Translation, VcpuBackend, VcpuSetup},
         fpu::FpuSupport,
         state::{cr0, cr4, efer},
         vmx::{
@@ -75,7 +75,11 @@ mod tests {
                 identity_map: None,
                 cpus: [].into(),
             };
-            let setup = VcpuSetup { translation: Translation::Shadow, tsc_offset: 0 };
+            let setup = VcpuSetup {
+                translation: Translation::Shadow,
+                tsc_offset: 0,
+                apic: ApicSetup::Emulated,
+            };
             VmxVcpu::new(Arc::new(shared), setup).unwrap()
         })
     }

@@ -4,13 +4,14 @@
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use host_iface::{HostError, HostPhysAddr, PageRequest};
+use host_iface::{HostError, HostPhysAddr};
 use x86::{
     msr::{IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR},
     vmx::vmcs::control::{EntryControls, PrimaryControls},
 };
 
 use super::{
+    apic::ApicVirtualization,
     capability::Capabilities,
     cpu::Shared,
     debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
@@ -20,20 +21,25 @@ use super::{
     interruptibility::SHADOW,
     length::LengthMemo,
     msr_area::{self, EferAreas},
+    permission::X2ApicMsrs,
+    preemption::PreemptionTimer,
     segment,
     shadow::ShadowPaging,
     switch::SwitchContext,
     switched_msrs::SwitchedMsrs,
     unpaged,
+    virtual_apic::VirtualApic,
     vmcs::Vmcs,
     vpid::Vpid,
 };
 use crate::{
     Event, Exit,
-    backend::{EntryGate, HardwareMsr, Interruptibility, Translation, VcpuBackend, VcpuSetup},
+    apic::{ApicMode, InterruptState},
+    backend::{
+        ApicRole, EntryGate, HardwareMsr, Interruptibility, Translation, VcpuBackend, VcpuSetup,
+    },
     debug::BreakpointAddresses,
     fpu::FpuState,
-    memory::OwnedPages,
     msr::PAT_RESET,
     state::{
         ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
@@ -48,8 +54,10 @@ pub struct VmxVcpu {
     /// What of the CPU is used for this guest.
     pub(super) capabilities: Capabilities,
     pub(super) vmcs: Vmcs,
-    /// Keeps the page with the guest's task priority, if the CPU shadows it.
-    virtual_apic: Option<OwnedPages>,
+    pub(super) apic: ApicVirtualization,
+    pub(super) timer: PreemptionTimer,
+    /// Root of the VM's nested page tables; none with shadow paging.
+    pub(super) nested_root: Option<HostPhysAddr>,
     pub(super) vpid: Option<Vpid>,
     /// If the VMCS does not hold EFER.
     efer_areas: Option<EferAreas>,
@@ -59,7 +67,6 @@ pub struct VmxVcpu {
     debug_status: DebugStatus,
     switched: SwitchedMsrs,
     tsc_aux: TscAux,
-    cr8: u8,
     /// With shadow paging.
     shadow: Option<ShadowPaging>,
     /// CR3 and EFER as the guest set them, while it runs with others.
@@ -81,9 +88,6 @@ pub struct VmxVcpu {
     pub(super) accesses_at_entry: u64,
 }
 
-/// Offset of the task priority in the virtual-APIC page.
-const TASK_PRIORITY: usize = 0x80;
-
 const DEBUG_VECTOR: u32 = 1;
 const PAGE_FAULT_VECTOR: u32 = 14;
 const ALIGNMENT_VECTOR: u32 = 17;
@@ -102,12 +106,21 @@ impl VmxVcpu {
                 (shared.capabilities.for_shadow_paging(), Some(ShadowPaging::new()))
             }
         };
-        let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
+        let apic_page = match capabilities.has_tpr_shadow() {
+            true => Some(VirtualApic::new(host)?),
+            false => None,
+        };
+        let timer = PreemptionTimer::new(capabilities.preemption_shift());
         let revision = capabilities.msrs.basic.revision();
         let has_vpid = capabilities.fields() & Field::Vpid.bit() != 0;
         let mut vcpu = Self {
             vmcs: Vmcs::new(host, revision, capabilities.fields())?,
-            virtual_apic: capabilities.has_tpr_shadow().then(page).transpose()?,
+            apic: ApicVirtualization::new(setup.apic, apic_page),
+            timer,
+            nested_root: match setup.translation {
+                Translation::Nested(root) => Some(root),
+                Translation::Shadow => None,
+            },
             vpid: if has_vpid { shared.vpids.take() } else { None },
             efer_areas: match capabilities.switches_efer() {
                 true => None,
@@ -119,7 +132,6 @@ impl VmxVcpu {
             debug_status: DebugStatus::new(),
             switched: SwitchedMsrs::default(),
             tsc_aux: TscAux::new(capabilities.has_tsc_aux()),
-            cr8: 0,
             shadow,
             hidden: None,
             enterable: Cell::new(None),
@@ -152,15 +164,12 @@ impl VmxVcpu {
             secondary -= SecondaryControls::ENABLE_VPID;
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
-        let virtual_apic = self.virtual_apic.as_ref().map_or(0, |p| p.address().as_u64());
+        let virtual_apic = self.apic.page.as_ref().map_or(0, |p| p.address().as_u64());
+        let ept_pointer = self.ept_pointer(self.nested_root);
         let areas = self.efer_areas.as_ref().map(EferAreas::addresses);
         let (msr_count, [entry_area, exit_area]) = match areas {
             Some(addresses) => (msr_area::COUNT, addresses.map(|address| address.as_u64())),
             None => (0, [0; 2]),
-        };
-        let ept_pointer = match setup.translation {
-            Translation::Nested(root) => ept::pointer(root),
-            Translation::Shadow => 0,
         };
         // A guest could keep the CPU in endless delivery of #DB or #AC.
         let exceptions = 1 << DEBUG_VECTOR | 1 << ALIGNMENT_VECTOR | 1 << MACHINE_CHECK_VECTOR;
@@ -175,7 +184,7 @@ impl VmxVcpu {
             (Field::ExceptionBitmap, exceptions | page_faults),
             (Field::IoBitmapA, io_low.as_u64()),
             (Field::IoBitmapB, io_high.as_u64()),
-            (Field::MsrBitmap, self.shared.maps.msr_address().as_u64()),
+            (Field::MsrBitmap, self.shared.maps.msr_address(X2ApicMsrs::None).as_u64()),
             (Field::VirtualApic, virtual_apic),
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
             (Field::EptPointer, ept_pointer),
@@ -191,6 +200,11 @@ impl VmxVcpu {
         ] {
             self.vmcs.write(field, value);
         }
+    }
+
+    /// The EPT pointer to tables with this root, or to none.
+    pub(super) fn ept_pointer(&self, root: Option<HostPhysAddr>) -> u64 {
+        root.map_or(0, |root| ept::pointer(&self.capabilities, root))
     }
 
     fn set_reset_state(&mut self) {
@@ -249,10 +263,10 @@ impl VcpuBackend for VmxVcpu {
         // Another CPU, or other tables at the same address, may have been here.
         self.context.host_rsp = 0;
         self.flush_wanted = true;
-        if self.capabilities.has_ept() {
-            let pointer = self.vmcs.read(Field::EptPointer);
-            // SAFETY: the CPU is in VMX operation, and has EPT.
-            unsafe { ept::invalidate(&self.capabilities, pointer) };
+        let window = self.apic.window().map(|window| window.nested_root);
+        for root in [self.nested_root, window].into_iter().flatten() {
+            // SAFETY: the CPU is in VMX operation, and has EPT: nothing else walks nested tables.
+            unsafe { ept::invalidate(&self.capabilities, self.ept_pointer(Some(root))) };
         }
         self.fpu.load();
         self.breakpoints.load();
@@ -268,6 +282,7 @@ impl VcpuBackend for VmxVcpu {
         self.fpu.put();
         self.debug_status.put();
         self.breakpoints.put();
+        self.timer.distrust();
         self.vmcs.put();
         if let Some(host) = self.host.take() {
             host.restore();
@@ -510,19 +525,33 @@ impl VcpuBackend for VmxVcpu {
         self.vmcs.write(Field::TscOffset, offset);
     }
 
-    fn cr8(&self) -> u8 {
-        match &self.virtual_apic {
-            // SAFETY: the byte is in our page, which the CPU writes only while the guest runs.
-            Some(page) => unsafe { page.as_ptr().add(TASK_PRIORITY).read_volatile() >> 4 },
-            None => self.cr8,
-        }
+    fn task_priority(&self) -> u8 {
+        self.apic.task_priority()
     }
 
-    fn set_cr8(&mut self, priority: u8) {
-        self.cr8 = priority & 0xF;
-        if let Some(page) = &self.virtual_apic {
-            // SAFETY: as for reading, and `self` is borrowed exclusively.
-            unsafe { page.as_ptr().add(TASK_PRIORITY).write_volatile(self.cr8 << 4) }
+    fn set_task_priority(&mut self, priority: u8) {
+        self.apic.set_task_priority(priority);
+    }
+
+    fn set_apic_mode(&mut self, mode: ApicMode, delivers: bool) -> ApicRole {
+        self.choose_apic(mode, delivers)
+    }
+
+    fn load_interrupts(&mut self, state: &InterruptState) {
+        self.give_interrupts(state);
+    }
+
+    fn interrupts(&self) -> InterruptState {
+        self.apic.page.as_ref().map(|page| *page.interrupts()).unwrap_or_default()
+    }
+
+    fn apic_register(&self, offset: u16) -> u32 {
+        self.apic.page.as_ref().map_or(0, |page| page.register(offset))
+    }
+
+    fn set_apic_register(&mut self, offset: u16, value: u32) {
+        if let Some(page) = &mut self.apic.page {
+            page.set_register(offset, value);
         }
     }
 
@@ -589,11 +618,13 @@ impl VcpuBackend for VmxVcpu {
         }
     }
 
-    fn intercept_cr8_writes(&mut self, wanted: bool) {
+    fn watch_task_priority(&mut self, class: Option<u8>) {
         // Without a shadow all writes exit, always.
-        if self.virtual_apic.is_some() {
-            self.control(PrimaryControls::CR8_LOAD_EXITING, wanted);
-        }
+        self.set_threshold(class);
+    }
+
+    fn ends_at_deadline(&self) -> bool {
+        self.capabilities.controls.preemption_timer
     }
 
     fn next_rip(&self) -> Option<u64> {
@@ -609,9 +640,8 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn control_bytes(&self) -> usize {
-        let virtual_apic = self.virtual_apic.as_ref().map_or(0, OwnedPages::bytes);
         let efer_areas = self.efer_areas.as_ref().map_or(0, EferAreas::bytes);
-        self.vmcs.bytes() + virtual_apic + efer_areas + self.fpu.bytes()
+        self.vmcs.bytes() + self.apic.bytes() + efer_areas + self.fpu.bytes()
     }
 
     fn control_accesses(&self) -> u64 {

@@ -123,6 +123,21 @@ impl Vmcs {
         self.dirty |= field.bit();
     }
 
+    /// Notes that the CPU has given `field` this value.
+    #[inline]
+    pub fn note(&mut self, field: Field, value: u64) {
+        self.values[field as usize].set(value);
+        self.known.set(self.known.get() | field.bit());
+        self.dirty &= !field.bit();
+    }
+
+    /// Notes that the CPU may have changed `field`, of the class [`Class::Kept`], so that the
+    /// next value is written whatever it is.
+    #[inline]
+    pub fn forget(&mut self, field: Field) {
+        self.known.set(self.known.get() & !field.bit());
+    }
+
     /// Brings all new values into the structure, which is current.
     #[inline]
     pub fn write_back(&mut self) {
@@ -237,6 +252,20 @@ mod tests {
         vmcs.write(Field::EntryEvent, 0x8000_0020);
         vmcs.write_back();
         assert_eq!((hardware(Field::EntryEvent), vmcs.accesses()), (0x8000_0020, before + 1));
+    }
+
+    #[test]
+    fn what_the_cpu_changed_is_noted_without_an_access() {
+        let mut vmcs = current();
+        let before = vmcs.accesses();
+        vmcs.note(Field::InterruptStatus, 0x3000);
+        vmcs.write(Field::InterruptStatus, 0x3000);
+        vmcs.write_back();
+        assert_eq!(vmcs.accesses(), before);
+        vmcs.forget(Field::InterruptStatus);
+        vmcs.write(Field::InterruptStatus, 0x3000);
+        vmcs.write_back();
+        assert_eq!((hardware(Field::InterruptStatus), vmcs.accesses()), (0x3000, before + 1));
     }
 
     #[test]

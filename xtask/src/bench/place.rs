@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 use wire::{
-    EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, RunReport, ShadowSettings, Stage,
-    Start, VmDescription,
+    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, RunReport, ShadowSettings,
+    Stage, Start, VmDescription,
 };
 
 use super::machine::{self, Answer};
@@ -142,6 +142,7 @@ pub fn vm(job: Job<'_>, paging: Paging) -> VmDescription {
         vcpus: job.cpus,
         paging: Some(paging),
         shadow: ShadowSettings::default(),
+        apic: Apic::Hardware,
         kernel: "kernel".into(),
         start: Start::Detect,
         modules: Vec::new(),

@@ -4,10 +4,12 @@
 mod debian;
 mod initramfs;
 mod store;
+mod vmlinux;
 
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cargo_build;
 use crate::paths::Paths;
@@ -27,6 +29,26 @@ pub const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
 pub fn kernel(paths: &Paths, package: &str) -> Result<PathBuf> {
     let store = Store::open(paths)?;
     Ok(debian::fetch(&store, package, debian::Member::Kernel)?.join("vmlinuz"))
+}
+
+/// The ELF file inside the kernel of a distribution's package, which starts by PVH; see [`kernel`].
+///
+/// # Errors
+/// When the package cannot be had and no earlier version of it is cached, or when its kernel is
+/// compressed in another way than by LZ4.
+pub fn vmlinux(paths: &Paths, package: &str) -> Result<PathBuf> {
+    let store = Store::open(paths)?;
+    let fetched = debian::fetch(&store, package, debian::Member::Kernel)?;
+    let name = fetched.file_name().context("an entry of the cache has a name")?.to_string_lossy();
+    let entry = store.entry(&format!("{name}_elf"), |folder| {
+        let image = fetched.join("vmlinuz");
+        let unread = || format!("cannot read {}", image.display());
+        let elf = vmlinux::unpack(&fs::read(&image).with_context(unread)?)
+            .with_context(|| format!("cannot unpack {}", image.display()))?;
+        let made = folder.join("vmlinux");
+        fs::write(&made, elf).with_context(|| format!("cannot write {}", made.display()))
+    })?;
+    Ok(entry.join("vmlinux"))
 }
 
 /// The folder with the KVM modules for the kernel of a distribution's package; see [`kernel`].

@@ -12,6 +12,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use accelerator::Accelerator;
+use bochs::models::{self, Model};
 
 /// A kind of machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -28,6 +29,17 @@ impl Platform {
         match self {
             Self::Qemu => "qemu",
             Self::Bochs => "bochs",
+        }
+    }
+
+    /// The CPU model `cpu`, or the default one, if this is Bochs.
+    ///
+    /// # Errors
+    /// When Bochs has no such model.
+    pub fn bochs_model(self, cpu: Option<&str>) -> Result<Option<&'static Model>> {
+        match self {
+            Self::Qemu => Ok(None),
+            Self::Bochs => models::find(cpu.unwrap_or(models::DEFAULT)).map(Some),
         }
     }
 }

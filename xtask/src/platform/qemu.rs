@@ -16,6 +16,10 @@ pub const OLDEST: Version = Version { major: 7, minor: 0 };
 /// CPU model of TCG with everything it can emulate, SVM among it.
 pub const TCG_CPU: &str = "max";
 
+/// Ticks of the time-stamp counter in a second of a deterministic machine: one for each
+/// nanosecond, and that is one instruction.
+pub const DETERMINISTIC_TSC_HZ: u64 = 1_000_000_000;
+
 /// A version of QEMU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {

@@ -33,7 +33,8 @@ pub fn run(
     let report = folder.path().join("report.json");
     let place = report.to_string_lossy();
     let mut options = vec!["--platform", cpu.platform.name(), "--cpu", cpu.model];
-    options.extend(["--paging", cpu.paging.name(), "--report", &place]);
+    options.extend(["--paging", cpu.paging.name(), "--apicv", cpu.apicv.name()]);
+    options.extend(["--report", &place]);
     let limit = match cpu.platform {
         Platform::Qemu => {
             options.extend(["--accel", "tcg"]);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::guest::{Guest, Kind};
 use super::matrix::{CPUS, Cpu};
 use super::table::{Entry, Table};
-use super::{Effort, RegressOptions, bare_metal, entry_faults, linux, self_test};
+use super::{Effort, RegressOptions, bare_metal, drift, entry_faults, linux, self_test};
 use crate::paths::Paths;
 use crate::test::{Log, Row, Tally};
 
@@ -43,9 +43,10 @@ impl Cell {
             Kind::BareMetal { .. } => "bare-metal",
             Kind::EntryFaults(_) => "vm",
             Kind::SelfTest(_) => "self-test",
+            Kind::Drift(_) => "time",
         };
-        let Cpu { platform, model, paging, .. } = self.cpu;
-        format!("{kind}/{}/{model}/{}/{}", platform.name(), paging.name(), self.guest.name)
+        let Cpu { platform, model, .. } = self.cpu;
+        format!("{kind}/{}/{model}/{}/{}", platform.name(), self.cpu.way(), self.guest.name)
     }
 
     /// The row, which enters what came of it into `table`. In a run that repeats rows it is
@@ -81,6 +82,7 @@ impl Cell {
             Kind::BareMetal { check } => bare_metal::run(paths, self.cpu, *check, entry, log),
             Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
             Kind::SelfTest(tests) => self_test::run(self.cpu, tests, effort, entry, log),
+            Kind::Drift(observer) => drift::run(paths, self.cpu, *observer, effort, entry, log),
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Kind {
     EntryFaults(&'static [EntryFault]),
     /// Debian's kernel with `guest-images/self-test`, which tests its machine from inside.
     SelfTest(SelfTest),
+    /// A guest that measures its clocks, which are compared with the host's.
+    Drift(Observer),
 }
 
 /// What the self-test of a Linux guest is to do.
@@ -45,6 +47,25 @@ pub struct SelfTest {
     pub tests: &'static str,
     /// What the guest does then, and how that has to end it.
     pub last_act: LastAct,
+}
+
+/// Who measures clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observer {
+    /// The bare-metal guest `drift`, which reads the devices.
+    BareMetal,
+    /// Linux with each of its clock sources, at the rate that it believes them to have.
+    Linux,
+}
+
+impl Observer {
+    /// The clocks that it must find.
+    pub const fn clocks(self) -> &'static [&'static str] {
+        match self {
+            Self::BareMetal => &["tsc", "kvmclock", "hpet", "acpi_pm", "lapic", "pit", "rtc"],
+            Self::Linux => &["tsc", "kvm-clock", "hpet", "acpi_pm"],
+        }
+    }
 }
 
 /// How a guest ends itself.
@@ -166,6 +187,11 @@ pub const STORM: Guest = self_test(
     },
 );
 
+/// The rates of all clocks of the machine.
+pub const DRIFT: Guest = Guest { name: "drift", kind: Kind::Drift(Observer::BareMetal) };
+/// The rates of Linux' clock sources.
+pub const DRIFT_LINUX: Guest = Guest { name: "drift-linux", kind: Kind::Drift(Observer::Linux) };
+
 /// Power management of the ACPI tables.
 pub const ACPI: Guest = bare_metal("acpi");
 /// The serial port in both directions.
@@ -181,6 +207,8 @@ pub const DENIED: Guest = bare_metal("denied");
 pub const EXCEPTIONS: Guest = bare_metal("exceptions");
 /// One line of output.
 pub const HELLO: Guest = bare_metal("hello");
+/// How interrupts are addressed, delivered, ordered, masked and ended.
+pub const INTERRUPTS: Guest = bare_metal("interrupts");
 /// Device memory, by all instructions that can access it.
 pub const MMIO: Guest = bare_metal("mmio");
 /// Modes of the CPU, real mode among them.

@@ -39,7 +39,8 @@ pub fn run(
     let seconds = timeout.to_string();
     let mut options = vec!["run", "--json", "--timeout", &seconds];
     options.extend(["--platform", cpu.platform.name(), "--cpu", cpu.model]);
-    options.extend(["--paging", cpu.paging.name(), "--kernel", &kernel]);
+    options.extend(["--paging", cpu.paging.name(), "--apicv", cpu.apicv.name()]);
+    options.extend(["--kernel", &kernel]);
     let (task, command) = match guest.task {
         Some(task) => (task, format!("{}; {COMMAND}", task.command)),
         None => (NO_TASK, COMMAND.to_owned()),

@@ -6,10 +6,10 @@
 
 use super::guest::{self, Guest};
 use crate::platform::Platform;
-use crate::run::options::Paging;
+use crate::run::options::{Paging, Switch};
 
-/// One CPU to run the co-kernel on, with one way of paging. A CPU that can page in both ways is
-/// listed twice.
+/// One CPU to run the co-kernel on, with one way of paging and of serving local APICs. A CPU that
+/// has several is listed once for each.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     /// Machine around it.
@@ -18,10 +18,22 @@ pub struct Cpu {
     pub model: &'static str,
     /// How guest-physical addresses are translated.
     pub paging: Paging,
+    /// Whether the CPU does what it can of the local APICs' work.
+    pub apicv: Switch,
     /// What `regress --full` runs here.
     pub guests: &'static [Guest],
     /// What of it `test` runs, too, and `regress` without `--full`.
     pub tested: &'static [Guest],
+}
+
+impl Cpu {
+    /// How guests are run on it, as rows are named.
+    pub fn way(&self) -> String {
+        match self.apicv {
+            Switch::On => self.paging.name().into(),
+            Switch::Off => format!("{},apicv-off", self.paging.name()),
+        }
+    }
 }
 
 /// On QEMU, where Linux boots within seconds.
@@ -36,6 +48,7 @@ const QEMU_TESTED: &[Guest] = &[
     guest::INSIDE,
     guest::INSIDE_SMALL,
     guest::STORM,
+    guest::DRIFT,
 ];
 
 /// On QEMU `test` runs these in rows of their own.
@@ -47,6 +60,8 @@ const QEMU_ALL: &[Guest] = &[
     guest::INSIDE,
     guest::INSIDE_SMALL,
     guest::STORM,
+    guest::DRIFT,
+    guest::DRIFT_LINUX,
     guest::ACPI,
     guest::CONSOLE,
     guest::COUNTER,
@@ -54,6 +69,7 @@ const QEMU_ALL: &[Guest] = &[
     guest::DENIED,
     guest::EXCEPTIONS,
     guest::HELLO,
+    guest::INTERRUPTS,
     guest::MMIO,
     guest::MODES,
     guest::MSR_CPUID,
@@ -65,6 +81,9 @@ const QEMU_ALL: &[Guest] = &[
     guest::TCG_ENTRY_FAULTS,
 ];
 
+/// On QEMU without x2APIC mode, which the host's local APIC then lacks.
+const QEMU_XAPIC: &[Guest] =
+    &[guest::CLOUD, guest::CLOUD_SMP2, guest::CLOUD_3G, guest::FULL, guest::INTERRUPTS];
 /// With shadow paging on QEMU.
 const QEMU_SHADOW: &[Guest] = &[
     guest::CLOUD,
@@ -94,28 +113,13 @@ const BOCHS_AMD: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
     guest::CONSOLE,
     guest::TIMERS,
-    guest::DENIED,
-    guest::BOCHS_SVM_ENTRY_FAULTS,
-];
-
-/// On the oldest AMD model of Bochs.
-const BOCHS_AMD_BARE_METAL: &[Guest] = &[
-    guest::HELLO,
-    guest::EXCEPTIONS,
-    guest::MODES,
-    guest::MSR_CPUID,
-    guest::MMIO,
-    guest::NMI,
-    guest::PAGING,
-    guest::STRIO,
-    guest::ACPI,
-    guest::CONSOLE,
-    guest::TIMERS,
+    guest::DRIFT,
     guest::DENIED,
     guest::BOCHS_SVM_ENTRY_FAULTS,
 ];
@@ -146,14 +150,29 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,
+    guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
     guest::ACPI,
     guest::CONSOLE,
     guest::CPUID_LOOP,
     guest::TIMERS,
+    guest::SMP,
+    guest::DRIFT,
     guest::DENIED,
     guest::VMX_ENTRY_FAULTS,
+];
+
+/// On Intel models of Bochs whose APIC virtualization is not used: guests with many interrupts.
+const BOCHS_INTEL_PLAIN: &[Guest] = &[
+    guest::CLOUD,
+    guest::EXCEPTIONS,
+    guest::MODES,
+    guest::MSR_CPUID,
+    guest::NMI,
+    guest::CPUID_LOOP,
+    guest::TIMERS,
+    guest::SMP,
 ];
 
 /// On the Intel model that does not execute real mode: application processors start there.
@@ -212,11 +231,18 @@ const BOCHS_INTEL_WITHOUT_EPT: &[Guest] = &[
 ];
 
 const fn qemu(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
-    Cpu { platform: Platform::Qemu, model, paging: Paging::Nested, guests, tested }
+    let (paging, apicv) = (Paging::Nested, Switch::On);
+    Cpu { platform: Platform::Qemu, model, paging, apicv, guests, tested }
 }
 
 const fn bochs(model: &'static str, guests: &'static [Guest], tested: &'static [Guest]) -> Cpu {
-    Cpu { platform: Platform::Bochs, model, paging: Paging::Nested, guests, tested }
+    let (paging, apicv) = (Paging::Nested, Switch::On);
+    Cpu { platform: Platform::Bochs, model, paging, apicv, guests, tested }
+}
+
+/// A CPU that virtualizes the local APIC, and is kept from it.
+const fn bochs_plain(model: &'static str) -> Cpu {
+    Cpu { apicv: Switch::Off, ..bochs(model, BOCHS_INTEL_PLAIN, &[]) }
 }
 
 /// The same CPU with shadow paging.
@@ -227,7 +253,7 @@ const fn shadow(cpu: Cpu) -> Cpu {
 /// The matrix. The first guest of the first CPU is what `test --quick` runs.
 pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_TESTED),
-    qemu("max,-x2apic", QEMU_LINUX, &[guest::CLOUD]),
+    qemu("max,-x2apic", QEMU_XAPIC, &[guest::CLOUD, guest::INTERRUPTS]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
     shadow(qemu("max", QEMU_SHADOW, &[guest::CLOUD, guest::PROCESSES, guest::PAGING])),
     bochs(
@@ -245,7 +271,7 @@ pub const CPUS: &[Cpu] = &[
         ],
     ),
     bochs("zambezi", BOCHS_AMD, &[]),
-    bochs("phenom_8650_toliman", BOCHS_AMD_BARE_METAL, &[]),
+    bochs("phenom_8650_toliman", BOCHS_AMD, &[]),
     // No nested paging.
     shadow(bochs("turion64_tyler", BOCHS_AMD_SHADOW, &[guest::HELLO])),
     bochs(
@@ -264,8 +290,10 @@ pub const CPUS: &[Cpu] = &[
             guest::VMX_ENTRY_FAULTS,
         ],
     ),
+    bochs_plain("tigerlake"),
     bochs("corei7_skylake_x", BOCHS_INTEL, &[]),
     bochs("corei7_haswell_4770", BOCHS_INTEL, &[]),
+    bochs_plain("corei7_haswell_4770"),
     bochs("corei7_sandy_bridge_2600k", BOCHS_INTEL, &[]),
     // No unrestricted guest: real mode is interpreted.
     bochs("corei5_lynnfield_750", BOCHS_INTEL_INTERPRETED, &[guest::HELLO, guest::MODES]),
@@ -298,7 +326,7 @@ mod tests {
 
     #[test]
     fn each_combination_is_listed_once() {
-        let key = |cpu: &Cpu| (cpu.platform.name(), cpu.model, cpu.paging.name());
+        let key = |cpu: &Cpu| (cpu.platform.name(), cpu.model, cpu.way());
         let keys: HashSet<_> = CPUS.iter().map(key).collect();
         assert_eq!(keys.len(), CPUS.len());
     }

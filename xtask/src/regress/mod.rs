@@ -4,6 +4,7 @@
 mod bare_metal;
 mod cell;
 mod cost;
+mod drift;
 mod entry_faults;
 mod guest;
 mod linux;

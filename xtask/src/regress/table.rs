@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use wire::RunReport;
 
+use super::drift::Drift;
 use super::guest::Guest;
 use super::matrix::Cpu;
 
@@ -22,12 +23,16 @@ pub struct Entry {
     pub backend: String,
     /// How guest-physical addresses were translated.
     pub paging: &'static str,
+    /// `on` if the CPU did what it can of the local APICs' work.
+    pub apicv: &'static str,
     /// Guest.
     pub guest: &'static str,
     /// Time that passed outside the machine.
     pub seconds: f64,
     /// Exits of all vCPUs.
     pub exits: u64,
+    /// How much the guest's clocks drift, in rows that measure it.
+    pub clocks: Vec<Drift>,
     /// `ok`, or what was wrong.
     pub result: String,
 }
@@ -40,9 +45,11 @@ impl Entry {
             cpu: cpu.model,
             backend: String::new(),
             paging: cpu.paging.name(),
+            apicv: cpu.apicv.name(),
             guest: guest.name,
             seconds: 0.0,
             exits: 0,
+            clocks: Vec::new(),
             result: "ok".into(),
         }
     }
@@ -68,7 +75,10 @@ impl Table {
     /// The lines in an order that does not depend on which row ended first.
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        entries.sort_by_key(|entry| (entry.platform, entry.cpu, entry.paging, entry.guest));
+        entries.sort_by_key(|entry| {
+            let Entry { platform, cpu, paging, apicv, guest, .. } = *entry;
+            (platform, cpu, paging, apicv, guest)
+        });
         entries
     }
 }
@@ -76,21 +86,36 @@ impl Table {
 /// The table for people.
 pub fn text(entries: &[Entry]) -> String {
     let mut text = format!(
-        "{:<9} {:<25} {:<8} {:<7} {:<14} {:>8} {:>9}  {}\n",
-        "platform", "CPU", "backend", "paging", "guest", "seconds", "exits", "result"
+        "{:<9} {:<25} {:<8} {:<7} {:<5} {:<14} {:>8} {:>9}  {}\n",
+        "platform", "CPU", "backend", "paging", "apicv", "guest", "seconds", "exits", "result"
     );
     for entry in entries {
         text.push_str(&format!(
-            "{:<9} {:<25} {:<8} {:<7} {:<14} {:>8.1} {:>9}  {}\n",
+            "{:<9} {:<25} {:<8} {:<7} {:<5} {:<14} {:>8.1} {:>9}  {}\n",
             entry.platform,
             entry.cpu,
             entry.backend,
             entry.paging,
+            entry.apicv,
             entry.guest,
             entry.seconds,
             entry.exits,
             entry.result
         ));
+    }
+    text + &clocks(entries)
+}
+
+/// The drift of each clock in each row that measures it.
+fn clocks(entries: &[Entry]) -> String {
+    let mut text = String::new();
+    for entry in entries.iter().filter(|entry| !entry.clocks.is_empty()) {
+        let Entry { platform, cpu, paging, guest, .. } = entry;
+        text.push_str(&format!("drift in ppm, {platform} {cpu} {paging} {guest}:"));
+        for Drift { clock, ppm } in &entry.clocks {
+            text.push_str(&format!(" {clock} {ppm:+.2}"));
+        }
+        text.push('\n');
     }
     text
 }
@@ -147,13 +172,24 @@ mod tests {
     }
 
     #[test]
+    fn drifts_follow_the_table() {
+        let clocks = vec![Drift { clock: "hpet".into(), ppm: -1.5 }];
+        let text = text(&[entry(), Entry { clocks, ..entry() }]);
+        let last = text.lines().last().unwrap();
+        assert!(text.lines().count() == 4 && last.ends_with("cloud: hpet -1.50"), "{text}");
+    }
+
+    #[test]
     fn the_file_names_everything() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.json");
         JsonFile::prepare(&path).unwrap().write(&[entry()]).unwrap();
         let json: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        for name in ["platform", "cpu", "backend", "paging", "guest", "seconds", "exits"] {
+        let names = [
+            "platform", "cpu", "backend", "paging", "apicv", "guest", "seconds", "exits", "clocks",
+        ];
+        for name in names {
             assert!(!json[0][name].is_null(), "{name}");
         }
     }

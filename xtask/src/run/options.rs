@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::kernel_file::RawPlace;
 use crate::platform::Platform;
 use crate::platform::accelerator::Choice;
-use crate::platform::bochs::models;
+use crate::platform::bochs::MOST_CPUS;
 
 /// Most vCPUs of one VM: what the library allows.
 pub const MOST_VCPUS: u32 = 64;
@@ -75,6 +75,9 @@ pub struct GuestOptions {
     /// With shadow paging: keep shadow tables when the guest loads CR3
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub shadow_cache: Switch,
+    /// Whether the CPU may do a part of the local APICs' work, where it can
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub apicv: Switch,
 }
 
 /// On or off.
@@ -84,6 +87,16 @@ pub enum Switch {
     On,
     /// No.
     Off,
+}
+
+impl Switch {
+    /// Name in tables and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Reads a number in decimal, or in hexadecimal after `0x`.
@@ -193,6 +206,11 @@ impl RunOptions {
                 "--icount needs TCG: use --accel tcg or leave --accel out"
             );
         }
+        let cpus = self.guest.smp;
+        ensure!(
+            self.machine.platform != Platform::Bochs || cpus <= MOST_CPUS,
+            "--smp {cpus}: on Bochs a guest has at most {MOST_CPUS} CPUs"
+        );
         ensure!(self.timeout != Some(0), "--timeout 0 leaves no time: give at least 1");
         if self.exec.as_ref().is_some_and(|command| command.contains('\0')) {
             bail!("--exec: a command cannot contain NUL characters");
@@ -219,8 +237,7 @@ impl MachineOptions {
             self.accel == Choice::Auto,
             "--accel is for --platform qemu: Bochs always interprets, leave --accel out"
         );
-        models::find(self.cpu.as_deref().unwrap_or(models::DEFAULT))?;
-        Ok(())
+        self.platform.bochs_model(self.cpu.as_deref()).map(drop)
     }
 }
 
@@ -264,6 +281,14 @@ impl Paging {
 }
 
 impl GuestOptions {
+    /// Who does the work of the local APICs.
+    pub fn apic(&self) -> wire::Apic {
+        match self.apicv {
+            Switch::On => wire::Apic::Hardware,
+            Switch::Off => wire::Apic::Emulated,
+        }
+    }
+
     /// The settings of shadow paging.
     pub fn shadow_settings(&self) -> wire::ShadowSettings {
         wire::ShadowSettings {
@@ -333,6 +358,7 @@ mod tests {
             (&["--platform", "bochs", "--icount"], "--icount needs --platform qemu"),
             (&["--platform", "bochs", "--accel", "tcg"], "leave --accel out"),
             (&["--platform", "bochs", "--cpu", "abacus"], "use one of"),
+            (&["--platform", "bochs", "--smp", "9"], "at most 8 CPUs"),
             (&["--platform", "bochs", "--cpu", "pentium"], "no 64-bit hardware virtualization"),
             (&["--platform", "vax"], "invalid value 'vax'"),
             (&["--icount", "--smp", "2"], "--icount needs --smp 1"),

@@ -16,7 +16,8 @@ use crate::kernel_file::{self, KernelFile, RawPlace};
 use crate::memory::{self, HostMemory};
 use crate::paths::Paths;
 use crate::platform::accelerator::{self, Accelerator, Choice};
-use crate::platform::bochs::{self, models};
+use crate::platform::bochs;
+use crate::platform::bochs::models::{self, Model};
 use crate::platform::{Boot, Engine, MachineConfig, Platform, qemu};
 use crate::{cargo_build, image, iso, setup};
 
@@ -71,7 +72,8 @@ impl Plan {
             Platform::Bochs => setup::ensure_bochs()?,
         }
         let platform = options.machine.platform;
-        let guest = Guest::find(paths, &options.guest, platform, job, folder)?;
+        let model = platform.bochs_model(options.machine.cpu.as_deref())?;
+        let guest = Guest::find(paths, &options.guest, model, job, folder)?;
         match platform {
             Platform::Bochs => Self::on_bochs(paths, guest, options, folder),
             Platform::Qemu if options.machine.bare => Self::bare(guest, options, folder),
@@ -128,7 +130,7 @@ impl Plan {
         let bundle = folder.file("bundle.cpio");
         // No time limit inside: the machine's time is not the user's.
         let size = guest.write_bundle(&bundle, &options.guest, None)?;
-        let memory_mib = memory::machine_mib(guest.memory, size, HostMemory::read()?)?;
+        let memory_mib = memory::bochs_mib(guest.memory, size, HostMemory::read()?)?;
         let image = folder.file("machine.iso");
         let cokernel = cargo_build::cokernel(paths)?;
         iso::make(&image, &cokernel, &bundle, &options.machine.cokernel_append)?;
@@ -136,9 +138,10 @@ impl Plan {
         let common = machine(options, Engine::Bochs, Boot::Iso(std::path::absolute(image)?));
         let log = std::path::absolute(log)?;
         let machine = MachineConfig { memory_mib, log: Some(log), ..common };
-        let mut note = models::find(&machine.cpu)?.offers.to_owned();
+        let model = models::find(&machine.cpu)?;
+        let mut note = model.offers.to_owned();
         if guest.format.is_linux() {
-            note = format!("{note}; slow, so the kernel gets: {}", bochs::SLOW_MACHINE);
+            note = format!("{note}; so the kernel gets: {}", bochs::kernel_options(model));
         }
         Ok(Self { machine, job: guest.job, nonce: guest.nonce, engine_note: note })
     }
@@ -223,14 +226,15 @@ fn start(options: &GuestOptions) -> Start {
 }
 
 impl Guest {
-    /// Finds or makes the guest's files and checks that they fit.
+    /// Finds or makes the guest's files and checks that they fit. A Linux kernel gets what it
+    /// needs on the model of Bochs, if it runs there.
     ///
     /// # Errors
     /// When they do not, or cannot be had.
     pub fn find(
         paths: &Paths,
         options: &GuestOptions,
-        platform: Platform,
+        model: Option<&Model>,
         job: Job,
         folder: &RunFolder,
     ) -> Result<Self> {
@@ -249,7 +253,7 @@ impl Guest {
             initrds: options.initrd.clone(),
             job: None,
             nonce: None,
-            command_line: command_line(format, platform, options.append.as_deref())?,
+            command_line: command_line(format, model, options.append.as_deref())?,
             memory: 0,
         };
         if format.is_linux() && options.initrd.is_empty() {
@@ -354,6 +358,7 @@ impl Guest {
             vcpus: options.smp,
             paging: options.paging.map(Into::into),
             shadow: options.shadow_settings(),
+            apic: options.apic(),
             kernel: "kernel".into(),
             start: self.start,
             modules,
@@ -368,11 +373,11 @@ impl Guest {
 }
 
 /// The guest's kernel command line.
-fn command_line(format: KernelFile, platform: Platform, append: Option<&str>) -> Result<String> {
-    let base = match platform {
+fn command_line(format: KernelFile, model: Option<&Model>, append: Option<&str>) -> Result<String> {
+    let base = match model {
         _ if !format.is_linux() => String::new(),
-        Platform::Qemu => COMMAND_LINE.to_owned(),
-        Platform::Bochs => format!("{COMMAND_LINE} {}", bochs::SLOW_MACHINE),
+        None => COMMAND_LINE.to_owned(),
+        Some(model) => format!("{COMMAND_LINE} {}", bochs::kernel_options(model)),
     };
     let limit = match format {
         KernelFile::Linux(image) => image.command_line_size,
@@ -424,11 +429,14 @@ mod tests {
             init_size: 0,
             command_line_size: 255,
         });
-        let line = command_line(linux, Platform::Qemu, Some("debug")).unwrap();
+        let line = command_line(linux, None, Some("debug")).unwrap();
         assert_eq!(line, format!("{COMMAND_LINE} debug"));
-        assert_eq!(command_line(linux, Platform::Qemu, None).unwrap(), COMMAND_LINE);
-        assert!(command_line(linux, Platform::Bochs, Some(&"x".repeat(250))).is_err());
+        assert_eq!(command_line(linux, None, None).unwrap(), COMMAND_LINE);
+        let model = models::find("phenom_8650_toliman").unwrap();
+        let line = command_line(linux, Some(model), Some("debug")).unwrap();
+        assert!(line.ends_with(" cryptomgr.notests clearcpuid=popcnt debug"), "{line}");
+        assert!(command_line(linux, Some(model), Some(&"x".repeat(250))).is_err());
         let pvh = KernelFile::Pvh { load_end: 0, linux: false };
-        assert_eq!(command_line(pvh, Platform::Bochs, Some("a b")).unwrap(), "a b");
+        assert_eq!(command_line(pvh, Some(model), Some("a b")).unwrap(), "a b");
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use wire::{
-    EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, Start, VmDescription,
+    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, Start,
+    VmDescription,
 };
 
 use super::invoke::{Answer, Invocation};
@@ -225,6 +226,7 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         vcpus: 1,
         paging: None,
         shadow: ShadowSettings::default(),
+        apic: Apic::Hardware,
         kernel: guest.into(),
         start: Start::Detect,
         modules: Vec::new(),

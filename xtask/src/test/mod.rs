@@ -20,7 +20,7 @@ use clap::Args;
 use crate::paths::Paths;
 use crate::{cargo_build, image, regress, setup};
 
-pub use invoke::Invocation;
+pub use invoke::{Answer, Invocation};
 pub use row::{Log, Row, Tally};
 pub use runner::run_rows;
 pub use selftest::count;
@@ -70,7 +70,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bare_metal::rows(paths, quick)?);
     rows.push(exit_costs::row(paths));
     rows.extend(run_rows::rows(paths, quick));
-    rows.extend(terminal_row::rows(paths));
+    rows.extend(terminal_row::rows(paths, quick));
     rows.extend(regress::test_rows(paths, quick));
     if !quick {
         rows.push(iso_row::row());

@@ -163,3 +163,10 @@ pub fn route(input: u32, low: u32) {
     ioapic_write(redirection(input) + 1, 0);
     ioapic_write(redirection(input), low);
 }
+
+/// Ends a level-triggered interrupt at the IOAPIC itself; versions before 0x20 cannot.
+pub fn ioapic_end(vector: u32) {
+    const EOI: u64 = 0x40;
+    // SAFETY: the page is the IOAPIC's and identity-mapped.
+    unsafe { ptr::write_volatile((IOAPIC + EOI) as *mut u32, vector) };
+}

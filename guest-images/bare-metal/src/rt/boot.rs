@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From the PVH entry point to 64-bit Rust.
+//! From the entry point to 64-bit Rust.
 //!
 //! The PVH boot protocol starts the guest in 32-bit protected mode without paging, with the
 //! address of the `hvm_start_info` in EBX (Xen, `docs/misc/pvh.pandoc`). The page tables are part
 //! of the image, so that a short-lived guest spends no instructions on them: the first 4 GiB are
 //! identity-mapped with 2 MiB pages open to every privilege level, and the second top-level slot
 //! leads to the test window of [`paging`](super::paging).
+//!
+//! Guests that are started in another way come to `boot32`, in the same state but for EAX, which
+//! says what EBX leads to: the magic number of a boot protocol, or zero for a start info.
 
 use core::arch::global_asm;
 
-use super::{console, exit, segments, start_info, trap};
+use super::{console, exit, handover, segments, start_info, trap};
 
 /// What a guest binary hands to the runtime.
 pub struct Guest {
@@ -31,10 +34,14 @@ global_asm!(
     .code32
     .global pvh_start
 pvh_start:
+    xor eax, eax
+    .global boot32
+boot32:
     cli
     cld
     mov esp, offset boot_stack_top
     mov edi, ebx
+    mov esi, eax
     lgdt [boot_gdt_pointer]
     call enter_long_mode_tables
     .byte 0xEA                      # far jump into 64-bit code
@@ -71,6 +78,7 @@ boot64:
     mov gs, eax
     xor ebp, ebp
     mov edi, edi
+    mov esi, esi
     call {start}
 1:  hlt
     jmp 1b
@@ -130,11 +138,15 @@ unsafe extern "Rust" {
     static GUEST: Guest;
 }
 
-extern "C" fn start(start_info: u64) -> ! {
+extern "C" fn start(information: u64, magic: u64) -> ! {
     segments::load(0);
     trap::load_idt();
     console::init();
-    start_info::keep(start_info);
+    handover::keep(information, magic);
+    match magic {
+        0 => start_info::keep(information),
+        _ => start_info::keep_command_line(handover::multiboot_command_line()),
+    }
     // SAFETY: every guest binary defines the symbol by `guest!`, which gives it this type.
     let guest = unsafe { &GUEST };
     exit::exit((guest.main)())

@@ -11,6 +11,7 @@ pub mod boot;
 pub mod cell;
 pub mod cpu;
 pub mod exit;
+pub mod handover;
 mod heap;
 pub mod interrupts;
 pub mod paging;

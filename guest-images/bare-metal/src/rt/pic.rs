@@ -47,3 +47,9 @@ pub fn end_of_interrupt(input: u8) {
     }
     out8(MASTER, 0x20);
 }
+
+/// Acknowledges the master's request of highest priority by a poll; bit 7 says if there was one.
+pub fn poll() -> u8 {
+    out8(MASTER, 0x0C);
+    in8(MASTER)
+}

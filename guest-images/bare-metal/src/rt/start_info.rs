@@ -45,11 +45,21 @@ pub fn keep(address: u64) {
         let kept = &mut *KEPT.get();
         kept.valid = true;
         kept.rsdp = info.rsdp;
-        if info.command_line == 0 {
-            return;
-        }
+        keep_command_line(info.command_line);
+    }
+}
+
+/// Copies the command line, which ends with a zero byte, from `address`; zero means that there is
+/// none.
+pub fn keep_command_line(address: u64) {
+    if address == 0 {
+        return;
+    }
+    // SAFETY: the loader put it there, in identity-mapped memory. Nobody else runs yet.
+    unsafe {
+        let kept = &mut *KEPT.get();
         for (index, slot) in kept.command_line.iter_mut().enumerate() {
-            let byte = ptr::read((info.command_line as *const u8).add(index));
+            let byte = ptr::read((address as *const u8).add(index));
             if byte == 0 {
                 break;
             }

@@ -9,7 +9,7 @@ use super::{
     machine::{Machine, machine, machine_with},
 };
 use crate::{
-    ApicMessage, DeliveryMode, Destination, Event, Exit, Vector,
+    AccessWidth, ApicMessage, DeliveryMode, Destination, Event, Exit, Vector,
     state::{Exception, cr0},
 };
 
@@ -47,16 +47,16 @@ fn interrupt(vector: u8) -> Option<Event> {
     Some(Event::Interrupt(Vector(vector)))
 }
 
-const WINDOW: Requests = Requests { interrupt_window: true, nmi_window: false, cr8_writes: true };
 const NOTHING: Requests =
-    Requests { interrupt_window: false, nmi_window: false, cr8_writes: false };
+    Requests { interrupt_window: false, nmi_window: false, watched_class: None };
+const WINDOW: Requests = Requests { interrupt_window: true, ..NOTHING };
 
 #[test]
 fn the_highest_interrupt_comes_first_and_the_next_after_it_ends() {
     let mut machine = ready();
     post(&machine, DeliveryMode::Fixed, 0x31);
     post(&machine, DeliveryMode::Fixed, 0x52);
-    let masked = Requests { cr8_writes: true, ..NOTHING };
+    let masked = Requests { watched_class: Some(3), ..NOTHING };
     assert_eq!(enter(&mut machine), (interrupt(0x52), masked));
     assert_eq!(enter(&mut machine), (None, masked));
     machine.vcpu().apic.end_of_interrupt();
@@ -69,10 +69,11 @@ fn an_interrupt_waits_for_the_window() {
     let mut machine = ready();
     post(&machine, DeliveryMode::Fixed, 0x31);
     machine.registers().set_interrupts_enabled(false);
-    assert_eq!(enter(&mut machine), (None, WINDOW));
+    let window = Requests { watched_class: Some(3), ..WINDOW };
+    assert_eq!(enter(&mut machine), (None, window));
     machine.registers().set_interrupts_enabled(true);
     machine.registers().in_shadow = true;
-    assert_eq!(enter(&mut machine), (None, WINDOW));
+    assert_eq!(enter(&mut machine), (None, window));
     machine.registers().in_shadow = false;
     assert_eq!(enter(&mut machine), (interrupt(0x31), NOTHING));
 }
@@ -82,7 +83,8 @@ fn an_interrupt_below_the_task_priority_waits_for_cr8() {
     let mut machine = ready();
     machine.vcpu().apic.set_cr8(5);
     post(&machine, DeliveryMode::Fixed, 0x5F);
-    assert_eq!(enter(&mut machine), (None, Requests { cr8_writes: true, ..NOTHING }));
+    let masked = Requests { watched_class: Some(5), ..NOTHING };
+    assert_eq!(enter(&mut machine), (None, masked));
     machine.vcpu().apic.set_cr8(4);
     assert_eq!(enter(&mut machine), (interrupt(0x5F), NOTHING));
 }
@@ -108,7 +110,8 @@ fn an_nmi_comes_before_interrupts_and_waits_for_the_end_of_the_last() {
     let mut machine = ready();
     post(&machine, DeliveryMode::Fixed, 0x31);
     post(&machine, DeliveryMode::Nmi, 0);
-    assert_eq!(enter(&mut machine), (Some(Event::Nmi), WINDOW));
+    let window = Requests { watched_class: Some(3), ..WINDOW };
+    assert_eq!(enter(&mut machine), (Some(Event::Nmi), window));
     post(&machine, DeliveryMode::Nmi, 0);
     let (event, requests) = enter(&mut machine);
     assert_eq!(event, interrupt(0x31), "interrupts are not blocked by an NMI handler");
@@ -217,6 +220,20 @@ fn external_interrupts_ignore_the_task_priority() {
     machine.vcpu().apic.set_cr8(15);
     raise(&mut machine, &controller, 1);
     assert_eq!(enter(&mut machine).0, Some(Event::Interrupt(EXTERNAL_VECTOR)));
+}
+
+#[test]
+fn lint0_as_a_fixed_interrupt_is_raised_once_for_each_assertion() {
+    const LVT_LINT0: u64 = 0x350;
+    let (mut machine, controller) = with_controller();
+    machine.vcpu().apic.write_mmio(LVT_LINT0, AccessWidth::Dword, 0x57);
+    let fixed = Some(Event::Interrupt(Vector(0x57)));
+    for (requests, expected) in [(1, fixed), (1, None), (0, None), (1, fixed)] {
+        raise(&mut machine, &controller, requests);
+        assert_eq!(enter(&mut machine).0, expected);
+        machine.vcpu().apic.end_of_interrupt();
+    }
+    assert_eq!(controller.requests.load(Ordering::SeqCst), 1, "nobody acknowledged it");
 }
 
 #[test]

@@ -3,12 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use host_iface::{Host, HostError, HostPhysAddr, PageRequest};
+use host_iface::{Host, HostError, HostPhysAddr, PageRequest, Tsc};
 
 use crate::{
     Event, Exit,
+    apic::{ApicMode, InterruptState},
     backend::{
-        Backend, EntryGate, HardwareMsr, Interruptibility, Unsupported, VcpuBackend, VcpuSetup,
+        ApicRole, Backend, EntryGate, HardwareMsr, Interruptibility, Unsupported, VcpuBackend,
+        VcpuSetup,
     },
     cpuid::Vendor,
     memory::OwnedPages,
@@ -28,7 +30,7 @@ pub type Guest = Box<dyn FnMut(&mut Registers, Option<Event>) -> Exit + Send>;
 pub struct Requests {
     pub interrupt_window: bool,
     pub nmi_window: bool,
-    pub cr8_writes: bool,
+    pub watched_class: Option<u8>,
 }
 
 /// The state of one vCPU.
@@ -52,6 +54,12 @@ pub struct Registers {
     pub cr8: u8,
     pub in_shadow: bool,
     pub nmi_blocked: bool,
+    /// Interrupts that the hardware delivers, if it does.
+    pub interrupts: InterruptState,
+    /// Copies of the local APIC's registers, by offset.
+    pub apic_registers: HashMap<u16, u32>,
+    /// The moment at which the last entry was to end by itself.
+    pub hardware_deadline: Option<Tsc>,
     /// What the exit cut short.
     pub interrupted: Option<Event>,
     pub requests: Requests,
@@ -89,6 +97,10 @@ pub struct MockVcpu {
     pub guest: Guest,
     pub injected: Option<Event>,
     pub loaded: bool,
+    /// It delivers the local APIC's interrupts itself.
+    pub delivers_interrupts: bool,
+    /// It ends entries at the deadline itself.
+    pub has_own_timer: bool,
     /// It cannot enter real mode.
     pub interprets_real_mode: bool,
     /// What an OS reads of the vCPU's memory use.
@@ -120,6 +132,7 @@ impl VcpuBackend for MockVcpu {
             self.registers.interrupted = event;
             return Exit::NotEntered;
         }
+        self.registers.hardware_deadline = gate.hardware_deadline();
         self.registers.delivered.extend(event);
         (self.guest)(&mut self.registers, event)
     }
@@ -196,11 +209,30 @@ impl VcpuBackend for MockVcpu {
     fn set_tsc_offset(&mut self, offset: u64) {
         self.registers.tsc_offset = offset;
     }
-    fn cr8(&self) -> u8 {
-        self.registers.cr8
+    fn task_priority(&self) -> u8 {
+        self.registers.cr8 << 4
     }
-    fn set_cr8(&mut self, priority: u8) {
-        self.registers.cr8 = priority;
+    fn set_task_priority(&mut self, priority: u8) {
+        self.registers.cr8 = priority >> 4;
+    }
+    fn set_apic_mode(&mut self, mode: ApicMode, delivers: bool) -> ApicRole {
+        let delivers = self.delivers_interrupts && delivers && mode != ApicMode::Disabled;
+        ApicRole { delivers, shows_registers: delivers && mode == ApicMode::XApic }
+    }
+    fn load_interrupts(&mut self, state: &InterruptState) {
+        self.registers.interrupts = *state;
+    }
+    fn interrupts(&self) -> InterruptState {
+        self.registers.interrupts
+    }
+    fn apic_register(&self, offset: u16) -> u32 {
+        self.registers.apic_registers.get(&offset).copied().unwrap_or(0)
+    }
+    fn set_apic_register(&mut self, offset: u16, value: u32) {
+        self.registers.apic_registers.insert(offset, value);
+    }
+    fn ends_at_deadline(&self) -> bool {
+        self.has_own_timer
     }
 
     fn interruptibility(&self) -> Interruptibility {
@@ -246,8 +278,8 @@ impl VcpuBackend for MockVcpu {
     fn request_nmi_window(&mut self, wanted: bool) {
         self.registers.requests.nmi_window = wanted;
     }
-    fn intercept_cr8_writes(&mut self, wanted: bool) {
-        self.registers.requests.cr8_writes = wanted;
+    fn watch_task_priority(&mut self, class: Option<u8>) {
+        self.registers.requests.watched_class = class;
     }
 
     fn next_rip(&self) -> Option<u64> {
@@ -307,6 +339,8 @@ impl Backend for MockBackend {
             guest,
             injected: None,
             loaded: false,
+            delivers_interrupts: false,
+            has_own_timer: false,
             interprets_real_mode: false,
             control_block,
         })

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The vCPU's loop and its exit handlers, on hardware made of plain fields.
 
+mod apic;
 mod control;
 mod devices;
 mod events;
 pub mod hardware;
 mod input;
 mod instructions;
+mod interpret;
 mod machine;
 mod memory;
 mod msrs;

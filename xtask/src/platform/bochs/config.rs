@@ -28,8 +28,8 @@ pub const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
 ///
 /// Near to what Bochs really does on a current CPU, so that time in the machine and outside pass
 /// alike and a guest's timer ticks leave it time to work. Waiting costs nothing: an idle machine
-/// skips to its next event.
-const INSTRUCTIONS_PER_SECOND: u32 = 50_000_000;
+/// skips to its next event. The time-stamp counter counts them, too.
+pub const INSTRUCTIONS_PER_SECOND: u32 = 50_000_000;
 
 /// The text of the file.
 ///

@@ -18,6 +18,7 @@ use clap::Args;
 
 use super::{Boot, MachineConfig};
 use crate::setup;
+use models::Model;
 
 pub use drive::run as drive;
 
@@ -27,9 +28,6 @@ pub const COMMAND: &str = "bochs-machine";
 /// Most CPUs: more only make it slower, since it runs them in turn.
 pub const MOST_CPUS: u32 = 8;
 
-/// Most memory in MiB: what its firmware places below 4 GiB.
-pub const MOST_MEMORY_MIB: u64 = 3 << 10;
-
 /// Added to the command line of a Linux guest, where instructions are slow. The kernel and what
 /// it does for its programs stay the same.
 ///
@@ -37,8 +35,13 @@ pub const MOST_MEMORY_MIB: u64 = 3 << 10;
 /// - `tsc=reliable`: the TSC is the machine's only clock; checking it against others takes time.
 /// - `rcupdate.rcu_expedited=1`: user space is reached without waiting for grace periods.
 /// - `cryptomgr.notests`: self-tests of the cipher code run millions of instructions.
-pub const SLOW_MACHINE: &str =
+const SLOW_MACHINE: &str =
     "mitigations=off tsc=reliable rcupdate.rcu_expedited=1 cryptomgr.notests";
+
+/// What is added to the command line of a Linux guest on `model`.
+pub fn kernel_options(model: &Model) -> String {
+    [SLOW_MACHINE, model.kernel_options].join(" ").trim().to_owned()
+}
 
 /// A machine, for the process that runs it.
 #[derive(Clone, Debug, Args)]
@@ -66,17 +69,6 @@ pub struct BochsOptions {
 /// When Bochs cannot be such a machine; names what is in the way.
 pub fn command(machine: &MachineConfig) -> Result<Command> {
     models::find(&machine.cpu)?;
-    ensure!(
-        machine.cpus <= MOST_CPUS,
-        "--smp {}: Bochs is given at most {MOST_CPUS} CPUs",
-        machine.cpus
-    );
-    ensure!(
-        machine.memory_mib <= MOST_MEMORY_MIB,
-        "the machine needs {} MiB, but Bochs has at most {MOST_MEMORY_MIB} MiB: give a smaller \
-         --mem",
-        machine.memory_mib
-    );
     let (Boot::Iso(iso), Some(log)) = (&machine.boot, &machine.log) else {
         bail!("Bochs boots nothing but ISO images, and needs a log");
     };

@@ -23,15 +23,20 @@ pub struct Model {
     pub vendor: Vendor,
     /// What of it, in a few words.
     pub offers: &'static str,
+    /// Options that a Linux kernel needs there.
+    pub kernel_options: &'static str,
 }
 
 const fn amd(name: &'static str, offers: &'static str) -> Model {
-    Model { name, vendor: Vendor::Amd, offers }
+    Model { name, vendor: Vendor::Amd, offers, kernel_options: "" }
 }
 
 const fn intel(name: &'static str, offers: &'static str) -> Model {
-    Model { name, vendor: Vendor::Intel, offers }
+    Model { name, vendor: Vendor::Intel, offers, kernel_options: "" }
 }
+
+/// Bochs 2.7 executes POPCNT only on models with SSE4.2, also where CPUID shows it without.
+const WITHOUT_POPCNT: &str = "clearcpuid=popcnt";
 
 /// The model that is used when none is named.
 pub const DEFAULT: &str = "ryzen";
@@ -39,7 +44,7 @@ pub const DEFAULT: &str = "ryzen";
 /// All models with hardware virtualization, oldest first for each vendor.
 pub const MODELS: &[Model] = &[
     amd("turion64_tyler", "SVM without nested paging"),
-    amd("phenom_8650_toliman", "SVM, NPT"),
+    Model { kernel_options: WITHOUT_POPCNT, ..amd("phenom_8650_toliman", "SVM, NPT") },
     amd("zambezi", "SVM, NPT, NRIP save, flush by ASID, pause filter"),
     amd("trinity_apu", "SVM, NPT, NRIP save, flush by ASID, pause filter"),
     amd("ryzen", "SVM, NPT, NRIP save, flush by ASID, pause filter"),
