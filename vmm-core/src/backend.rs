@@ -402,6 +402,11 @@ pub trait VcpuBackend: Send {
     fn inject(&mut self, event: Event);
     /// Takes the event whose delivery the last exit cut short.
     fn take_interrupted_event(&mut self) -> Option<Event>;
+    /// True if that event may be an older one, where the last exit in truth came during the
+    /// delivery of a software interrupt, whose instruction is executed again.
+    fn may_have_interrupted_software(&self) -> bool {
+        false
+    }
     /// Asks for, or ends asking for, [`Exit::InterruptWindow`].
     fn request_interrupt_window(&mut self, wanted: bool);
     /// Begins or ends the blocking of NMIs other than by delivering one and by the guest's

@@ -23,9 +23,12 @@ mod sync {
 mod doorbell;
 #[path = "../src/vm/halt.rs"]
 mod halt;
+#[path = "../src/paging/shadow/shootdown.rs"]
+mod shootdown;
 
 use doorbell::{Doorbell, VcpuLink};
 use halt::HaltDetector;
+use shootdown::Shootdown;
 use sync::{AtomicBool, AtomicU32, Ordering};
 
 /// A host of which only the kick works: it is pending until the CPU looks.
@@ -153,6 +156,99 @@ fn an_end_is_found_when_the_last_message_has_arrived_and_not_before() {
             let threads = [vcpu(0), vcpu(1)];
             threads.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
             assert_eq!(shared.2.load(Ordering::SeqCst), MESSAGES, "ended too early");
+        },
+        2_000,
+    );
+}
+
+/// A shadow table with one translation, and what a vCPU remembers of it.
+#[derive(Default)]
+struct Translated {
+    /// The translation; 0 is none.
+    table: AtomicU32,
+    /// The page that it leads to was given to somebody else.
+    reused: AtomicBool,
+    /// Somebody wants the vCPU out of the guest.
+    rung: AtomicBool,
+}
+
+/// A vCPU that uses what it has in its TLB without another look at the table, until it flushes.
+/// It leaves the guest only when it is rung for, or after so many accesses.
+fn use_translations(shared: &(Shootdown, Translated), vcpu: usize, entries: u32) {
+    const ACCESSES: u32 = 3;
+    let (shootdown, translated) = shared;
+    let mut tlb = 0;
+    for _ in 0..entries {
+        if shootdown.enter(vcpu) {
+            tlb = 0;
+        }
+        for _ in 0..ACCESSES {
+            if tlb == 0 {
+                tlb = translated.table.load(Ordering::SeqCst);
+            }
+            let reused = tlb != 0 && translated.reused.load(Ordering::SeqCst);
+            assert!(!reused, "a page is used that was taken back");
+            if translated.rung.swap(false, Ordering::SeqCst) {
+                break;
+            }
+            thread::yield_now();
+        }
+        shootdown.leave(vcpu);
+    }
+}
+
+/// One vCPU takes a translation back and gives the page away when the others have been flushed;
+/// they go in and out of the guest all the while, and use their TLBs.
+fn no_translation_outlives_a_flush(users: usize) {
+    let shared = Arc::new((Shootdown::new(users + 1), Translated::default()));
+    shared.1.table.store(1, Ordering::SeqCst);
+    let threads: Vec<_> = (1..=users)
+        .map(|vcpu| {
+            let shared = shared.clone();
+            thread::spawn(move || use_translations(&shared, vcpu, 3))
+        })
+        .collect();
+    let (shootdown, translated) = &*shared;
+    translated.table.store(0, Ordering::SeqCst);
+    let ring = |_| translated.rung.store(true, Ordering::SeqCst);
+    shootdown.flush(0, ring, thread::yield_now);
+    translated.reused.store(true, Ordering::SeqCst);
+    threads.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
+}
+
+#[test]
+fn a_vcpu_uses_no_translation_that_was_taken_back() {
+    check_random(|| no_translation_outlives_a_flush(1), 2_000);
+}
+
+#[test]
+fn two_vcpus_use_no_translation_that_was_taken_back() {
+    check_random(|| no_translation_outlives_a_flush(2), 2_000);
+}
+
+/// Two vCPUs that take translations back at the same time wait for each other's guests, but not
+/// for each other: each is outside while it flushes, as the MMU's lock is asked for outside only.
+#[test]
+fn flushes_at_the_same_time_end() {
+    check_random(
+        || {
+            let shared = Arc::new(Shootdown::new(2));
+            let vcpu = |own: usize| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        shared.enter(own);
+                        thread::yield_now();
+                        shared.leave(own);
+                        shared.flush(own, |_| {}, thread::yield_now);
+                        shared.outdate(own);
+                        assert!(shared.enter(own), "who was outdated flushes");
+                        shared.leave(own);
+                    }
+                })
+            };
+            let threads = [vcpu(0), vcpu(1)];
+            threads.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
         },
         2_000,
     );

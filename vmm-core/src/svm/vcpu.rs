@@ -66,6 +66,8 @@ pub struct SvmVcpu {
     exit_at_once: bool,
     injected: Option<Event>,
     interrupted: Option<Event>,
+    /// It is the event that the last entry injected.
+    interrupted_at_entry: bool,
 }
 
 impl SvmVcpu {
@@ -105,6 +107,7 @@ impl SvmVcpu {
             exit_at_once: false,
             injected: None,
             interrupted: None,
+            interrupted_at_entry: false,
             _maps: maps.clone(),
         };
         vcpu.set_intercepts();
@@ -125,7 +128,7 @@ impl SvmVcpu {
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self, entered: &EntryState) -> Exit {
+    fn take_exit(&mut self, entered: &EntryState, entry_rip: u64) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
@@ -135,8 +138,11 @@ impl SvmVcpu {
             self.distrust_tlb();
             return Exit::EntryFailure(failed);
         }
-        self.injected = None;
-        self.interrupted = decode::interrupted_event(info, cr2);
+        self.interrupted_at_entry = self.injected.take().is_some() && rip == entry_rip;
+        self.interrupted = decode::interrupted_event(info, cr2).filter(|event| {
+            // Other than exceptions all are injected.
+            self.interrupted_at_entry || matches!(event, Event::Exception(_))
+        });
         let control = &mut self.vmcb_mut().control;
         control.event_injection = EventInfo::new();
         self.restore_lost_shadow(rip);
@@ -239,6 +245,7 @@ impl VcpuBackend for SvmVcpu {
             self.shadow_at = None;
             self.end_step(false);
             self.interrupted = self.injected.take();
+            self.interrupted_at_entry = true;
             self.vmcb_mut().control.event_injection = EventInfo::new();
             return Exit::NotEntered;
         }
@@ -249,12 +256,13 @@ impl VcpuBackend for SvmVcpu {
         }
         self.load_cr2();
         let entered = EntryState::from(self.vmcb());
+        let rip = self.vmcb().save.rip;
         // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
         // that the guest cannot replace, map the VM's own memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit(&entered)
+        self.take_exit(&entered, rip)
     }
 
     fn gpr(&self, register: Gpr) -> u64 {
@@ -485,6 +493,12 @@ impl VcpuBackend for SvmVcpu {
             self.set_nmi_blocking(false);
         }
         event
+    }
+
+    /// Bochs 2.7 sets EXITINTINFO to what it held before when the CPU delivers a software
+    /// interrupt.
+    fn may_have_interrupted_software(&self) -> bool {
+        !self.interrupted_at_entry
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shadow paging: page faults, invalidations and control registers, as the MMU has to know them.
 
+use iced_x86::Mnemonic;
+
 use super::Vcpu;
 use crate::{
     EndReason, Exit, GuestPhysAddr, NestedPageFault,
     backend::VcpuBackend,
-    emulate::Outcome,
+    emulate::{self, Outcome},
     paging::{
         shadow::{FaultAction, StaleHandle},
         walk::{Access, AccessKind, AddressSpace, Privilege, page_fault},
@@ -80,9 +82,11 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// A page fault: the guest's, or one of the shadow tables.
     pub(super) fn page_fault(&mut self, address: u64, error_code: u32) -> Result<(), Exception> {
-        let Some(shadow) = self.core.shadow() else {
+        if self.core.shadow().is_none() {
             return Err(Exception::page_fault(address, error_code));
-        };
+        }
+        self.forget_older_event();
+        let Some(shadow) = self.core.shadow() else { return Ok(()) };
         let access = self.access_of(error_code);
         let space = self.address_space();
         match shadow.fault(self.index, &self.core.memory, &space, address, access) {
@@ -94,6 +98,20 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.shadow_paging_failed(STALE_HANDLE);
                 Ok(())
             }
+        }
+    }
+
+    /// Drops an event that was delivered long ago, if the instruction at RIP is a software
+    /// interrupt: its delivery was interrupted, and it is executed again.
+    fn forget_older_event(&mut self) {
+        if self.pending.interrupted.is_none() || !self.hardware.may_have_interrupted_software() {
+            return;
+        }
+        let (mut cpu, mut bus) = self.views();
+        let Ok(instruction) = emulate::decode(&mut cpu, &mut bus) else { return };
+        let mnemonic = instruction.mnemonic();
+        if matches!(mnemonic, Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Into) {
+            self.pending.interrupted = None;
         }
     }
 

@@ -10,6 +10,7 @@
 mod cpu;
 mod guest;
 mod invariants;
+mod shootdown;
 
 use host_mock::MockHost;
 
