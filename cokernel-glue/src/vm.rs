@@ -13,7 +13,7 @@ use vmm_core::{
     vcpu::Vcpu,
     vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
-use vmm_devices::{PcConfig, PcPlatform};
+use vmm_devices::{IoApic, PcConfig, PcPlatform};
 use wire::{Bundle, Paging, ShadowSettings, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
@@ -26,6 +26,8 @@ pub struct GuestVm<B: Backend> {
     pub vm: Vm<B::Vcpu>,
     /// Where its first serial port leads.
     pub console: Arc<TimedConsole>,
+    /// Its I/O APIC.
+    pub io_apic: Arc<IoApic>,
     /// TSC when it was complete.
     pub created: u64,
     /// Heap that it took, in bytes.
@@ -87,10 +89,12 @@ impl<B: Backend> GuestVm<B> {
             spoil_entry(bootstrap, description)?;
         }
         let control_bytes = vm.control_bytes();
+        let io_apic = platform.io_apic.clone();
         drop(platform);
         Ok(Self {
             vm,
             console,
+            io_apic,
             created: COKERNEL.tsc().0,
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,

@@ -11,10 +11,12 @@
 extern crate alloc;
 
 mod bundle;
+mod interrupts;
 mod manifest;
 mod report;
 
 pub use bundle::{Bundle, BundleError};
+pub use interrupts::{IoApicInput, LocalApicReport, LocalVector};
 pub use manifest::{
     EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Paging,
     ShadowSettings, Stage, VmDescription,

@@ -19,6 +19,7 @@ mod registers;
 mod state;
 mod timer;
 mod vectors;
+mod view;
 mod x2apic;
 
 pub use base::DEFAULT_APIC_BASE;
@@ -28,6 +29,7 @@ pub use local::{LocalApic, LocalApicConfig};
 pub use state::LocalApicState;
 pub use timer::{APIC_BUS_HZ, MINIMUM_PERIOD_NS, TimerState};
 pub use vectors::VectorSet;
+pub use view::LocalApicView;
 
 #[cfg(test)]
 mod tests;

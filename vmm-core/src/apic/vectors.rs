@@ -41,6 +41,11 @@ impl VectorSet {
         Some(Vector((word as u8) * WORD_BITS + bit as u8))
     }
 
+    /// The vectors, the lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = Vector> + '_ {
+        (0..=u8::MAX).map(Vector).filter(|&vector| self.contains(vector))
+    }
+
     /// True if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 4]
@@ -98,6 +103,8 @@ mod tests {
                 prop_assert_eq!(set.highest().map(|v| v.0), model.last().copied());
                 prop_assert_eq!(set.is_empty(), model.is_empty());
             }
+            let listed: Vec<u8> = set.iter().map(|v| v.0).collect();
+            prop_assert_eq!(listed, model.iter().copied().collect::<Vec<u8>>());
             for vector in 0..=255 {
                 let register = set.register(usize::from(vector) / 32);
                 prop_assert_eq!(set.contains(Vector(vector)), model.contains(&vector));

@@ -26,7 +26,7 @@ use host_iface::Tsc;
 
 use crate::{
     EndReason, Exit, VcpuLink,
-    apic::LocalApic,
+    apic::{LocalApic, LocalApicView},
     backend::{EntryGate, VcpuBackend},
     boot::InitialState,
     cpuid::Vendor,
@@ -122,6 +122,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// What the vCPU has done so far.
     pub fn statistics(&self) -> &VcpuStatistics {
         &self.statistics
+    }
+
+    /// What there is to see of the local APIC.
+    pub fn local_apic(&mut self) -> LocalApicView {
+        self.apic.view()
     }
 
     /// Size of control blocks and save areas, in bytes.
