@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod console;
 mod host;
+mod interrupts;
 mod report;
 mod round;
 mod service;

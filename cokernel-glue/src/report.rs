@@ -19,7 +19,7 @@ use wire::{
     VmDescription, VmMemory, VmReport,
 };
 
-use crate::{host::COKERNEL, round::Finished, service::since_entry, vm::GuestVm};
+use crate::{host::COKERNEL, interrupts, round::Finished, service::since_entry, vm::GuestVm};
 
 /// The machine under the co-kernel.
 pub fn machine<B: Backend>(backend: &B) -> Machine {
@@ -40,11 +40,11 @@ pub fn machine<B: Backend>(backend: &B) -> Machine {
 pub fn round<B: Backend>(
     stage: &Stage,
     vms: &[GuestVm<B>],
-    finished: &[Finished<B>],
+    finished: &mut [Finished<B>],
 ) -> Vec<VmReport> {
     let ended = COKERNEL.tsc().0;
     let vm = |(index, (description, guest)): (usize, (&VmDescription, &GuestVm<B>))| {
-        let own: Vec<_> = finished.iter().filter(|f| f.vm == index).collect();
+        let mut own: Vec<_> = finished.iter_mut().filter(|f| f.vm == index).collect();
         let first_entry = own.iter().filter_map(|f| f.vcpu.statistics().first_entry).min();
         let milestones = [
             ("created", Some(guest.created)),
@@ -54,7 +54,8 @@ pub fn round<B: Backend>(
         ];
         VmReport {
             milestones: milestones.into_iter().filter_map(milestone).collect(),
-            vcpus: own.iter().map(|f| vcpu(f)).collect(),
+            vcpus: own.iter_mut().map(|f| vcpu(f)).collect(),
+            io_apic: interrupts::io_apic(&guest.io_apic),
             shadow: shadow(guest),
             memory: VmMemory {
                 heap_bytes: guest.heap_bytes,
@@ -79,6 +80,7 @@ pub fn not_run(description: &VmDescription, paging: Paging, end: End) -> VmRepor
         rounds: 0,
         milestones: Vec::new(),
         vcpus: Vec::new(),
+        io_apic: Vec::new(),
         shadow: Vec::new(),
         memory: VmMemory { heap_bytes: 0, page_table_bytes: 0, control_bytes: 0 },
         end,
@@ -124,7 +126,8 @@ fn end(reason: Option<&EndReason>) -> End {
     End { kind, detail: reason.to_string(), exit_code }
 }
 
-fn vcpu<B: Backend>(finished: &Finished<B>) -> VcpuReport {
+fn vcpu<B: Backend>(finished: &mut Finished<B>) -> VcpuReport {
+    let local_apic = interrupts::local_apic(&finished.vcpu.local_apic());
     let statistics = finished.vcpu.statistics();
     VcpuReport {
         index: finished.vcpu.index(),
@@ -139,6 +142,7 @@ fn vcpu<B: Backend>(finished: &Finished<B>) -> VcpuReport {
             .collect(),
         guest_tsc: statistics.guest_ticks,
         idle_tsc: statistics.idle_ticks,
+        local_apic: Some(local_apic),
     }
 }
 

@@ -65,7 +65,7 @@ fn run_stage<B: Backend>(backend: &Arc<B>, bundle: &Bundle<'_>, stage: &Stage) -
 fn run_round<B: Backend>(backend: &Arc<B>, bundle: &Bundle<'_>, stage: &Stage) -> Vec<VmReport> {
     match create_all(backend, bundle, stage) {
         Ok(mut vms) => match round::run(backend, &mut vms) {
-            Ok(finished) => report::round(stage, &vms, &finished),
+            Ok(mut finished) => report::round(stage, &vms, &mut finished),
             Err(why) => failed(&**backend, stage, &why),
         },
         Err(why) => failed(&**backend, stage, &why),

@@ -13,7 +13,7 @@ use vmm_core::{
     vcpu::Vcpu,
     vm::{PagingChoice, Vm, VmBuilder, VmConfig},
 };
-use vmm_devices::{PcConfig, PcPlatform, TablesBy};
+use vmm_devices::{IoApic, PcConfig, PcPlatform, TablesBy};
 use wire::{Apic, Bundle, Paging, ShadowSettings, Start, VmDescription};
 
 use crate::{console::TimedConsole, host::COKERNEL};
@@ -28,6 +28,8 @@ pub struct GuestVm<B: Backend> {
     pub console: Arc<TimedConsole>,
     /// Makes its first vCPU look for input.
     pub doorbell: Doorbell,
+    /// Its I/O APIC.
+    pub io_apic: Arc<IoApic>,
     /// TSC when it was complete.
     pub created: u64,
     /// Heap that it took, in bytes.
@@ -102,11 +104,13 @@ impl<B: Backend> GuestVm<B> {
             spoil_entry(bootstrap, description)?;
         }
         let control_bytes = vm.control_bytes();
+        let io_apic = platform.io_apic.clone();
         drop(platform);
         Ok(Self {
             vm,
             console,
             doorbell,
+            io_apic,
             created: COKERNEL.tsc().0,
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,

@@ -114,7 +114,27 @@ impl IoApic {
     }
 }
 
+/// An input of an I/O APIC and its entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IoApicInputState {
+    /// Number of the input.
+    pub number: u32,
+    /// Its entry in the redirection table.
+    pub entry: RedirectionEntry,
+    /// Whether it is asserted.
+    pub asserted: bool,
+}
+
 impl IoApicState {
+    /// All inputs, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = IoApicInputState> + '_ {
+        (0..).zip(&self.entries).map(|(number, &entry)| IoApicInputState {
+            number,
+            entry,
+            asserted: self.lines >> number & 1 != 0,
+        })
+    }
+
     /// Notes the level of an input; returns the message if that was an edge to deliver.
     fn set_line(&mut self, input: usize, asserted: bool) -> Option<ApicMessage> {
         let mask = 1 << input;

@@ -37,7 +37,7 @@ pub use byte_ports::PortRange;
 pub use console::{CharBackend, LogConsole};
 pub use exit_port::ExitPort;
 pub use hpet::{Hpet, HpetState, LegacyReplacement};
-pub use ioapic::{IoApic, IoApicState, RedirectionEntry};
+pub use ioapic::{IoApic, IoApicInputState, IoApicState, RedirectionEntry};
 pub use irq_router::IrqRouter;
 pub use memory_map::memory_map;
 pub use pic::{Pic, PicState};

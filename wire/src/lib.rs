@@ -11,10 +11,12 @@
 extern crate alloc;
 
 mod bundle;
+mod interrupts;
 mod manifest;
 mod report;
 
 pub use bundle::{Bundle, BundleError};
+pub use interrupts::{IoApicInput, LocalApicReport, LocalVector};
 pub use manifest::{
     Apic, EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Module,
     Paging, RawMode, ShadowSettings, Stage, Start, VmDescription,

@@ -5,6 +5,8 @@ use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{IoApicInput, LocalApicReport};
+
 /// Marks the line of the log channel that carries a [`RunReport`].
 pub const REPORT_PREFIX: &str = "@report ";
 
@@ -68,6 +70,9 @@ pub struct VmReport {
     pub milestones: Vec<Milestone>,
     /// The vCPUs, by index.
     pub vcpus: Vec<VcpuReport>,
+    /// The inputs of the I/O APIC that were in use when it ended.
+    #[serde(default)]
+    pub io_apic: Vec<IoApicInput>,
     /// What shadow paging did, by name; empty with nested paging.
     #[serde(default)]
     pub shadow: Vec<Counter>,
@@ -121,6 +126,9 @@ pub struct VcpuReport {
     pub guest_tsc: u64,
     /// TSC ticks spent waiting for an event while the guest was halted.
     pub idle_tsc: u64,
+    /// Its local APIC when the VM ended.
+    #[serde(default)]
+    pub local_apic: Option<LocalApicReport>,
 }
 
 /// Exits for one reason.

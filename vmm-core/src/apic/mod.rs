@@ -20,6 +20,7 @@ mod registers;
 mod state;
 mod timer;
 mod vectors;
+mod view;
 mod x2apic;
 
 pub use base::{ApicMode, DEFAULT_APIC_BASE};
@@ -30,6 +31,7 @@ pub use local::{LocalApic, LocalApicConfig};
 pub use state::LocalApicState;
 pub use timer::{APIC_BUS_HZ, MINIMUM_PERIOD_NS, TimerState};
 pub use vectors::VectorSet;
+pub use view::LocalApicView;
 pub use x2apic::X2APIC_MSRS;
 
 #[cfg(test)]

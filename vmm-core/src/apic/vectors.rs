@@ -63,6 +63,11 @@ impl VectorSet {
         self.0.get(index).copied().unwrap_or(0)
     }
 
+    /// The vectors, the lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = Vector> + '_ {
+        (0..=u8::MAX).map(Vector).filter(|&vector| self.contains(vector))
+    }
+
     /// True if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 4]
@@ -122,6 +127,8 @@ mod tests {
             }
             let registers = core::array::from_fn(|index| set.register(index));
             prop_assert_eq!(VectorSet::from_registers(registers), set);
+            let listed: Vec<u8> = set.iter().map(|v| v.0).collect();
+            prop_assert_eq!(listed, model.iter().copied().collect::<Vec<u8>>());
             for vector in 0..=255 {
                 let register = set.register(usize::from(vector) / 32);
                 prop_assert_eq!(set.contains(Vector(vector)), model.contains(&vector));

@@ -28,7 +28,7 @@ use host_iface::Tsc;
 
 use crate::{
     EndReason, Exit, VcpuLink,
-    apic::{LocalApic, VectorSet},
+    apic::{LocalApic, LocalApicView, VectorSet},
     backend::{ApicRole, EntryGate, VcpuBackend},
     boot::InitialState,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
@@ -131,6 +131,11 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// What the vCPU has done so far.
     pub fn statistics(&self) -> &VcpuStatistics {
         &self.statistics
+    }
+
+    /// What there is to see of the local APIC.
+    pub fn local_apic(&mut self) -> LocalApicView {
+        self.apic.view()
     }
 
     /// Size of control blocks and save areas, in bytes.

@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod folder;
+pub mod interrupts;
 pub mod job;
 pub mod options;
 pub mod outcome;

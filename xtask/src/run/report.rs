@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 use wire::{FORMAT_VERSION, REPORT_PREFIX, RunReport};
 
+use super::interrupts;
+
 /// A report file that appears whole or not at all.
 #[derive(Debug)]
 pub struct Target {
@@ -126,6 +128,13 @@ pub fn summary(report: &RunReport) -> String {
                 vcpu.entries,
                 exits.join(", ")
             );
+            if let Some(apic) = &vcpu.local_apic {
+                let _ = writeln!(text, "    {}", interrupts::local_apic(apic));
+            }
+        }
+        if !vm.io_apic.is_empty() {
+            let inputs = vm.io_apic.iter().map(interrupts::io_apic_input);
+            let _ = writeln!(text, "  I/O APIC: {}", inputs.collect::<Vec<_>>().join(", "));
         }
         let memory = &vm.memory;
         let _ = writeln!(
