@@ -51,13 +51,16 @@ pub type Check = fn(&RunReport) -> Result<()>;
 pub struct Linux {
     /// Debian package of the kernel.
     pub package: &'static str,
+    /// Start the ELF file inside the kernel, by PVH.
+    pub elf: bool,
     /// Memory in MiB.
     pub memory_mib: &'static str,
     /// Number of vCPUs.
     pub vcpus: &'static str,
 }
 
-const CLOUD_KERNEL: Linux = Linux { package: image::DEFAULT_KERNEL, memory_mib: "512", vcpus: "1" };
+const CLOUD_KERNEL: Linux =
+    Linux { package: image::DEFAULT_KERNEL, elf: false, memory_mib: "512", vcpus: "1" };
 
 const fn linux(name: &'static str, linux: Linux) -> Guest {
     Guest { name, kind: Kind::Linux(linux) }
@@ -73,6 +76,8 @@ pub const CLOUD: Guest = linux("cloud", CLOUD_KERNEL);
 pub const CLOUD_SMP2: Guest = linux("cloud-smp2", Linux { vcpus: "2", ..CLOUD_KERNEL });
 /// The same with memory on both sides of the hole below 4 GiB.
 pub const CLOUD_3G: Guest = linux("cloud-3g", Linux { memory_mib: "3072", ..CLOUD_KERNEL });
+/// The ELF file inside it.
+pub const CLOUD_ELF: Guest = linux("cloud-elf", Linux { elf: true, ..CLOUD_KERNEL });
 /// Debian's kernel for all machines.
 pub const FULL: Guest = linux("full", Linux { package: "linux-image-amd64", ..CLOUD_KERNEL });
 
@@ -89,6 +94,8 @@ pub const CPUID_LOOP: Guest =
 pub const DENIED: Guest = bare_metal("denied");
 /// Delivery of exceptions.
 pub const EXCEPTIONS: Guest = bare_metal("exceptions");
+/// The state after reset, and a ROM.
+pub const FIRMWARE: Guest = bare_metal("firmware");
 /// One line of output.
 pub const HELLO: Guest = bare_metal("hello");
 /// Device memory, by all instructions that can access it.
@@ -97,10 +104,22 @@ pub const MMIO: Guest = bare_metal("mmio");
 pub const MODES: Guest = bare_metal("modes");
 /// CPUID and model-specific registers.
 pub const MSR_CPUID: Guest = bare_metal("msr_cpuid");
+/// What a multiboot loader gives.
+pub const MULTIBOOT1: Guest = bare_metal("multiboot1");
+/// The same to a file with load addresses in its header.
+pub const MULTIBOOT1_FLAT: Guest = bare_metal("multiboot1_flat");
+/// What a Multiboot2 loader gives.
+pub const MULTIBOOT2: Guest = bare_metal("multiboot2");
 /// Non-maskable interrupts.
 pub const NMI: Guest = bare_metal("nmi");
 /// Address translation, against the page walker.
 pub const PAGING: Guest = bare_metal("paging");
+/// What a PVH loader gives.
+pub const PVH: Guest = bare_metal("pvh");
+/// A flat image.
+pub const RAW: Guest = bare_metal("raw");
+/// A flat image that is entered in real mode.
+pub const RAW_REAL: Guest = bare_metal("raw_real");
 /// Four vCPUs.
 pub const SMP: Guest = bare_metal("smp");
 /// String port I/O.
