@@ -96,6 +96,8 @@ pub type Check = fn(&RunReport) -> Result<()>;
 pub struct Linux {
     /// Debian package of the kernel.
     pub package: &'static str,
+    /// Start the ELF file inside the kernel, by PVH.
+    pub elf: bool,
     /// Memory in MiB.
     pub memory_mib: &'static str,
     /// Number of vCPUs.
@@ -118,7 +120,7 @@ pub struct Task {
 }
 
 const CLOUD_KERNEL: Linux =
-    Linux { package: image::DEFAULT_KERNEL, memory_mib: "512", vcpus: "1", task: None };
+    Linux { package: image::DEFAULT_KERNEL, elf: false, memory_mib: "512", vcpus: "1", task: None };
 
 const fn linux(name: &'static str, linux: Linux) -> Guest {
     Guest { name, kind: Kind::Linux(linux) }
@@ -148,6 +150,8 @@ const PROCESSES_TASK: Task = Task {
     check: shadow::evicts_from_two_mib,
 };
 
+/// The ELF file inside it.
+pub const CLOUD_ELF: Guest = linux("cloud-elf", Linux { elf: true, ..CLOUD_KERNEL });
 /// Debian's kernel for all machines.
 pub const FULL: Guest = linux("full", Linux { package: "linux-image-amd64", ..CLOUD_KERNEL });
 
@@ -205,6 +209,8 @@ pub const CPUID_LOOP: Guest =
 pub const DENIED: Guest = bare_metal("denied");
 /// Delivery of exceptions.
 pub const EXCEPTIONS: Guest = bare_metal("exceptions");
+/// The state after reset, and a ROM.
+pub const FIRMWARE: Guest = bare_metal("firmware");
 /// One line of output.
 pub const HELLO: Guest = bare_metal("hello");
 /// How interrupts are addressed, delivered, ordered, masked and ended.
@@ -215,10 +221,22 @@ pub const MMIO: Guest = bare_metal("mmio");
 pub const MODES: Guest = bare_metal("modes");
 /// CPUID and model-specific registers.
 pub const MSR_CPUID: Guest = bare_metal("msr_cpuid");
+/// What a multiboot loader gives.
+pub const MULTIBOOT1: Guest = bare_metal("multiboot1");
+/// The same to a file with load addresses in its header.
+pub const MULTIBOOT1_FLAT: Guest = bare_metal("multiboot1_flat");
+/// What a Multiboot2 loader gives.
+pub const MULTIBOOT2: Guest = bare_metal("multiboot2");
 /// Non-maskable interrupts.
 pub const NMI: Guest = bare_metal("nmi");
 /// Address translation, against the page walker.
 pub const PAGING: Guest = bare_metal("paging");
+/// What a PVH loader gives.
+pub const PVH: Guest = bare_metal("pvh");
+/// A flat image.
+pub const RAW: Guest = bare_metal("raw");
+/// A flat image that is entered in real mode.
+pub const RAW_REAL: Guest = bare_metal("raw_real");
 /// Four vCPUs.
 pub const SMP: Guest = bare_metal("smp");
 /// String port I/O.

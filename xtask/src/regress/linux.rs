@@ -30,7 +30,10 @@ pub fn run(
     entry: &mut Entry,
     log: &mut Log,
 ) -> Result<Tally> {
-    let kernel = image::kernel(paths, guest.package)?;
+    let kernel = match guest.elf {
+        true => image::vmlinux(paths, guest.package)?,
+        false => image::kernel(paths, guest.package)?,
+    };
     let kernel = kernel.to_string_lossy();
     let (accelerator, timeout): (&[&str], u64) = match cpu.platform {
         Platform::Qemu => (&["--accel", "tcg"], 180),

@@ -40,6 +40,32 @@ const OPTIONS: &[(&str, &[&str], i32, &str)] = &[
     ("kernel-folder", &["--kernel", "/"], FAILED, "the kernel /"),
     ("kernel-program", &["--kernel", "/bin/sh"], FAILED, "without a PVH entry"),
     ("kernel-text", &["--kernel", "/etc/passwd"], FAILED, "neither a Linux bzImage"),
+    (
+        "flat-image-entry",
+        &["--kernel", "/etc/passwd", "--load-address", "0x10000", "--entry-offset", "0x100000"],
+        FAILED,
+        "--entry-offset 0x100000",
+    ),
+    (
+        "flat-image-real-mode",
+        &["--kernel", "/etc/passwd", "--load-address", "0x100000", "--real-mode"],
+        FAILED,
+        "give a --load-address below 1 MiB",
+    ),
+    (
+        "flat-image-address",
+        &["--kernel", "/etc/passwd", "--load-address", "0xfffffff0"],
+        FAILED,
+        "it would end above 4 GiB",
+    ),
+    (
+        "flat-image-in-no-memory",
+        &["--kernel", "/etc/passwd", "--load-address", "0xa0000"],
+        FAILED,
+        "choose another load address",
+    ),
+    ("firmware-missing", &["--bios", "/nonexistent"], FAILED, "cannot read the firmware"),
+    ("firmware-size", &["--bios", "/etc/passwd"], FAILED, "multiples of 4096 bytes"),
     ("initrd-missing", &["--initrd", "/nonexistent"], FAILED, "initial RAM disk"),
     ("log-unwritable", &["--log", "/nonexistent/log"], FAILED, "--log: cannot write"),
     ("log-folder", &["--log", "/"], FAILED, "--log: cannot write"),
@@ -55,7 +81,8 @@ pub fn rows(paths: &Paths) -> Vec<Row> {
             row(name, move |_| Ok(()), options.iter().map(ToString::to_string), status, text)
         })
         .collect();
-    rows.extend([truncated_kernel(paths), large_initrd(), log_in_use(), old_qemu(), no_qemu()]);
+    rows.extend([truncated_kernel(paths), nowhere_to_go(), unknown_demand()]);
+    rows.extend([large_initrd(), log_in_use(), old_qemu(), no_qemu()]);
     rows
 }
 
@@ -105,6 +132,27 @@ fn truncated_kernel(paths: &Paths) -> Row {
     };
     let given = options(["--kernel", "{}/vmlinuz"]);
     row("kernel-truncated", prepare, given, FAILED, "truncated")
+}
+
+/// A row for a kernel that is nothing but a multiboot header with these flags, which is the VMM's
+/// to judge.
+fn multiboot(name: &str, flags: u32, text: &'static str) -> Row {
+    const MAGIC: u32 = 0x1BAD_B002;
+    let prepare = move |folder: &Path| {
+        let header = [MAGIC, flags, MAGIC.wrapping_add(flags).wrapping_neg()];
+        let mut kernel = header.map(u32::to_le_bytes).concat();
+        kernel.resize(0x1000, 0);
+        Ok(fs::write(folder.join("kernel"), kernel)?)
+    };
+    row(name, prepare, options(["--kernel", "{}/kernel"]), FAILED, text)
+}
+
+fn nowhere_to_go() -> Row {
+    multiboot("multiboot-without-addresses", 0, "without load addresses")
+}
+
+fn unknown_demand() -> Row {
+    multiboot("multiboot-unknown-demand", 1 << 15, "flag 15")
 }
 
 fn large_initrd() -> Row {

@@ -35,13 +35,46 @@ pub struct Special {
     options: &'static str,
     input: &'static str,
     vcpus: u32,
+    /// How it is started.
+    start: How,
+    /// Whether bare QEMU starts it like this, too.
+    oracle: bool,
+    /// Further options of `run` under Alcazar.
+    run: &'static [&'static str],
     /// Run under Alcazar with time that passes by instructions, so that a busy machine spoils no
     /// measurement. On the bare machine QEMU's own RTC is too fast then.
     pub icount: bool,
 }
 
-const RULE: Special =
-    Special { name: "", variant: "", options: "", input: "", vcpus: 1, icount: false };
+/// How a guest is started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// As a kernel, whose format is detected.
+    Kernel,
+    /// As a kernel, with these options and the modules that the guest module `loader` expects.
+    WithModules(&'static [&'static str]),
+    /// As firmware, which has no command line.
+    Firmware,
+}
+
+const RULE: Special = Special {
+    name: "",
+    variant: "",
+    options: "",
+    input: "",
+    vcpus: 1,
+    start: How::Kernel,
+    oracle: true,
+    run: &[],
+    icount: false,
+};
+
+/// A guest that looks at what its loader gave it. Bare QEMU starts no Multiboot2 kernels, no
+/// 64-bit ELF files by multiboot and no flat images, and by PVH it gives one module only.
+const LOADER: Special =
+    Special { options: "loader-test", start: How::WithModules(&[]), oracle: false, ..RULE };
+
+const SHADOW: &[&str] = &["--paging", "shadow"];
 
 /// Emulators that depart from the manuals in ways that no VMM on them can mend, so that a guest
 /// has to be told of them.
@@ -76,6 +109,29 @@ const SPECIALS: &[Special] = &[
     // Polling, interrupts, polling again, end.
     Special { name: "console", input: "abicdpeq", ..RULE },
     Special { name: "counter", options: "lines=5", ..RULE },
+    Special { name: "firmware", start: How::Firmware, ..RULE },
+    Special {
+        name: "firmware",
+        variant: "-shadow",
+        start: How::Firmware,
+        oracle: false,
+        run: SHADOW,
+        ..RULE
+    },
+    Special { name: "multiboot1", ..LOADER },
+    Special { name: "multiboot1_flat", oracle: true, ..LOADER },
+    Special { name: "multiboot2", ..LOADER },
+    Special { name: "pvh", ..LOADER },
+    Special {
+        name: "raw",
+        start: How::WithModules(&["--load-address", "0x200000", "--entry-offset", "0x20"]),
+        ..LOADER
+    },
+    Special {
+        name: "raw_real",
+        start: How::WithModules(&["--load-address", "0x10000", "--real-mode"]),
+        ..LOADER
+    },
     Special { name: "smp", vcpus: 4, ..RULE },
     Special { name: "timers", icount: true, ..RULE },
 ];
@@ -124,7 +180,7 @@ pub fn rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
             specials.push(&RULE);
         }
         for (special, bare) in specials.into_iter().flat_map(|one| [(one, true), (one, false)]) {
-            if bare && quick {
+            if bare && (quick || !special.oracle) {
                 continue;
             }
             let place = if bare { "bare-metal-oracle" } else { "bare-metal" };
@@ -133,6 +189,8 @@ pub fn rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
             rows.push(Row::new(row, move |log| run_guest(&paths, special, &name, bare, log)));
         }
     }
+    let found = paths.clone();
+    rows.push(Row::new("bare-metal/exit-values", move |log| exit_values(&found, log)));
     for &(name, run) in WHOLE_RUNS {
         let paths = paths.clone();
         rows.push(Row::new(format!("vm/{name}"), move |log| {
@@ -179,7 +237,11 @@ fn run_guest(
 ) -> Result<Tally> {
     let mut options = vec!["--accel", "tcg"];
     options.extend((special.icount && !bare).then_some("--icount"));
-    options.extend(bare.then_some("--bare"));
+    if bare {
+        options.push("--bare");
+    } else {
+        options.extend(special.run);
+    }
     let limit = Duration::from_secs(60);
     tally(&invoke(special, &path(paths, name)?, Departures::Tcg, &options, limit, log)?)
 }
@@ -199,11 +261,33 @@ pub fn invoke(
     let (memory, vcpus) = (MEMORY_MIB.to_string(), special.vcpus.to_string());
     let (kernel, timeout) = (kernel.to_string_lossy(), limit.as_secs().to_string());
     let words = format!("{} {}", departures.word(), special.options);
-    let mut line = vec!["run", "--timeout", &timeout, "--kernel", &kernel, "--mem", &memory];
-    line.extend(["--smp", &vcpus, "--append", words.trim()]);
+    let folder = tempfile::tempdir()?;
+    let modules = write_modules(folder.path())?;
+    let mut line = vec!["run", "--timeout", &timeout, "--mem", &memory, "--smp", &vcpus];
+    match special.start {
+        How::Firmware => line.extend(["--bios", &kernel]),
+        How::Kernel => line.extend(["--kernel", &kernel, "--append", words.trim()]),
+        How::WithModules(options) => {
+            line.extend(["--kernel", &kernel, "--append", words.trim()]);
+            line.extend(options);
+            line.extend(modules.iter().flat_map(|module| ["--initrd", module]));
+        }
+    }
     line.extend(options);
     let limit = limit + Duration::from_secs(60);
     Invocation::xtask(line)?.stdin(special.input).limit(limit).run(log)
+}
+
+/// Writes the modules that the guest module `loader` expects, and gives their paths.
+fn write_modules(folder: &Path) -> Result<[String; 2]> {
+    let write = |name: &str, number: u8, bytes: usize| -> Result<String> {
+        let content: Vec<u8> =
+            (0..bytes).map(|at| (at as u8).wrapping_mul(7).wrapping_add(number)).collect();
+        let path = folder.join(name);
+        fs::write(&path, content)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    Ok([write("first.module", 1, 5)?, write("second.module", 2, 3 * 0x1000 + 7)?])
 }
 
 /// The tests of a guest that has ended; one, if it counts none.
@@ -216,6 +300,22 @@ pub fn tally(answer: &Answer) -> Result<Tally> {
         Ok(tally) if answer.status == i32::try_from(tally.failed)? => Ok(tally),
         _ => answer.expect_status(0).map(|()| Tally::ONE),
     }
+}
+
+/// What a guest writes to its exit port is the status of `run`, as far as a status can say it.
+fn exit_values(paths: &Paths, log: &mut Log) -> Result<Tally> {
+    let kernel = path(paths, HOSTILE)?;
+    let kernel = kernel.to_string_lossy();
+    let mut passed = 0;
+    for (value, status) in [("0", 0), ("1", 1), ("42", 42), ("255", 255), ("256", 255)] {
+        let words = format!("exit={value}");
+        let line =
+            ["run", "--accel", "tcg", "--mem", "64", "--kernel", &kernel, "--append", &words];
+        let answer = Invocation::xtask(line)?.run(log)?;
+        answer.expect_status(status)?;
+        passed += 1;
+    }
+    Ok(Tally { passed, failed: 0 })
 }
 
 /// A VM for a guest, without access to the serial port.

@@ -9,6 +9,7 @@ use wire::RunReport;
 
 use super::invoke::{Answer, Invocation};
 use super::row::{Log, Row, Tally};
+use crate::image;
 use crate::paths::Paths;
 use crate::run::COMMAND_LINE;
 use crate::run::outcome::{FAILED, TIMED_OUT};
@@ -39,7 +40,8 @@ const EVERYWHERE: &[Promise] = &[
 ];
 
 /// Tried under Alcazar only.
-const ALCAZAR: &[Promise] = &[("report-adds-up", report), ("no-svm", no_svm)];
+const ALCAZAR: &[Promise] =
+    &[("report-adds-up", report), ("no-svm", no_svm), ("elf-kernel-by-pvh", elf_kernel)];
 
 /// All rows of this kind.
 pub fn rows(_: &Paths, quick: bool) -> Vec<Row> {
@@ -77,6 +79,18 @@ fn exec_status(log: &mut Log, place: Where) -> Result<()> {
     let answer = run(place, &["--exec", "exit 7"])?.run(log)?;
     answer.expect_status(7)?;
     ensure!(answer.stdout.is_empty(), "there is output");
+    Ok(())
+}
+
+/// Linux knows by which protocol it was started: 0xB0 is PVH without Xen (Linux,
+/// arch/x86/platform/pvh/enlighten.c).
+fn elf_kernel(log: &mut Log, place: Where) -> Result<()> {
+    let kernel = image::vmlinux(&Paths::find()?, image::DEFAULT_KERNEL)?;
+    let command = "cat /proc/sys/kernel/bootloader_type; exit 7";
+    let options = ["--kernel", &kernel.to_string_lossy(), "--exec", command];
+    let answer = run(place, &options)?.run(log)?;
+    answer.expect_status(7)?;
+    ensure!(answer.stdout == "176\n", "output {:?}, expected 176", answer.stdout);
     Ok(())
 }
 

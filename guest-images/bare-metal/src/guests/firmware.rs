@@ -4,11 +4,31 @@
 //! The code before this, in `bin/firmware.rs`, noted the state after reset and copied the image
 //! to memory.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 
 use crate::rt::cpu;
 use crate::rt::handover::{self, FIRMWARE, read as number};
 use crate::rt::report::Report;
+
+unsafe extern "C" {
+    /// First byte of the image in memory.
+    static image_start: u8;
+    /// A topmost page table, as it is copied to memory.
+    static rom_pml4: u8;
+}
+
+// Its entry is marked as accessed, as firmware has to do it: a ROM takes no mark.
+global_asm!(
+    r#"
+    .section .rodata.rom_pml4, "a", @progbits
+    .balign 4096
+    .global rom_pml4
+rom_pml4:
+    .quad boot_pdpt + 0x27
+    .fill 511, 8, 0
+    .text
+    "#
+);
 
 /// Length of the image.
 const ROM_BYTES: u64 = 0x2_0000;
@@ -37,7 +57,28 @@ pub fn run() -> u32 {
     // SAFETY: memory that nothing else uses.
     unsafe { (BESIDE as *mut u64).write_volatile(ROM) };
     report.equal("what is no ROM can be written", number::<u64>(BESIDE), ROM);
+    tables_in_rom(&mut report);
     report.finish()
+}
+
+/// Pages through a table in the ROM.
+fn tables_in_rom(report: &mut Report) {
+    let table = ROM + (&raw const rom_pml4 as u64 - &raw const image_start as u64);
+    let found: u64;
+    // SAFETY: the table translates the first 512 GiB as the one in use does, which is loaded again.
+    unsafe {
+        asm!(
+            "mov {kept}, cr3",
+            "mov cr3, {table}",
+            "mov {found}, [{at}]",
+            "mov cr3, {kept}",
+            kept = out(reg) _,
+            table = in(reg) table,
+            at = in(reg) BESIDE,
+            found = out(reg) found,
+        );
+    }
+    report.equal("the topmost page table may lie in the ROM", found, ROM);
 }
 
 /// What the first instructions saved (AMD APM vol. 2, table 14-1).

@@ -100,6 +100,7 @@ boot_pml4:
     .quad boot_pdpt + 7
     .quad window_pdpt + 7
     .fill 510, 8, 0
+    .global boot_pdpt
 boot_pdpt:
     .quad boot_pd + 0x0007
     .quad boot_pd + 0x1007
