@@ -135,7 +135,8 @@ impl Outcomes {
             self.codes
         );
         report.equal(format_args!("{mode:?}: CPU and walker agree"), self.different, 0);
-        let enough = self.succeeded * 8 > self.accesses;
+        // A ninth where there are no 1 GiB pages, else more.
+        let enough = self.succeeded * 10 > self.accesses;
         report.holds(format_args!("{mode:?}: many accesses succeed"), enough, self.succeeded);
         let missing = self.missing_codes(mode, model);
         report.equal(format_args!("{mode:?}: error codes that never came"), missing, 0);
