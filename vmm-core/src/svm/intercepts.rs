@@ -3,6 +3,7 @@
 //! 15.13).
 
 use super::{
+    pause_filter,
     permission::PermissionMaps,
     shadow::{self, ShadowedRegisters},
     vcpu::SvmVcpu,
@@ -63,11 +64,15 @@ impl SvmVcpu {
     }
 
     pub(super) fn set_controls(&mut self, maps: &PermissionMaps, setup: VcpuSetup) {
+        let capabilities = self.capabilities;
         let vmcb = self.vmcb_mut();
         vmcb.control.io_permission_map = maps.io_address().as_u64();
         vmcb.control.msr_permission_map = maps.msr_address().as_u64();
         vmcb.control.tsc_offset = setup.tsc_offset;
         vmcb.control.interrupt_control = InterruptControl::new().with_masking(true);
+        if setup.limits_spinning {
+            pause_filter::limit_spinning(&mut vmcb.control, &capabilities);
+        }
         if let Translation::Nested(root) = setup.translation {
             vmcb.control.nested_enable = 1;
             vmcb.control.nested_cr3 = root.as_u64();

@@ -11,6 +11,7 @@ mod entry_check;
 mod fault_injection;
 mod intercepts;
 mod nmi;
+mod pause_filter;
 mod permission;
 mod shadow;
 mod step;

@@ -346,6 +346,7 @@ impl Capabilities {
             | Field::EoiExit2.bit()
             | Field::EoiExit3.bit()
             | Field::InterruptStatus.bit();
+        let pause_loop = Field::PauseLoopGap.bit() | Field::PauseLoopWindow.bit();
         let apic = self.controls.apic;
         !(missing(has_secondary, Field::SecondaryControls.bit())
             | missing(self.has_ept(), ept)
@@ -357,6 +358,7 @@ impl Capabilities {
             )
             | missing(apic.contains(APIC_DELIVERY), delivery)
             | missing(self.controls.preemption_timer, Field::PreemptionTimer.bit())
+            | missing(self.controls.pause_loop, pause_loop)
             | missing(self.switches_pat(), pat)
             | missing(self.switches_efer(), efer))
     }
@@ -380,6 +382,7 @@ impl Capabilities {
             (apic.contains(SecondaryControls::VIRTUALIZE_X2APIC), "x2apic"),
             (apic.contains(APIC_DELIVERY), "apicv"),
             (self.controls.preemption_timer, "preemption_timer"),
+            (self.controls.pause_loop, "pause_loop_exiting"),
             (self.has_ept() && self.msrs.ept.accessed_dirty(), "ept_accessed_dirty"),
             (self.switches_pat(), "pat"),
             (self.uses(SecondaryControls::ENABLE_RDTSCP), "rdtscp"),

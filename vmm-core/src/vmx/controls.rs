@@ -53,6 +53,8 @@ pub struct Controls {
     pub apic: SecondaryControls,
     /// The VMX-preemption timer can be used, which stands still outside the guest.
     pub preemption_timer: bool,
+    /// PAUSE-loop exiting can be used, for VMs with several vCPUs.
+    pub pause_loop: bool,
 }
 
 const PIN: [(u32, &str); 2] = [
@@ -175,6 +177,7 @@ impl Controls {
                 entry: EntryControls::from_bits_unchecked(entry) - EntryControls::IA32E_MODE_GUEST,
                 apic,
                 preemption_timer,
+                pause_loop: msrs.secondary.offers(SecondaryControls::PAUSE_LOOP_EXITING.bits()),
             }
         };
         Ok(if msrs.has_ept() { controls } else { controls.for_shadow_paging() })
@@ -227,6 +230,8 @@ mod tests {
         assert!(!controls.secondary.contains(SecondaryControls::ENABLE_INVPCID));
         assert!(!controls.entry.contains(EntryControls::IA32E_MODE_GUEST));
         assert!(controls.apic.contains(APIC_DELIVERY) && controls.preemption_timer);
+        assert!(controls.pause_loop);
+        assert!(!controls.secondary.contains(SecondaryControls::PAUSE_LOOP_EXITING));
         assert!(!controls.secondary.intersects(controls.apic), "the mode of the guest decides");
         assert_eq!(
             controls.pin.bits() & TIGER_LAKE.pin.must_be_one(),
@@ -251,7 +256,10 @@ mod tests {
         let msrs = CapabilityMsrs {
             primary: without(TIGER_LAKE.primary, PrimaryControls::USE_TPR_SHADOW.bits()),
             pin: without(TIGER_LAKE.pin, PinbasedControls::VMX_PREEMPTION_TIMER.bits()),
-            secondary: without(TIGER_LAKE.secondary, SecondaryControls::ENABLE_VPID.bits()),
+            secondary: without(
+                TIGER_LAKE.secondary,
+                (SecondaryControls::ENABLE_VPID | SecondaryControls::PAUSE_LOOP_EXITING).bits(),
+            ),
             exit: without(TIGER_LAKE.exit, ExitControls::LOAD_IA32_PAT.bits()),
             ..TIGER_LAKE
         };
@@ -262,7 +270,7 @@ mod tests {
                 .contains(PrimaryControls::CR8_LOAD_EXITING | PrimaryControls::CR8_STORE_EXITING)
         );
         assert!(!controls.secondary.contains(SecondaryControls::ENABLE_VPID));
-        assert!(controls.apic.is_empty() && !controls.preemption_timer);
+        assert!(controls.apic.is_empty() && !controls.preemption_timer && !controls.pause_loop);
         assert!(!controls.entry.contains(EntryControls::LOAD_IA32_PAT));
     }
 

@@ -213,6 +213,11 @@ mod tests {
 
     /// The same on a CPU that offers `msrs`.
     fn entered_on(msrs: CapabilityMsrs) -> VmxVcpu {
+        entered_among(msrs, false)
+    }
+
+    /// The same, of a VM in which it may spin.
+    fn entered_among(msrs: CapabilityMsrs, limits_spinning: bool) -> VmxVcpu {
         let host = MockHost::leak(1);
         let shared = Shared {
             host,
@@ -229,6 +234,7 @@ mod tests {
             translation: Translation::Nested(HostPhysAddr::new(0x1000)),
             tsc_offset: 0,
             apic: ApicSetup::Hardware { window: Some(window) },
+            limits_spinning,
         };
         let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();
         // SAFETY: in tests the VMX instructions work on ordinary memory.
@@ -384,6 +390,27 @@ mod tests {
             vcpu.set_task_priority(priority);
             vcpu.watch_task_priority(class);
             assert_eq!(hardware(&mut vcpu, Field::TprThreshold), threshold, "{priority:#x}");
+        }
+    }
+
+    #[test]
+    fn spinning_is_limited_where_there_is_another_to_wait_for() {
+        const PAUSE_LOOP: u64 = 1 << 10;
+        let unable =
+            CapabilityMsrs { secondary: without(TIGER_LAKE.secondary, 1 << 10), ..TIGER_LAKE };
+        for (msrs, limits, control, window) in [
+            (TIGER_LAKE, true, PAUSE_LOOP, 1 << 20),
+            (TIGER_LAKE, false, 0, 0),
+            (unable, true, 0, 0),
+        ] {
+            let mut vcpu = entered_among(msrs, limits);
+            let word = hardware(&mut vcpu, Field::SecondaryControls);
+            assert_eq!(word & PAUSE_LOOP, control);
+            assert_eq!(hardware(&mut vcpu, Field::PauseLoopWindow), window);
+            // The mode of the local APIC, which has controls in the same word, changes nothing.
+            vcpu.set_apic_mode(ApicMode::X2Apic, true);
+            let word = hardware(&mut vcpu, Field::SecondaryControls);
+            assert_eq!(word & PAUSE_LOOP, control);
         }
     }
 

@@ -80,6 +80,8 @@ fields! {
         EntryErrorCode = control::VMENTRY_EXCEPTION_ERR_CODE,
         EntryInstructionLength = control::VMENTRY_INSTRUCTION_LEN,
         TprThreshold = control::TPR_THRESHOLD,
+        PauseLoopGap = control::PLE_GAP,
+        PauseLoopWindow = control::PLE_WINDOW,
         Cr0Mask = control::CR0_GUEST_HOST_MASK,
         Cr4Mask = control::CR4_GUEST_HOST_MASK,
         Cr0Shadow = control::CR0_READ_SHADOW,

@@ -19,6 +19,7 @@ mod instruction;
 mod interruptibility;
 mod length;
 mod msr_area;
+mod pause_loop;
 mod permission;
 mod preemption;
 mod segment;

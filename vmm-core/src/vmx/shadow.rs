@@ -79,6 +79,7 @@ mod tests {
                 translation: Translation::Shadow,
                 tsc_offset: 0,
                 apic: ApicSetup::Emulated,
+                limits_spinning: false,
             };
             VmxVcpu::new(Arc::new(shared), setup).unwrap()
         })

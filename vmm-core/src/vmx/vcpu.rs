@@ -21,6 +21,7 @@ use super::{
     interruptibility::SHADOW,
     length::LengthMemo,
     msr_area::{self, EferAreas},
+    pause_loop,
     permission::X2ApicMsrs,
     preemption::PreemptionTimer,
     segment,
@@ -162,6 +163,12 @@ impl VmxVcpu {
         let mut secondary = controls.secondary;
         if self.vpid.is_none() {
             secondary -= SecondaryControls::ENABLE_VPID;
+        }
+        if setup.limits_spinning && controls.pause_loop {
+            secondary |= SecondaryControls::PAUSE_LOOP_EXITING;
+            for (field, value) in pause_loop::FIELDS {
+                self.vmcs.write(field, value);
+            }
         }
         let [io_low, io_high] = self.shared.maps.io_addresses();
         let virtual_apic = self.apic.page.as_ref().map_or(0, |p| p.address().as_u64());

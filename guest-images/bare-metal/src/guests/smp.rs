@@ -30,6 +30,11 @@ static BOOT_CPU: AtomicU32 = AtomicU32::new(0);
 static NMIS: AtomicU32 = AtomicU32::new(0);
 static SUM: AtomicU64 = AtomicU64::new(0);
 static FINISHED: AtomicU32 = AtomicU32::new(0);
+/// Vector whose handler keeps the boot CPU waiting.
+const HOLD: u64 = 0x54;
+/// For so many times 10 ms.
+const HELD: u32 = 6;
+static RELEASED: AtomicU32 = AtomicU32::new(0);
 
 global_asm!(
     r#"
@@ -129,6 +134,14 @@ fn add(_: &mut Frame) {
     FINISHED.fetch_add(1, Ordering::SeqCst);
 }
 
+fn hold(_: &mut Frame) {
+    apic::end_of_interrupt();
+    for _ in 0..HELD {
+        pit::wait_10_ms();
+    }
+    RELEASED.store(1, Ordering::SeqCst);
+}
+
 fn nmi(_: &mut Frame) {
     NMIS.fetch_add(1, Ordering::SeqCst);
 }
@@ -165,6 +178,7 @@ pub fn run() -> u32 {
     broadcast(&mut report, count);
     non_maskable(&mut report, others());
     shared(&mut report, count);
+    spinning(&mut report, others());
     for (index, id) in others().enumerate() {
         report.equal(format_args!("CPU {id} starts again"), start_cpu(index + 1, id), Some(id));
     }
@@ -184,6 +198,7 @@ fn prepare() {
     }
     trap::handle(CALL, Some(called));
     trap::handle(COUNT, Some(add));
+    trap::handle(HOLD, Some(hold));
     trap::handle(NMI, Some(nmi));
     interrupts::count(ANSWER);
 }
@@ -251,4 +266,16 @@ fn shared(report: &mut Report, count: u32) {
         (finished, SUM.load(Ordering::SeqCst)),
         (true, expected),
     );
+}
+
+/// Waits for another CPU in a loop of PAUSEs, which is long enough to draw the attention of what
+/// watches such loops.
+fn spinning(report: &mut Report, mut others: impl Iterator<Item = u32>) {
+    let Some(id) = others.next() else { return };
+    apic::send(id, ICR_ASSERT | HOLD as u32);
+    let begin = cpu::tsc();
+    while RELEASED.load(Ordering::SeqCst) == 0 && cpu::tsc() - begin < 1 << 34 {
+        core::hint::spin_loop();
+    }
+    report.equal("a wait in a loop of PAUSEs ends", RELEASED.load(Ordering::SeqCst), 1);
 }
