@@ -4,7 +4,7 @@
 use anyhow::Result;
 use wire::RunReport;
 
-use super::{cost, entry_faults, shadow};
+use super::{cost, entry_faults, shadow, spinning};
 use crate::image;
 
 /// A guest and how it is run.
@@ -238,7 +238,8 @@ pub const RAW: Guest = bare_metal("raw");
 /// A flat image that is entered in real mode.
 pub const RAW_REAL: Guest = bare_metal("raw_real");
 /// Four vCPUs.
-pub const SMP: Guest = bare_metal("smp");
+pub const SMP: Guest =
+    Guest { name: "smp", kind: Kind::BareMetal { check: Some(spinning::is_noticed) } };
 /// String port I/O.
 pub const STRIO: Guest = bare_metal("strio");
 /// Entry faults on VMX.

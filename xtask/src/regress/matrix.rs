@@ -126,6 +126,7 @@ const BOCHS_AMD: &[Guest] = &[
     guest::STRIO,
     guest::ACPI,
     guest::CONSOLE,
+    guest::SMP,
     guest::TIMERS,
     guest::DRIFT,
     guest::DENIED,

@@ -13,6 +13,7 @@ mod matrix;
 mod sample;
 mod self_test;
 mod shadow;
+mod spinning;
 mod table;
 
 use std::path::PathBuf;
