@@ -150,11 +150,11 @@ const BOCHS_AMD_SHADOW: &[Guest] = &[
     guest::DENIED,
 ];
 
-/// On Intel models of Bochs. Clocks are not compared with the host's there: CPUID of some tells a
-/// rate of the time-stamp counter at which Bochs does not run it.
+/// On Intel models of Bochs.
 const BOCHS_INTEL: &[Guest] = &[
     guest::CLOUD,
     guest::INSIDE_SMALL,
+    guest::DRIFT,
     guest::HELLO,
     guest::EXCEPTIONS,
     guest::MODES,
