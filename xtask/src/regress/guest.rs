@@ -155,6 +155,19 @@ pub const CLOUD_ELF: Guest = linux("cloud-elf", Linux { elf: true, ..CLOUD_KERNE
 /// Debian's kernel for all machines.
 pub const FULL: Guest = linux("full", Linux { package: "linux-image-amd64", ..CLOUD_KERNEL });
 
+/// Debian's 32-bit kernel for all machines, with the tables of physical address extension.
+pub const PAE32: Guest = linux(
+    "pae32",
+    Linux { package: "linux-image-686-pae:i386", task: Some(&PAE32_TASK), ..CLOUD_KERNEL },
+);
+
+const PAE32_TASK: Task = Task {
+    options: &[],
+    command: "uname -m; grep -ow -m1 pae /proc/cpuinfo",
+    output: "i686\npae\n",
+    check: |_| Ok(()),
+};
+
 const fn self_test(name: &'static str, tests: SelfTest) -> Guest {
     Guest { name, kind: Kind::SelfTest(tests) }
 }

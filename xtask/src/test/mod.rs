@@ -17,6 +17,7 @@ mod unit;
 use anyhow::Result;
 use clap::Args;
 
+use crate::architecture::Architecture;
 use crate::paths::Paths;
 use crate::{cargo_build, image, regress, setup};
 
@@ -82,7 +83,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
 fn prepare(paths: &Paths, quick: bool) -> Result<()> {
     setup::ensure_all(false)?;
     image::kernel(paths, image::DEFAULT_KERNEL)?;
-    image::initramfs(paths)?;
+    image::initramfs(paths, Architecture::Amd64)?;
     image::self_test(paths)?;
     if !quick {
         setup::ensure_bochs()?;
