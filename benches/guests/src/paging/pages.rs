@@ -11,13 +11,15 @@ use bare_metal::rt::cell::Fixed;
 const PAGE_BYTES: usize = 4096;
 const PAGES: usize = 1024;
 
-static MEMORY: Fixed<[[u8; PAGE_BYTES]; PAGES]> = Fixed::new([[0; PAGE_BYTES]; PAGES]);
+/// Where they are: above the guest's image and whatever the loader left, identity-mapped, and
+/// within the 32 MiB that every guest has.
+const MEMORY: u64 = 16 << 20;
 
 /// The pages that are given back, by their addresses, and how many there are.
 struct Free {
     given_back: [u64; PAGES],
     count: usize,
-    /// Pages of [`MEMORY`] that were ever taken.
+    /// Pages that were ever taken.
     used: usize,
 }
 
@@ -34,13 +36,13 @@ pub fn take() -> u64 {
     }
     assert!(free.used < PAGES, "no page of memory is left");
     free.used += 1;
-    MEMORY.address() + ((free.used - 1) * PAGE_BYTES) as u64
+    MEMORY + ((free.used - 1) * PAGE_BYTES) as u64
 }
 
 /// A page of zeroes.
 pub fn take_zeroed() -> u64 {
     let page = take();
-    // SAFETY: the page is ours and nobody else's.
+    // SAFETY: the page was taken, so nothing else uses it.
     unsafe { ptr::write_bytes(page as *mut u64, 0, PAGE_BYTES / 8) };
     page
 }

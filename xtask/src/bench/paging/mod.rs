@@ -44,7 +44,7 @@ const LOOPS: [&str; 11] = [
     "invlpg-protect",
 ];
 
-/// Memory of a guest: the image has its pages in itself.
+/// Memory of a guest: it uses some 4 MiB from 16 MiB on.
 const MEMORY_MIB: u64 = 32;
 
 /// Rounds that a guest makes before those that it counts; they have exits, too.
