@@ -20,6 +20,9 @@ use store::Store;
 /// Package whose kernel is the default guest.
 pub const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
 
+/// Package of the 32-bit kernel that the tests boot.
+pub const PAE_KERNEL: &str = "linux-image-686-pae:i386";
+
 /// The untouched kernel of a distribution's package.
 ///
 /// `package` may be a meta package such as `linux-image-amd64`; its dependency is followed. A

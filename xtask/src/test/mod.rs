@@ -89,6 +89,12 @@ fn prepare(paths: &Paths, quick: bool) -> Result<()> {
         setup::ensure_bochs()?;
         setup::ensure_iso_tools()?;
         image::kernel(paths, "linux-image-amd64")?;
+        // An archive may be without 32-bit packages, or out of step; the rows say so then.
+        let fetched = image::kernel(paths, image::PAE_KERNEL)
+            .and_then(|_| image::initramfs(paths, Architecture::I386));
+        if let Err(error) = fetched {
+            eprintln!("note: {error:#}");
+        }
     }
     // Rows that need it fail by themselves if it cannot be built.
     if let Err(error) = cargo_build::cokernel(paths) {
