@@ -45,7 +45,8 @@ enum Command {
     BochsMachine(BochsOptions),
     /// Fetches the untouched kernel of a Debian package and prints its path, for --kernel
     Image {
-        /// Kernel package, for example linux-image-amd64; a meta package is followed
+        /// Kernel package, for example linux-image-amd64 or linux-image-686-pae:i386; a meta
+        /// package is followed
         package: String,
         /// Unpack it: the path is that of the ELF file inside, which is started by PVH
         #[arg(long)]

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::architecture::Architecture;
+
 mod elf;
 
 /// Enough of the file for every header that is looked at; an ELF file's notes may be anywhere.
@@ -25,6 +27,8 @@ pub enum KernelFile {
         load_end: u64,
         /// It is a Linux kernel.
         linux: bool,
+        /// What the file is made for.
+        architecture: Architecture,
     },
     /// A multiboot or Multiboot2 kernel.
     Multiboot {
@@ -47,6 +51,16 @@ impl KernelFile {
     pub fn is_linux(self) -> bool {
         matches!(self, Self::Linux(_) | Self::Pvh { linux: true, .. })
     }
+
+    /// What programs a Linux kernel runs at least; 64-bit ones may run others, too.
+    pub fn architecture(self) -> Architecture {
+        match self {
+            Self::Linux(BzImage { architecture, .. }) | Self::Pvh { architecture, .. } => {
+                architecture
+            }
+            Self::Multiboot { .. } | Self::Raw { .. } | Self::Firmware => Architecture::Amd64,
+        }
+    }
 }
 
 /// Most bytes of a firmware image.
@@ -60,6 +74,8 @@ const REAL_MODE_END: u64 = 1 << 20;
 /// What the setup header of a bzImage says (Linux, Documentation/arch/x86/boot.rst).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BzImage {
+    /// What the kernel is made for.
+    pub architecture: Architecture,
     /// Where the kernel prefers to be loaded.
     pub preferred_address: u64,
     /// Memory it needs from there before it looks at the memory map.
@@ -157,12 +173,15 @@ fn parse(head: &[u8], length: u64) -> Result<KernelFile> {
         }
         bail!(
             "it is neither a Linux bzImage nor an ELF file and has no multiboot header; give the \
-             vmlinuz of a 64-bit x86 Linux, 'cargo xtask image linux-image-amd64' fetches one, or \
+             vmlinuz of an x86 Linux, 'cargo xtask image linux-image-amd64' fetches one, or \
              the --load-address of a flat image"
         );
     }
     parse_bzimage(bytes, length).unwrap_or_else(|| bail!("it is truncated inside its header"))
 }
+
+/// In `xloadflags`: the kernel has a 64-bit entry point.
+const XLF_KERNEL_64: u16 = 1 << 0;
 
 fn parse_bzimage(bytes: Bytes<'_>, length: u64) -> Option<Result<KernelFile>> {
     let setup_sectors = match bytes.u8(0x1F1)? {
@@ -173,16 +192,20 @@ fn parse_bzimage(bytes: Bytes<'_>, length: u64) -> Option<Result<KernelFile>> {
     let needed = (setup_sectors + 1) * 512 + protected_mode_size;
     let version = bytes.u16(0x206)?;
     let loaded_high = bytes.u8(0x211)? & 1 != 0;
-    let has_64_bit_entry = bytes.u16(0x236)? & 1 != 0;
+    let architecture = match bytes.u16(0x236)? & XLF_KERNEL_64 {
+        0 => Architecture::I386,
+        _ => Architecture::Amd64,
+    };
     let image = BzImage {
+        architecture,
         preferred_address: bytes.u64(0x258)?,
         init_size: u64::from(bytes.u32(0x260)?),
         command_line_size: u64::from(bytes.u32(0x238)?),
     };
-    Some(if version < 0x20C || !loaded_high || !has_64_bit_entry {
+    Some(if version < 0x20C || !loaded_high {
         Err(anyhow::anyhow!(
-            "it has no 64-bit entry (boot protocol {}.{:02}); a 64-bit x86 kernel of Linux 3.8 or \
-             later is needed",
+            "it is a zImage, or too old (boot protocol {}.{:02}); a bzImage of Linux 3.8 or later \
+             is needed",
             version >> 8,
             version & 0xFF
         ))
@@ -213,7 +236,9 @@ fn parse_elf(head: &[u8], length: u64, multiboot: Option<u32>) -> Result<KernelF
     };
     let load_end = elf.load_end;
     match (elf.has_pvh_entry, multiboot) {
-        (true, _) => Ok(KernelFile::Pvh { load_end, linux: elf.is_linux }),
+        (true, _) => {
+            Ok(KernelFile::Pvh { load_end, linux: elf.is_linux, architecture: elf.architecture })
+        }
         (false, Some(version)) => Ok(KernelFile::Multiboot { load_end, second: version == 2 }),
         (false, None) => bail!(
             "it is an ELF file without a PVH entry and without a multiboot header; give a \
@@ -293,6 +318,10 @@ mod tests {
         head
     }
 
+    fn pvh(linux: bool) -> KernelFile {
+        KernelFile::Pvh { load_end: 0x10_0200, linux, architecture: Architecture::Amd64 }
+    }
+
     fn complaint(head: &[u8], length: u64) -> String {
         format!("{:#}", parse(head, length).unwrap_err())
     }
@@ -300,11 +329,16 @@ mod tests {
     #[test]
     fn takes_a_whole_bzimage() {
         let expected = BzImage {
+            architecture: Architecture::Amd64,
             preferred_address: 0x100_0000,
             init_size: 0x200_0000,
             command_line_size: 2047,
         };
         assert_eq!(parse(&bzimage(), 1024 + 1600).unwrap(), KernelFile::Linux(expected));
+        let mut kernel_32 = bzimage();
+        put(&mut kernel_32, 0x236, &[0]);
+        let expected = BzImage { architecture: Architecture::I386, ..expected };
+        assert_eq!(parse(&kernel_32, 1024 + 1600).unwrap(), KernelFile::Linux(expected));
     }
 
     #[test]
@@ -313,18 +347,17 @@ mod tests {
         assert!(complaint(&bzimage()[..0x240], 0x240).contains("truncated inside its header"));
         assert!(complaint(b"", 0).contains("neither"));
         assert!(complaint(&[b'x'; 4096], 4096).contains("neither"));
-        let mut kernel_32 = bzimage();
-        put(&mut kernel_32, 0x236, &[0]);
-        assert!(complaint(&kernel_32, 1 << 20).contains("no 64-bit entry"));
+        for (at, value) in [(0x206, 0x0B), (0x211, 0)] {
+            let mut unfit = bzimage();
+            put(&mut unfit, at, &[value]);
+            assert!(complaint(&unfit, 1 << 20).contains("a zImage, or too old"));
+        }
     }
 
     #[test]
     fn takes_elf_files_with_a_pvh_note_only() {
         let elf = pvh_elf();
-        assert_eq!(
-            parse(&elf, 512).unwrap(),
-            KernelFile::Pvh { load_end: 0x10_0200, linux: false }
-        );
+        assert_eq!(parse(&elf, 512).unwrap(), pvh(false));
         assert!(complaint(&elf, 300).contains("truncated"));
         let mut no_note = elf.clone();
         put(&mut no_note, 264, &[1]);
@@ -340,7 +373,7 @@ mod tests {
         put(&mut elf, 120 + 32, &48_u64.to_le_bytes());
         put(&mut elf, 276, &[6, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
         put(&mut elf, 288, b"Linux\0");
-        assert_eq!(parse(&elf, 512).unwrap(), KernelFile::Pvh { load_end: 0x10_0200, linux: true });
+        assert_eq!(parse(&elf, 512).unwrap(), pvh(true));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Developer and operator commands, started as `cargo xtask`.
 
+mod architecture;
 mod bench;
 mod cargo_build;
 mod check;

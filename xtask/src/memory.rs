@@ -70,7 +70,7 @@ pub fn check_guest(guest_mib: u64, kernel: KernelFile, initrd: u64) -> Result<u6
         KernelFile::Linux(image) => [image.init_size, 2 * initrd, LINUX_WORKING_SET]
             .into_iter()
             .fold(image.preferred_address, u64::saturating_add),
-        KernelFile::Pvh { load_end, linux: true } => {
+        KernelFile::Pvh { load_end, linux: true, .. } => {
             [2 * initrd, LINUX_WORKING_SET].into_iter().fold(load_end, u64::saturating_add)
         }
         KernelFile::Pvh { load_end, .. }
@@ -149,10 +149,12 @@ pub fn check_host(used: u64, host: HostMemory) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::Architecture;
     use crate::kernel_file::BzImage;
 
     const HOST: HostMemory = HostMemory { total: 24 << 30, available: 20 << 30 };
     const LINUX: KernelFile = KernelFile::Linux(BzImage {
+        architecture: Architecture::Amd64,
         preferred_address: 16 * MIB,
         init_size: 52 * MIB,
         command_line_size: 2047,

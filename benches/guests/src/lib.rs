@@ -11,4 +11,6 @@ mod apic;
 #[cfg(target_os = "none")]
 pub mod exits;
 #[cfg(target_os = "none")]
+pub mod paging;
+#[cfg(target_os = "none")]
 mod samples;

@@ -76,8 +76,8 @@ pub enum BootError {
         /// Its version: major in the high byte, minor in the low.
         version: u16,
     },
-    /// The Linux kernel has no 64-bit entry point.
-    No64BitEntry,
+    /// The Linux kernel is a zImage, which runs below 1 MiB.
+    LoadedLow,
     /// The command line holds a zero byte.
     CommandLineZero,
     /// The command line is longer than the kernel accepts.
@@ -200,10 +200,9 @@ impl fmt::Display for BootError {
                 version >> 8,
                 version & 0xFF
             ),
-            Self::No64BitEntry => write!(
-                f,
-                "the Linux kernel has no 64-bit entry point; give a 64-bit (x86_64) kernel"
-            ),
+            Self::LoadedLow => {
+                write!(f, "the Linux kernel is a zImage, to be loaded below 1 MiB; give a bzImage")
+            }
             Self::CommandLineZero => {
                 write!(f, "the kernel command line holds a zero byte; remove it")
             }

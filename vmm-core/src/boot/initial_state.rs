@@ -116,9 +116,21 @@ impl InitialState {
     /// Flat 32-bit protected mode without paging, interrupts disabled, about to execute at
     /// `entry`. The selectors are those of no table; the guest loads its own.
     pub(super) const fn protected_mode(entry: u32) -> Self {
-        let code = memory_segment(CODE_READABLE_ACCESSED).with_default_big(true);
-        let mut state = Self::reset().with_flat_segments(0x08, code, 0x10);
+        let table = DescriptorTable { base: 0, limit: 0xFFFF };
+        Self::protected_mode_on(entry, table, 0x08, 0x10)
+    }
+
+    /// The same with the selectors `code` and `data` of the table `gdtr`.
+    pub(super) const fn protected_mode_on(
+        entry: u32,
+        gdtr: DescriptorTable,
+        code: u16,
+        data: u16,
+    ) -> Self {
+        let attributes = memory_segment(CODE_READABLE_ACCESSED).with_default_big(true);
+        let mut state = Self::reset().with_flat_segments(code, attributes, data);
         state.rip = entry as u64;
+        state.gdtr = gdtr;
         state.control.cr0 = cr0::PE | cr0::ET;
         state
     }

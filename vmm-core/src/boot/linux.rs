@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The 64-bit Linux boot protocol (Linux `Documentation/arch/x86/boot.rst`).
+//! The 64-bit and 32-bit Linux boot protocols (Linux `Documentation/arch/x86/boot.rst`).
 
 use super::{
     BootError, BootImages, InitialState, Module, command_line,
     image::{write, write_zeroes},
-    linux_header::SetupHeader,
+    linux_header::{Entry, SetupHeader},
     page_tables,
     placement::{FOUR_GIB, LOW_DATA_END, Placement},
     zero_page::ZeroPage,
@@ -17,15 +17,18 @@ use crate::{
 
 pub(super) use super::linux_header::is_bzimage;
 
-/// The 64-bit entry point, from the start of the protected-mode kernel.
+/// The 64-bit entry point, from the start of the protected-mode kernel. The 32-bit one is that
+/// start itself.
 const ENTRY_64: u64 = 0x200;
 
 /// Selectors that the protocol prescribes.
 const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;
 
-/// Two unused entries, flat 64-bit code, flat data (both accessed).
-const GDT: [u64; 4] = [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF];
+/// Descriptors of flat segments, accessed already.
+const CODE_64: u64 = 0x00AF_9B00_0000_FFFF;
+const CODE_32: u64 = 0x00CF_9B00_0000_FFFF;
+const DATA: u64 = 0x00CF_9300_0000_FFFF;
 
 /// Initial RAM disks follow each other at multiples of this, as the kernel's unpacker wants.
 const INITRD_ALIGNMENT: usize = 4;
@@ -55,12 +58,31 @@ pub(super) fn load(
         )?,
     };
     let zero_page = zero_page(&header, images, &loaded)?.write(memory, &mut placement)?;
-    let page_tables = page_tables::identity(memory, &mut placement)?;
-    let gdtr = write_gdt(memory, &mut placement)?;
-    let entry = loaded.kernel + ENTRY_64;
-    let mut state = InitialState::long_mode(entry, page_tables, gdtr, BOOT_CS, BOOT_DS);
+    let mut state = enter(memory, &mut placement, header.entry, loaded.kernel)?;
     state.gprs[Gpr::Rsi as usize] = zero_page;
     Ok(state)
+}
+
+/// The state in which the kernel loaded at `kernel` starts; registers that the protocol does not
+/// name are zero.
+fn enter(
+    memory: &GuestMemory,
+    placement: &mut Placement,
+    entry: Entry,
+    kernel: u64,
+) -> Result<InitialState, BootError> {
+    Ok(match entry {
+        Entry::Long => {
+            let page_tables = page_tables::identity(memory, placement)?;
+            let gdtr = write_gdt(memory, placement, CODE_64)?;
+            InitialState::long_mode(kernel + ENTRY_64, page_tables, gdtr, BOOT_CS, BOOT_DS)
+        }
+        Entry::Protected => {
+            let gdtr = write_gdt(memory, placement, CODE_32)?;
+            // Kernels are loaded below 4 GiB.
+            InitialState::protected_mode_on(kernel as u32, gdtr, BOOT_CS, BOOT_DS)
+        }
+    })
 }
 
 fn load_kernel(
@@ -125,6 +147,7 @@ fn zero_page(
 ) -> Result<ZeroPage, BootError> {
     let mut page = ZeroPage::new(header.bytes);
     page.set_memory_map(images.memory_map)?;
+    page.set_kernel(loaded.kernel);
     page.set_command_line(loaded.command_line);
     if let Some((start, bytes)) = loaded.initrd {
         page.set_initrd(start, bytes);
@@ -135,15 +158,18 @@ fn zero_page(
     Ok(page)
 }
 
+/// Writes the table: two unused entries, code, data.
 fn write_gdt(
     memory: &GuestMemory,
     placement: &mut Placement,
+    code: u64,
 ) -> Result<DescriptorTable, BootError> {
-    let bytes = size_of_val(&GDT) as u64;
+    let table = [0, 0, code, DATA];
+    let bytes = size_of_val(&table) as u64;
     let base = placement
         .take_lowest(bytes, 16, 0..LOW_DATA_END)
         .ok_or(BootError::NoRoomForBootData { bytes })?;
-    memory.write_plain(GuestPhysAddr::new(base), &GDT)?;
+    memory.write_plain(GuestPhysAddr::new(base), &table)?;
     Ok(DescriptorTable { base, limit: bytes as u16 - 1 })
 }
 

@@ -16,6 +16,7 @@ const BOOT_FLAG: usize = 0x1FE;
 const HEADER_LENGTH: usize = 0x201;
 const SIGNATURE: usize = 0x202;
 const VERSION: usize = 0x206;
+const LOADFLAGS: usize = 0x211;
 const INITRD_ADDR_MAX: usize = 0x22C;
 const KERNEL_ALIGNMENT: usize = 0x230;
 const RELOCATABLE: usize = 0x234;
@@ -24,8 +25,11 @@ const CMDLINE_SIZE: usize = 0x238;
 const PREF_ADDRESS: usize = 0x258;
 const INIT_SIZE: usize = 0x260;
 
-/// The protocol that brought the 64-bit entry point and xloadflags.
+/// The protocol that brought xloadflags, which tells 64-bit kernels from others.
 const OLDEST_PROTOCOL: u64 = 0x020C;
+
+/// The protected-mode kernel is loaded at 1 MiB or above: it is no zImage.
+const LOADED_HIGH: u64 = 1 << 0;
 
 /// There is a 64-bit entry point.
 const XLF_KERNEL_64: u64 = 1 << 0;
@@ -40,12 +44,23 @@ const LARGEST_ALIGNMENT: u64 = 1 << 30;
 
 const WHAT: &str = "the setup header";
 
+/// In which mode a kernel is entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    /// In 64-bit mode, as 64-bit kernels are.
+    Long,
+    /// In protected mode without paging, as 32-bit kernels are.
+    Protected,
+}
+
 /// What a bzImage says of itself.
 pub(super) struct SetupHeader<'a> {
     /// The header, to be copied to the zero page.
     pub(super) bytes: &'a [u8],
     /// The protected-mode kernel.
     pub(super) payload: &'a [u8],
+    /// How it is entered.
+    pub(super) entry: Entry,
     /// Where it wants to lie.
     pub(super) preferred_address: u64,
     /// It may lie elsewhere, at a multiple of `alignment` not below the preferred address.
@@ -77,9 +92,11 @@ impl<'a> SetupHeader<'a> {
             return Err(BootError::ProtocolTooOld { version: version as u16 });
         }
         let flags = field(XLOADFLAGS, 2)?;
-        if flags & XLF_KERNEL_64 == 0 {
-            return Err(BootError::No64BitEntry);
-        }
+        let entry = match flags & XLF_KERNEL_64 {
+            0 if field(LOADFLAGS, 1)? & LOADED_HIGH == 0 => return Err(BootError::LoadedLow),
+            0 => Entry::Protected,
+            _ => Entry::Long,
+        };
         let alignment = field(KERNEL_ALIGNMENT, 4)?;
         if !alignment.is_power_of_two() || alignment > LARGEST_ALIGNMENT {
             return Err(BootError::Malformed("the alignment in its setup header is impossible"));
@@ -87,13 +104,14 @@ impl<'a> SetupHeader<'a> {
         Ok(Self {
             bytes: header_bytes(file)?,
             payload: payload(file)?,
+            entry,
             preferred_address: field(PREF_ADDRESS, 8)?,
             relocatable: field(RELOCATABLE, 1)? != 0,
             alignment,
             init_size: field(INIT_SIZE, 4)?,
             command_line_limit: field(CMDLINE_SIZE, 4)? as usize,
             initrd_limit: field(INITRD_ADDR_MAX, 4)? + 1,
-            any_address: flags & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
+            any_address: entry == Entry::Long && flags & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
         })
     }
 
@@ -123,7 +141,7 @@ fn payload(file: &[u8]) -> Result<&[u8], BootError> {
     let start = (sectors as usize + 1) * SECTOR;
     let bytes = number_at(file, PAYLOAD_PARAGRAPHS, 4, WHAT)? as usize * PARAGRAPH;
     if bytes <= SECTOR {
-        return Err(BootError::Malformed("it holds no 64-bit entry point"));
+        return Err(BootError::Malformed("it is too short to hold an entry point"));
     }
     bytes_at(file, start, bytes, "the kernel proper")
 }

@@ -95,7 +95,8 @@ pub struct BootImages<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ImageFormat {
-    /// Linux bzImage, started by the 64-bit boot protocol.
+    /// Linux bzImage, started by the 64-bit boot protocol, or by the 32-bit one if it is a 32-bit
+    /// kernel.
     LinuxBzImage,
     /// ELF file with a PVH entry point.
     Pvh,

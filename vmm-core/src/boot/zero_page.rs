@@ -18,6 +18,7 @@ const RAMDISK_SIZE_HIGH: usize = 0x0C4;
 const COMMAND_LINE_HIGH: usize = 0x0C8;
 const E820_ENTRIES: usize = 0x1E8;
 const TYPE_OF_LOADER: usize = 0x210;
+const CODE32_START: usize = 0x214;
 const RAMDISK: usize = 0x218;
 const RAMDISK_SIZE: usize = 0x21C;
 const COMMAND_LINE: usize = 0x228;
@@ -56,6 +57,11 @@ impl ZeroPage {
             self.put(at + 16, (range.kind as u32).to_le_bytes());
         }
         Ok(())
+    }
+
+    /// Where the protected-mode kernel was loaded, which is below 4 GiB.
+    pub(super) fn set_kernel(&mut self, at: u64) {
+        self.put(CODE32_START, (at as u32).to_le_bytes());
     }
 
     pub(super) fn set_command_line(&mut self, at: u64) {

@@ -6,6 +6,7 @@ pub mod exits;
 mod figures;
 mod machine;
 mod memory;
+mod paging;
 mod peer;
 mod place;
 mod probe;
@@ -28,6 +29,7 @@ enum What {
     Boot(boot::BootOptions),
     Exits(exits::ExitsOptions),
     Memory(memory::MemoryOptions),
+    Paging(paging::PagingOptions),
 }
 
 /// Measures what was asked for and prints it.
@@ -39,6 +41,7 @@ pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
         What::Boot(options) => boot::run(paths, options)?,
         What::Exits(options) => exits::run(paths, options)?,
         What::Memory(options) => memory::run(paths, *options)?,
+        What::Paging(options) => paging::run(paths, options)?,
     }
     Ok(0)
 }

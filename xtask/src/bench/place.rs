@@ -169,8 +169,9 @@ pub fn under_alcazar(
     let member = Member { name: "kernel".into(), path: job.guest.into() };
     let size = bundle::write(&path, manifest, &[member])?;
     let boot = Boot::Kernel { kernel: image, initrd: Some(path), command_line: String::new() };
-    let guests: u64 =
-        manifest.stages.iter().flat_map(|stage| &stage.vms).map(|vm| vm.memory_mib).sum();
+    // Stages run one after the other.
+    let guests = manifest.stages.iter().map(|stage| stage.vms.iter().map(|vm| vm.memory_mib).sum());
+    let guests: u64 = guests.max().unwrap_or_default();
     let memory_mib = memory::machine_mib(guests * memory::MIB, size, memory::HostMemory::read()?)?;
     let log = folder.file("alcazar.log");
     let config = MachineConfig { log: Some(log.clone()), ..machine(job, memory_mib, boot) };

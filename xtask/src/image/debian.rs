@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::lists::Lists;
 use super::store::Store;
+use crate::architecture::Architecture;
 use crate::{process, setup};
 
 /// What is wanted from a package.
@@ -56,6 +58,7 @@ struct Package {
 }
 
 /// The folder with `member` of `package`, from the cache if the lists still name the same version.
+/// `package` is a name that may end in an architecture, see [`Architecture::split`].
 ///
 /// # Errors
 /// When the package cannot be had and no earlier version is cached.
@@ -77,35 +80,31 @@ pub fn fetch(store: &Store, package: &str, member: Member) -> Result<PathBuf> {
 }
 
 fn current(store: &Store, name: &str, member: Member, alias: &str) -> Result<PathBuf> {
-    let package = resolve(name)?;
-    let version = package.version.replace(['/', ':'], "_");
-    let entry_name = format!("{}_{version}{}", package.name, member.suffix());
-    let entry = store.entry(&entry_name, |folder| download(&package, member, folder))?;
+    let (name, architecture) = Architecture::split(name);
+    let lists = Lists::of(store, architecture);
+    lists.prepare()?;
+    let package = resolve(&lists, name)?;
+    let entry_name =
+        format!("{}_{}{}{}", package.name, package.version, architecture.suffix(), member.suffix())
+            .replace(['/', ':'], "_");
+    let entry = store.entry(&entry_name, |folder| download(&lists, &package, member, folder))?;
     store.set_alias(alias, &entry_name)?;
     Ok(entry)
 }
 
 /// Looks a package up and follows a meta package to the kernel it stands for.
-fn resolve(name: &str) -> Result<Package> {
-    let package = match show(name) {
-        Ok(package) => package,
-        // Fresh machines and containers come without package lists.
-        Err(_) if !setup::apt::has_lists() => {
-            setup::apt::update()?;
-            show(name)?
-        }
-        Err(error) => return Err(error),
-    };
+fn resolve(lists: &Lists, name: &str) -> Result<Package> {
+    let package = show(lists, name)?;
     let kernel = package.depends.iter().find(|depends| depends.starts_with("linux-image-"));
     match kernel {
-        Some(kernel) => show(kernel),
+        Some(kernel) => show(lists, kernel),
         None => Ok(package),
     }
 }
 
-fn show(name: &str) -> Result<Package> {
+fn show(lists: &Lists, name: &str) -> Result<Package> {
     let text = process::succeed(
-        Command::new("apt-cache").args(["show", "--no-all-versions", "--", name]),
+        lists.command("apt-cache").args(["show", "--no-all-versions", "--", name]),
         "looking up packages",
     )
     .with_context(|| format!("package {name} is not known; try 'apt-get update'"))?;
@@ -132,11 +131,12 @@ fn parse(text: &str) -> Option<Package> {
     })
 }
 
-fn download(package: &Package, member: Member, folder: &Path) -> Result<()> {
+fn download(lists: &Lists, package: &Package, member: Member, folder: &Path) -> Result<()> {
     let work = tempfile::tempdir_in(folder)?;
     let what = format!("downloading {} {}", package.name, package.version);
     process::succeed(
-        Command::new("apt-get")
+        lists
+            .command("apt-get")
             .args(["download", "--quiet", &format!("{}={}", package.name, package.version)])
             .current_dir(work.path()),
         &what,

@@ -27,18 +27,22 @@ pub fn build_stamp(paths: &Paths) -> Result<PathBuf> {
 }
 
 /// The initial RAM disk made of these parts, built if these very parts were not used before.
+/// Without a `stamp`, which is a 64-bit program, the script itself is `/init`.
 ///
 /// # Errors
 /// When a part cannot be read or the result not be written.
-pub fn build(paths: &Paths, store: &Store, busybox: &Path, stamp: &Path) -> Result<PathBuf> {
-    let script = paths.root.join("guest-images/linux/rc");
-    let parts = [busybox, stamp, &script]
-        .map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
-    let [busybox, stamp, script] = parts;
-    let (busybox, stamp, script) = (busybox?, stamp?, script?);
-    let key = fingerprint(&[&busybox, &stamp, &script]);
+pub fn build(
+    paths: &Paths,
+    store: &Store,
+    busybox: &Path,
+    stamp: Option<&Path>,
+) -> Result<PathBuf> {
+    let busybox = read(busybox)?;
+    let script = read(&paths.root.join("guest-images/linux/rc"))?;
+    let stamp = stamp.map(read).transpose()?;
+    let key = fingerprint(&[&busybox, stamp.as_deref().unwrap_or_default(), &script]);
     let entry = store.entry(&format!("initramfs_{key:016x}"), |folder| {
-        write(&folder.join("initramfs.cpio"), &busybox, &stamp, &script)
+        write(&folder.join("initramfs.cpio"), &busybox, stamp.as_deref(), &script)
     })?;
     Ok(entry.join("initramfs.cpio"))
 }
@@ -48,8 +52,7 @@ pub fn build(paths: &Paths, store: &Store, busybox: &Path, stamp: &Path) -> Resu
 /// # Errors
 /// When the program cannot be read or the result not be written.
 pub fn build_addition(store: &Store, name: &str, program: &Path) -> Result<PathBuf> {
-    let content =
-        fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let content = read(program)?;
     let key = fingerprint(&[&content]);
     let entry = store.entry(&format!("{name}_{key:016x}"), |folder| {
         let mut archive = Archive::create(&folder.join("addition.cpio"))?;
@@ -60,6 +63,10 @@ pub fn build_addition(store: &Store, name: &str, program: &Path) -> Result<PathB
     Ok(entry.join("addition.cpio"))
 }
 
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Tells inputs apart; includes what this file itself adds.
 fn fingerprint(parts: &[&[u8]]) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -68,7 +75,7 @@ fn fingerprint(parts: &[&[u8]]) -> u64 {
     hasher.finish()
 }
 
-fn write(path: &Path, busybox: &[u8], stamp: &[u8], script: &[u8]) -> Result<()> {
+fn write(path: &Path, busybox: &[u8], stamp: Option<&[u8]>, script: &[u8]) -> Result<()> {
     let mut archive = Archive::create(path)?;
     for folder in FOLDERS {
         archive.directory(folder, 0o755)?;
@@ -80,7 +87,10 @@ fn write(path: &Path, busybox: &[u8], stamp: &[u8], script: &[u8]) -> Result<()>
     archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
     archive.file("etc/rc", 0o755, script)?;
-    archive.file("init", 0o755, stamp)?;
+    match stamp {
+        Some(stamp) => archive.file("init", 0o755, stamp)?,
+        None => archive.symlink("init", "etc/rc")?,
+    };
     archive.finish()?;
     Ok(())
 }

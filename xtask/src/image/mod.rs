@@ -3,6 +3,7 @@
 
 mod debian;
 mod initramfs;
+mod lists;
 mod store;
 mod vmlinux;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::architecture::Architecture;
 use crate::cargo_build;
 use crate::paths::Paths;
 use store::Store;
@@ -18,9 +20,13 @@ use store::Store;
 /// Package whose kernel is the default guest.
 pub const DEFAULT_KERNEL: &str = "linux-image-cloud-amd64";
 
+/// Package of the 32-bit kernel that the tests boot.
+pub const PAE_KERNEL: &str = "linux-image-686-pae:i386";
+
 /// The untouched kernel of a distribution's package.
 ///
-/// `package` may be a meta package such as `linux-image-amd64`; its dependency is followed.
+/// `package` may be a meta package such as `linux-image-amd64`; its dependency is followed. A
+/// 32-bit package is named with its architecture, as `linux-image-686-pae:i386`.
 /// Fetched but not installed; taken from the cache while the package lists name the same version,
 /// and when they cannot be read.
 ///
@@ -60,16 +66,20 @@ pub fn kvm_modules(paths: &Paths, package: &str) -> Result<PathBuf> {
     debian::fetch(&store, package, debian::Member::KvmModules)
 }
 
-/// The initial RAM disk of the default guest: busybox and `guest-images/linux/rc`.
+/// The initial RAM disk of Linux guests: busybox and `guest-images/linux/rc`.
 ///
 /// # Errors
 /// When busybox cannot be fetched or `init-stamp` cannot be built.
-pub fn initramfs(paths: &Paths) -> Result<PathBuf> {
-    let stamp = initramfs::build_stamp(paths)?;
+pub fn initramfs(paths: &Paths, architecture: Architecture) -> Result<PathBuf> {
+    let stamp = match architecture {
+        Architecture::Amd64 => Some(initramfs::build_stamp(paths)?),
+        Architecture::I386 => None,
+    };
     let store = Store::open(paths)?;
-    let busybox = debian::fetch(&store, "busybox-static", debian::Member::Busybox)?;
+    let package = format!("busybox-static{}", architecture.suffix());
+    let busybox = debian::fetch(&store, &package, debian::Member::Busybox)?;
     let busybox = busybox.join("busybox");
-    initramfs::build(paths, &store, &busybox, &stamp)
+    initramfs::build(paths, &store, &busybox, stamp.as_deref())
 }
 
 /// An initial RAM disk that adds the program `guest-images/self-test` to the default guest.

@@ -76,8 +76,13 @@ impl Store {
         self.alias(name).filter(|_| time.is_some_and(|time| noted > time))
     }
 
+    /// A place beside the entries for what is none, and not made here.
+    pub fn hidden(&self, name: &str) -> PathBuf {
+        self.folder.join(format!(".{name}"))
+    }
+
     fn alias_path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!(".{name}.current"))
+        self.hidden(&format!("{name}.current"))
     }
 }
 

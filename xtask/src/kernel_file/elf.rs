@@ -4,10 +4,13 @@
 use anyhow::{Result, bail};
 
 use super::Bytes;
+use crate::architecture::Architecture;
 
 /// What has to be known of an ELF file before it is started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Summary {
+    /// What it is made for.
+    pub architecture: Architecture,
     /// End of the highest segment.
     pub load_end: u64,
     /// It has a PVH entry.
@@ -22,7 +25,7 @@ const PT_NOTE: u32 = 4;
 /// Where the fields are that are wider in 64-bit files (System V ABI, chapters 4 and 5).
 #[derive(Clone, Copy)]
 struct Layout {
-    wide: bool,
+    architecture: Architecture,
     /// Offsets in the file header: address of the program headers, their size, their number.
     table: [usize; 3],
     /// Offsets in a program header: place in the file, physical address, size in the file, size
@@ -30,8 +33,10 @@ struct Layout {
     program: [usize; 4],
 }
 
-const LAYOUT_32: Layout = Layout { wide: false, table: [28, 42, 44], program: [4, 12, 16, 20] };
-const LAYOUT_64: Layout = Layout { wide: true, table: [32, 54, 56], program: [8, 24, 32, 40] };
+const LAYOUT_32: Layout =
+    Layout { architecture: Architecture::I386, table: [28, 42, 44], program: [4, 12, 16, 20] };
+const LAYOUT_64: Layout =
+    Layout { architecture: Architecture::Amd64, table: [32, 54, 56], program: [8, 24, 32, 40] };
 
 /// Looks at the headers of a file of `length` bytes that begins with `head`; `None` if it is cut
 /// short.
@@ -51,14 +56,19 @@ pub fn summarize(head: &[u8], length: u64) -> Result<Option<Summary>> {
 }
 
 fn read(bytes: Bytes<'_>, length: u64, layout: Layout) -> Option<Summary> {
-    let word = |at: usize| match layout.wide {
-        true => bytes.u64(at),
-        false => bytes.u32(at).map(u64::from),
+    let word = |at: usize| match layout.architecture {
+        Architecture::Amd64 => bytes.u64(at),
+        Architecture::I386 => bytes.u32(at).map(u64::from),
     };
     let table = usize::try_from(word(layout.table[0])?).ok()?;
     let entry_size = usize::from(bytes.u16(layout.table[1])?);
     let entries = usize::from(bytes.u16(layout.table[2])?);
-    let mut summary = Summary::default();
+    let mut summary = Summary {
+        architecture: layout.architecture,
+        load_end: 0,
+        has_pvh_entry: false,
+        is_linux: false,
+    };
     for index in 0..entries {
         let header = table.checked_add(index.checked_mul(entry_size)?)?;
         let kind = bytes.u32(header)?;

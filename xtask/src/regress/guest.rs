@@ -155,6 +155,34 @@ pub const CLOUD_ELF: Guest = linux("cloud-elf", Linux { elf: true, ..CLOUD_KERNE
 /// Debian's kernel for all machines.
 pub const FULL: Guest = linux("full", Linux { package: "linux-image-amd64", ..CLOUD_KERNEL });
 
+/// Debian's 32-bit kernel for all machines, with the tables of physical address extension.
+pub const PAE32: Guest = linux("pae32", PAE32_KERNEL);
+/// The same on two vCPUs.
+pub const PAE32_SMP2: Guest = linux("pae32-smp2", Linux { vcpus: "2", ..PAE32_KERNEL });
+/// Debian's 32-bit kernel for CPUs without physical address extension, on tables of two levels.
+pub const PLAIN32: Guest = linux(
+    "plain32",
+    Linux { package: "linux-image-686:i386", task: Some(&PLAIN32_TASK), ..CLOUD_KERNEL },
+);
+
+const PAE32_KERNEL: Linux = Linux {
+    package: image::PAE_KERNEL,
+    task: Some(&Task {
+        options: &[],
+        command: "uname -m; uname -r | grep -o 686.*",
+        output: "i686\n686-pae\n",
+        check: |_| Ok(()),
+    }),
+    ..CLOUD_KERNEL
+};
+
+const PLAIN32_TASK: Task = Task {
+    options: &[],
+    command: "uname -m; uname -r | grep -o 686.*",
+    output: "i686\n686\n",
+    check: |_| Ok(()),
+};
+
 const fn self_test(name: &'static str, tests: SelfTest) -> Guest {
     Guest { name, kind: Kind::SelfTest(tests) }
 }

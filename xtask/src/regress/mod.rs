@@ -10,7 +10,7 @@ mod guest;
 mod linux;
 mod matrix;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 mod self_test;
 mod shadow;
 mod spinning;

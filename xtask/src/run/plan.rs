@@ -11,6 +11,7 @@ use super::bundle::{self, Member};
 use super::folder::RunFolder;
 use super::job::Job;
 use super::options::{GuestOptions, MachineOptions, RunOptions};
+use crate::architecture::Architecture;
 use crate::console;
 use crate::kernel_file::{self, KernelFile, RawPlace};
 use crate::memory::{self, HostMemory};
@@ -312,7 +313,13 @@ impl Guest {
         let path = folder.file("job.cpio");
         job.write(&nonce, &path)?;
         setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
-        self.initrds = vec![image::initramfs(paths)?];
+        let architecture = self.format.architecture();
+        ensure!(
+            !self_test || architecture == Architecture::Amd64,
+            "--self-test: the program is a 64-bit one, and {} a 32-bit kernel",
+            self.kernel.display()
+        );
+        self.initrds = vec![image::initramfs(paths, architecture)?];
         if self_test {
             self.initrds.push(image::self_test(paths)?);
         }
@@ -425,6 +432,7 @@ mod tests {
     #[test]
     fn what_is_appended_comes_last() {
         let linux = KernelFile::Linux(BzImage {
+            architecture: Architecture::Amd64,
             preferred_address: 0,
             init_size: 0,
             command_line_size: 255,
@@ -436,7 +444,7 @@ mod tests {
         let line = command_line(linux, Some(model), Some("debug")).unwrap();
         assert!(line.ends_with(" cryptomgr.notests clearcpuid=popcnt debug"), "{line}");
         assert!(command_line(linux, Some(model), Some(&"x".repeat(250))).is_err());
-        let pvh = KernelFile::Pvh { load_end: 0, linux: false };
+        let pvh = KernelFile::Pvh { load_end: 0, linux: false, architecture: Architecture::Amd64 };
         assert_eq!(command_line(pvh, Some(model), Some("a b")).unwrap(), "a b");
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Debian packages.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
@@ -10,6 +11,9 @@ use crate::process;
 
 /// Options of every installation: only what is needed, no questions.
 const INSTALL: [&str; 4] = ["install", "--yes", "--no-install-recommends", "--quiet"];
+
+/// Where the machine's package lists are.
+const LISTS: &str = "/var/lib/apt/lists";
 
 /// How this user can run apt-get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,14 +38,19 @@ fn rights() -> Rights {
 
 /// Whether the package lists have been fetched.
 pub fn has_lists() -> bool {
-    std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|folder| {
+    has_lists_in(Path::new(LISTS))
+}
+
+/// Whether there are package lists in `folder`.
+pub fn has_lists_in(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|folder| {
         folder.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
     })
 }
 
 /// When the package lists last changed, if there are any.
 pub fn lists_changed() -> Option<SystemTime> {
-    std::fs::metadata("/var/lib/apt/lists").ok()?.modified().ok()
+    std::fs::metadata(LISTS).ok()?.modified().ok()
 }
 
 /// Fetches the package lists.

@@ -81,7 +81,8 @@ pub fn rows(paths: &Paths) -> Vec<Row> {
             row(name, move |_| Ok(()), options.iter().map(ToString::to_string), status, text)
         })
         .collect();
-    rows.extend([truncated_kernel(paths), nowhere_to_go(), unknown_demand()]);
+    rows.extend([truncated_kernel(paths), self_test_on_32_bits(paths)]);
+    rows.extend([nowhere_to_go(), unknown_demand()]);
     rows.extend([large_initrd(), log_in_use(), old_qemu(), no_qemu()]);
     rows
 }
@@ -132,6 +133,19 @@ fn truncated_kernel(paths: &Paths) -> Row {
     };
     let given = options(["--kernel", "{}/vmlinuz"]);
     row("kernel-truncated", prepare, given, FAILED, "truncated")
+}
+
+/// The default kernel, with a header that says it is a 32-bit one.
+fn self_test_on_32_bits(paths: &Paths) -> Row {
+    const XLOADFLAGS: usize = 0x236;
+    let paths = paths.clone();
+    let prepare = move |folder: &Path| {
+        let mut kernel = fs::read(image::kernel(&paths, image::DEFAULT_KERNEL)?)?;
+        kernel[XLOADFLAGS] &= !1;
+        Ok(fs::write(folder.join("vmlinuz"), kernel)?)
+    };
+    let given = options(["--self-test", "--kernel", "{}/vmlinuz"]);
+    row("self-test-on-32-bits", prepare, given, FAILED, "--self-test: the program is a 64-bit one")
 }
 
 /// A row for a kernel that is nothing but a multiboot header with these flags, which is the VMM's

@@ -17,6 +17,7 @@ mod unit;
 use anyhow::Result;
 use clap::Args;
 
+use crate::architecture::Architecture;
 use crate::paths::Paths;
 use crate::{cargo_build, image, regress, setup};
 
@@ -82,12 +83,18 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
 fn prepare(paths: &Paths, quick: bool) -> Result<()> {
     setup::ensure_all(false)?;
     image::kernel(paths, image::DEFAULT_KERNEL)?;
-    image::initramfs(paths)?;
+    image::initramfs(paths, Architecture::Amd64)?;
     image::self_test(paths)?;
     if !quick {
         setup::ensure_bochs()?;
         setup::ensure_iso_tools()?;
         image::kernel(paths, "linux-image-amd64")?;
+        // An archive may be without 32-bit packages, or out of step; the rows say so then.
+        let fetched = image::kernel(paths, image::PAE_KERNEL)
+            .and_then(|_| image::initramfs(paths, Architecture::I386));
+        if let Err(error) = fetched {
+            eprintln!("note: {error:#}");
+        }
     }
     // Rows that need it fail by themselves if it cannot be built.
     if let Err(error) = cargo_build::cokernel(paths) {

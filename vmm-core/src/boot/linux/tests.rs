@@ -35,6 +35,15 @@ fn bzimage() -> Vec<u8> {
     file
 }
 
+/// The same of a 32-bit kernel.
+fn bzimage_32() -> Vec<u8> {
+    let mut file = bzimage();
+    file[0x211] = 1;
+    put(&mut file, 0x22C, &0x37FF_FFFFu32.to_le_bytes());
+    put(&mut file, 0x236, &0u16.to_le_bytes());
+    file
+}
+
 fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
     file[at..at + bytes.len()].copy_from_slice(bytes);
 }
@@ -105,9 +114,56 @@ fn initrd_may_end_where_memory_ends() {
 }
 
 #[test]
+fn a_32_bit_kernel_starts_in_protected_mode_without_paging() {
+    let guest = TestGuest::with_mib(64);
+    garbage(&guest.memory, 0..0x9_0000);
+    let kernel = bzimage_32();
+    let initrd: [&[u8]; 1] = [b"first"];
+    let images = BootImages { modules: &modules(&initrd), ..images(&kernel, &guest) };
+    let state = load(&guest.memory, &images).unwrap();
+
+    assert_eq!(state.rip, PREFERRED);
+    assert_eq!(guest.bytes(PREFERRED, PAYLOAD), kernel[kernel.len() - PAYLOAD..]);
+    assert_eq!((state.control.cr0, state.control.cr4, state.control.efer), (0x11, 0, 0));
+    let mut gprs = state.gprs;
+    let page = core::mem::take(&mut gprs[Gpr::Rsi as usize]);
+    assert_eq!(gprs, [0; 16]);
+    assert_eq!(guest.bytes(page + 0x1F1, 0x1F), kernel[0x1F1..0x210]);
+    assert_eq!(u64::from(guest.u32(page + 0x214)), PREFERRED);
+    let start = u64::from(guest.u32(page + 0x218));
+    assert_eq!(guest.bytes(start, 5), b"first");
+    check_segments(&guest, &state);
+}
+
+#[test]
+fn a_32_bit_kernel_says_where_it_lies_and_what_it_reaches() {
+    let mut guest = TestGuest::with_mib(64);
+    guest.map.push(MemoryRange {
+        start: GuestPhysAddr::new(PREFERRED),
+        bytes: 0x1000,
+        kind: MemoryKind::Reserved,
+    });
+    let mut kernel = bzimage_32();
+    let state = load_one(&guest, &kernel).unwrap();
+    assert_eq!(state.rip, PREFERRED + 0x20_0000);
+    let page = state.gprs[Gpr::Rsi as usize];
+    assert_eq!(u64::from(guest.u32(page + 0x214)), state.rip);
+
+    // It cannot find its RAM disk above 4 GiB, whatever it says.
+    put(&mut kernel, 0x236, &2u16.to_le_bytes());
+    put(&mut kernel, 0x22C, &0xFFFu32.to_le_bytes());
+    let images = BootImages { modules: &modules(&[&[7; 64]]), ..images(&kernel, &guest) };
+    assert!(matches!(load(&guest.memory, &images), Err(BootError::InitrdDoesNotFit { .. })));
+}
+
+#[test]
 fn gdt_holds_the_segments_that_are_loaded() {
     let guest = TestGuest::with_mib(64);
     let state = load_one(&guest, &bzimage()).unwrap();
+    check_segments(&guest, &state);
+}
+
+fn check_segments(guest: &TestGuest, state: &InitialState) {
     for register in [SegmentRegister::Cs, SegmentRegister::Ds, SegmentRegister::Ss] {
         let segment = state.segments[register as usize];
         assert!(segment.selector + 7 <= state.gdtr.limit);
@@ -191,7 +247,7 @@ fn refuses_command_lines_that_the_kernel_would_not_see() {
 fn refuses_kernels_that_it_cannot_start() {
     let old = load_changed(64, 0x206, &0x020Bu16.to_le_bytes());
     assert_eq!(old, Err(BootError::ProtocolTooOld { version: 0x20B }));
-    assert_eq!(load_changed(64, 0x236, &[2, 0]), Err(BootError::No64BitEntry));
+    assert_eq!(load_changed(64, 0x236, &[2, 0]), Err(BootError::LoadedLow));
     for alignment in [0, 3, 1 << 31] {
         let result = load_changed(64, 0x230, &u32::to_le_bytes(alignment));
         assert!(matches!(result, Err(BootError::Malformed(_))));
