@@ -163,6 +163,14 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.system_span(descriptor.at.wrapping_add(RIGHTS_BYTE), 1, AccessKind::Write)
     }
 
+    /// The place of that byte of the descriptor that `selector` names in the GDT, as it was when
+    /// it was loaded.
+    pub fn rights_in_gdt(&mut self, selector: Selector) -> Step<Span> {
+        let (gdtr, _) = self.cpu.descriptor_tables();
+        let at = gdtr.base.wrapping_add(selector.table_offset() + RIGHTS_BYTE);
+        self.system_span(at, 1, AccessKind::Write)
+    }
+
     /// The upper half of a base address, which a system descriptor of long mode has in the 8
     /// bytes behind it.
     pub fn upper_base(&mut self, descriptor: &Descriptor) -> Step<u64> {

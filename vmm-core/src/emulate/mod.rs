@@ -6,7 +6,8 @@
 //! guest executes there. [`emulate`] completes one instruction: it fetches it at CS:RIP
 //! through the guest's page tables (or takes the bytes the hardware reports), decodes it for
 //! the mode the CPU is in, and executes it against a [`GuestBus`] that sends accesses to RAM
-//! or to devices. [`deliver`] begins the handler of an interrupt or exception.
+//! or to devices. [`deliver`] begins the handler of an interrupt or exception. [`switch_task`]
+//! goes from one task to another.
 //!
 //! Faults are precise: segment, canonical, paging and alignment checks of all operands come
 //! before the first effect, so that an instruction either completes or changes nothing.
@@ -16,8 +17,8 @@
 //!
 //! What needs the policy of the VMM (CPUID, MSRs, control registers, HLT and the like) is
 //! checked and handed back as the exit that hardware would make of it. What needs state beyond
-//! [`EmulatorCpu`] (SSE, x87), changes the privilege level or switches tasks is
-//! [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
+//! [`EmulatorCpu`] (SSE, x87), changes the privilege level, or is an instruction that switches
+//! tasks, is [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
 //!
 //! There is one file per family of instructions; `dispatch.rs` is the table of them all.
 
@@ -51,6 +52,7 @@ mod shift;
 mod stack;
 mod string;
 mod system;
+mod task;
 mod transfer;
 mod width;
 
@@ -62,6 +64,7 @@ pub use cpu::{EmulatorCpu, address_space};
 pub use fetch::length_of_common;
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;
+pub use task::{Departure, TaskSwitchEnd, switch_task};
 
 use context::Context;
 use iced_x86::Instruction;

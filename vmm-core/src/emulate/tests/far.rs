@@ -14,15 +14,15 @@ pub(super) const GDT: u64 = DATA + 0x1000;
 pub(super) const CODE_32: u64 = 0x00CF_9A00_0000_FFFF;
 pub(super) const CODE_16: u64 = 0x0000_9A00_0000_FFFF;
 const CONFORMING: u64 = 0x00CF_9E00_0000_FFFF;
-const USER_CODE: u64 = 0x00CF_FA00_0000_FFFF;
-const DATA_32: u64 = 0x00CF_9200_0000_FFFF;
-const READ_ONLY: u64 = 0x00CF_9000_0000_FFFF;
+pub(super) const USER_CODE: u64 = 0x00CF_FA00_0000_FFFF;
+pub(super) const DATA_32: u64 = 0x00CF_9200_0000_FFFF;
+pub(super) const READ_ONLY: u64 = 0x00CF_9000_0000_FFFF;
 const EXECUTE_ONLY: u64 = 0x00CF_9800_0000_FFFF;
 const USER_DATA: u64 = 0x00CF_F200_0000_FFFF;
 const TSS: u64 = 0x0000_8900_2000_0067;
 const LDT: u64 = 0x0000_8200_3100_000F;
-const PRESENT: u64 = 1 << 47;
-const ACCESSED: u64 = 1 << 40;
+pub(super) const PRESENT: u64 = 1 << 47;
+pub(super) const ACCESSED: u64 = 1 << 40;
 
 /// A machine in flat protected mode, or in the moment after real mode, with this GDT behind a
 /// null descriptor.
@@ -44,7 +44,7 @@ fn not_present(code: u32) -> Outcome {
     Outcome::Fault(Exception::with_code(11, code))
 }
 
-fn segment(machine: &Machine, register: SegmentRegister) -> Segment {
+pub(super) fn segment(machine: &Machine, register: SegmentRegister) -> Segment {
     machine.cpu.segments[register as usize]
 }
 
