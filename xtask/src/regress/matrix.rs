@@ -279,7 +279,7 @@ pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_TESTED),
     qemu("max,-x2apic", QEMU_XAPIC, &[guest::CLOUD, guest::INTERRUPTS]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
-    shadow(qemu("max", QEMU_SHADOW, &[guest::CLOUD, guest::PROCESSES, guest::PAGING])),
+    shadow(qemu("max", QEMU_SHADOW, &[guest::CLOUD, guest::PAGING])),
     bochs(
         "ryzen",
         BOCHS_AMD,

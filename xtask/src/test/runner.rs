@@ -42,7 +42,9 @@ pub fn run_rows(paths: &Paths, rows: Vec<Row>) -> Result<Vec<Finished>> {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(row) = lock(&queue).pop_front() {
+                // Not `while let`, which would hold the queue's lock while the row runs.
+                loop {
+                    let Some(row) = lock(&queue).pop_front() else { break };
                     let done = run_one(row, &folder);
                     lock(&results).push(done);
                 }
@@ -131,6 +133,31 @@ mod tests {
         let total = finished.iter().map(|row| row.tally).fold(Tally::default(), Tally::plus);
         assert_eq!(total, Tally { passed: 5, failed: 4 });
         assert_eq!(fs::read(paths.row_logs().join("bad.log")).unwrap(), b"why\n");
+    }
+
+    /// Each of two rows waits for the other to begin.
+    #[test]
+    fn rows_run_side_by_side() {
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            return;
+        }
+        let target = tempfile::tempdir().unwrap();
+        let paths = Paths { root: target.path().into(), target: target.path().into() };
+        let (to_first, at_first) = std::sync::mpsc::channel();
+        let (to_second, at_second) = std::sync::mpsc::channel();
+        let meets = |own: std::sync::mpsc::Receiver<()>, other: std::sync::mpsc::Sender<()>| {
+            move |_: &mut Log| {
+                let _ = other.send(());
+                own.recv_timeout(std::time::Duration::from_secs(60))?;
+                Ok(Tally::ONE)
+            }
+        };
+        let rows = vec![
+            Row::new("first", meets(at_first, to_second)),
+            Row::new("second", meets(at_second, to_first)),
+        ];
+        let finished = run_rows(&paths, rows).unwrap();
+        assert!(finished.iter().all(|row| row.tally == Tally::ONE));
     }
 
     #[test]
