@@ -77,6 +77,11 @@ impl Descriptor {
         self.raw >> 16 & 0xFF_FFFF | (self.raw >> 56) << 24
     }
 
+    /// The selector in a gate.
+    pub const fn gate_selector(&self) -> Selector {
+        Selector((self.raw >> 16) as u16)
+    }
+
     /// What LAR loads: the upper half of the descriptor but its addresses.
     pub const fn rights(&self) -> u64 {
         self.raw >> 32 & 0x00F0_FF00

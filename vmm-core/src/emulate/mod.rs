@@ -16,9 +16,9 @@
 //! except across a page boundary.
 //!
 //! What needs the policy of the VMM (CPUID, MSRs, control registers, HLT and the like) is
-//! checked and handed back as the exit that hardware would make of it. What needs state beyond
-//! [`EmulatorCpu`] (SSE, x87), changes the privilege level, or is an instruction that switches
-//! tasks, is [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
+//! checked and handed back as the exit that hardware would make of it, and so is what switches
+//! tasks. What needs state beyond [`EmulatorCpu`] (SSE, x87) or changes the privilege level is
+//! [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
 //!
 //! There is one file per family of instructions; `dispatch.rs` is the table of them all.
 
@@ -102,8 +102,9 @@ pub fn emulate(
 /// Delivers `event`: pushes what its handler returns to and goes there. RIP is that of the
 /// instruction before which, or in place of which, the event comes.
 ///
-/// A fault is one of the delivery, to be combined with the event. Delivery that changes the
-/// privilege level, switches tasks or happens in long mode is [`Outcome::Unsupported`].
+/// A fault is one of the delivery, to be combined with the event. A task gate is
+/// [`Outcome::Intercepted`]: the switch delivers the event. Delivery that changes the privilege
+/// level or happens in long mode is [`Outcome::Unsupported`].
 pub fn deliver(cpu: &mut impl EmulatorCpu, bus: &mut impl GuestBus, event: Event) -> Outcome {
     let mut context = Context::new(cpu, bus);
     match context.deliver(event) {

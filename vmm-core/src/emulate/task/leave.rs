@@ -49,7 +49,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let old = self.cpu.segment(SegmentRegister::Tr);
         let old_selector = Selector(old.selector);
         let old_layout = Layout::of(old.attributes.kind());
-        if u64::from(old.limit) + 1 < old_layout.length {
+        // Nothing is written behind the selectors.
+        if u64::from(old.limit) + 1 < old_layout.ldt {
             return Err(old_selector.fault(INVALID_TSS).into());
         }
 

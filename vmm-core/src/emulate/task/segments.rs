@@ -16,6 +16,14 @@ const LDT: u8 = 2;
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Loads LDTR and the segment registers; the first that does not fit ends it.
     pub(super) fn load_task_segments(&mut self, state: &TaskState) -> Step<()> {
+        if self.mode.virtual_8086 {
+            // All selectors fit. With other segments the CPU is not in this mode, and cannot take
+            // the exception that LDTR may lead to.
+            for (register, selector) in SEGMENTS.into_iter().zip(state.segments) {
+                self.commit_segment(self.real_mode_segment(register, selector))?;
+            }
+            return self.load_task_local_table(Selector(state.ldt));
+        }
         self.load_task_local_table(Selector(state.ldt))?;
         let [es, cs, ss, rest @ ..] = SEGMENTS;
         let selector = |register: SegmentRegister| {
@@ -47,10 +55,6 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 
     fn load_task_segment(&mut self, register: SegmentRegister, selector: Selector) -> Step<()> {
-        if self.mode.virtual_8086 {
-            let segment = self.real_mode_segment(register, selector.0);
-            return self.commit_segment(segment);
-        }
         let is_needed = matches!(register, SegmentRegister::Cs | SegmentRegister::Ss);
         if selector.is_null() {
             let invalid = Err(selector.fault(INVALID_TSS).into());

@@ -255,8 +255,10 @@ fn what_is_wrong_with_the_tss_is_a_fault_of_the_old_task() {
     assert_eq!(machine.switch(Return), fault(false, 10, NEW_TASK));
     assert_eq!(machine.switch_with(Gate, None, true), fault(false, 13, NEW_TASK | 1));
     let mut machine = self::machine(9, 9);
-    machine.cpu.segment_mut(SegmentRegister::Tr).limit = 0x66;
+    machine.cpu.segment_mut(SegmentRegister::Tr).limit = 0x5E;
     assert_eq!(machine.switch(Call), fault(false, 10, OLD_TASK));
+    machine.cpu.segment_mut(SegmentRegister::Tr).limit = 0x5F;
+    assert_eq!(machine.switch(Call), COMMITTED, "nothing more is saved");
 }
 
 #[test]
@@ -341,6 +343,11 @@ fn a_task_can_be_in_virtual_8086_mode() {
     assert_eq!((cs.base, cs.limit, u32::from(cs.attributes)), (0x1_2340, 0xFFFF, 0xF3));
     let gs = segment(&machine, SegmentRegister::Gs);
     assert_eq!((gs.selector, gs.base, gs.limit), (0, 0, 0xFFFF));
+    let machine = self::machine(9, 9).put(0x24, 4, rflags::VM).put(0x60, 2, CODE.into());
+    let mut machine = machine.put(0x4C, 2, 0x1234);
+    assert_eq!(machine.switch(TaskSwitchSource::Jump), fault(true, 10, CODE));
+    let cs = segment(&machine, SegmentRegister::Cs);
+    assert_eq!((cs.base, u32::from(cs.attributes)), (0x1_2340, 0xF3), "the fault comes in it");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::hardware::Registers;
 use super::machine::{CODE, Machine, machine};
 use crate::{
     EndReason, Event, Exit, GuestPhysAddr, TaskSwitch, TaskSwitchSource, Vector,
-    state::{DescriptorTable, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister},
+    state::{DescriptorTable, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister, rflags},
 };
 
 const GDT: u64 = 0x3000;
@@ -49,7 +49,16 @@ fn switch(
         _ => None,
     };
     let exit = Exit::TaskSwitch(TaskSwitch { selector: 0x20, source, error_code });
-    let mut exits = vec![exit].into_iter();
+    run(machine, vec![exit], interrupted)
+}
+
+/// Goes through `exits`, all with `interrupted` under way.
+fn run(
+    machine: &mut Machine,
+    exits: Vec<Exit>,
+    interrupted: Option<Event>,
+) -> (EndReason, Vec<Event>) {
+    let mut exits = exits.into_iter();
     let end = machine.run(Box::new(move |registers: &mut Registers, _| match exits.next() {
         Some(exit) => {
             registers.interrupted = interrupted;
@@ -60,9 +69,10 @@ fn switch(
     (end, machine.registers().delivered.clone())
 }
 
-fn saved_ip(machine: &Machine) -> u32 {
+/// A doubleword that the old task saved.
+fn saved(machine: &Machine, offset: u64) -> u32 {
     let mut bytes = [0; 4];
-    machine.vm.memory().read(GuestPhysAddr::new(OLD + 0x20), &mut bytes).unwrap();
+    machine.vm.memory().read(GuestPhysAddr::new(OLD + offset), &mut bytes).unwrap();
     u32::from_le_bytes(bytes)
 }
 
@@ -73,7 +83,7 @@ fn the_old_task_goes_on_behind_the_instruction() {
         let (_, delivered) = switch(&mut machine, source, None);
         assert!(delivered.is_empty());
         assert_eq!(machine.registers().rip, ENTRY);
-        assert_eq!(u64::from(saved_ip(&machine)), CODE + 7);
+        assert_eq!(u64::from(saved(&machine, 0x20)), CODE + 7);
     }
 }
 
@@ -86,7 +96,7 @@ fn an_event_is_consumed_and_comes_before_its_instruction() {
         let (_, delivered) = switch(&mut machine, TaskSwitchSource::Gate, Some(event));
         assert!(delivered.is_empty(), "{delivered:?}");
         assert_eq!(machine.registers().rip, ENTRY);
-        assert_eq!(u64::from(saved_ip(&machine)), CODE);
+        assert_eq!(u64::from(saved(&machine, 0x20)), CODE);
         assert_eq!(machine.gpr(Gpr::Rsp), TOP - pushed);
         assert_eq!(machine.registers().nmi_blocked, event == Event::Nmi);
     }
@@ -106,6 +116,54 @@ fn a_fault_in_the_new_task_is_delivered_there_and_combines() {
     let mut machine = with_tasks(0x10);
     let (_, delivered) = switch(&mut machine, TaskSwitchSource::Gate, fault);
     assert_eq!(delivered, [Event::Exception(Exception::with_code(8, 0))]);
+}
+
+/// A machine whose first task is interpreted, with a task gate for #UD and interrupts.
+fn interpreted(code: &[u8]) -> Machine {
+    const IDT: u64 = 0x6000;
+    let mut machine = with_tasks(8);
+    machine.poke(CODE, code);
+    for vector in [6, 0x30] {
+        machine.poke(IDT + vector * 8, &0x8500_0020_0000_u64.to_le_bytes());
+    }
+    machine.registers().idtr = DescriptorTable { base: IDT, limit: 0x7FF };
+    machine.vcpu().hardware.cannot_enter = |registers| registers.rip != ENTRY;
+    machine
+}
+
+#[test]
+fn the_interpreter_switches_tasks_as_the_cpu_does() {
+    let jump: &[u8] = &[0xEA, 0, 0, 0, 0, 0x20, 0];
+    let call: &[u8] = &[0x9A, 0, 0, 0, 0, 0x20, 0];
+    for (code, length, flags) in [
+        (jump, 7, 0),
+        (call, 7, 0),
+        (&[0xCD, 0x30], 2, 0),
+        // UD2: a fault.
+        (&[0x0F, 0x0B], 0, rflags::RF),
+    ] {
+        let mut machine = interpreted(code);
+        let (end, delivered) = run(&mut machine, vec![], None);
+        assert!(matches!(end, EndReason::TripleFault { .. }), "{end:?}");
+        assert!(delivered.is_empty(), "{delivered:?}");
+        assert_eq!(machine.registers().rip, ENTRY, "{code:x?}");
+        assert_eq!(u64::from(saved(&machine, 0x20)), CODE + length);
+        assert_eq!(u64::from(saved(&machine, 0x24)), rflags::FIXED | flags);
+    }
+}
+
+#[test]
+fn a_fault_of_a_switch_for_an_event_that_is_interpreted_combines() {
+    // #TS in the new task. The CPU can enter that.
+    let mut machine = interpreted(&[0x0F, 0x0B]);
+    machine.poke(NEW + 0x4C, &[0x10, 0]);
+    let (_, delivered) = run(&mut machine, vec![], None);
+    assert_eq!(delivered, [Event::Exception(Exception::with_code(10, 0x11))]);
+    // A task that is busy: #GP in the old one, for which there is no gate.
+    let mut machine = interpreted(&[0x0F, 0x0B]);
+    machine.poke(GDT + 0x25, &[0x8B]);
+    let (end, _) = run(&mut machine, vec![], None);
+    assert_eq!(end, EndReason::TripleFault { vcpu: 0, rip: CODE });
 }
 
 #[test]
