@@ -24,13 +24,9 @@ const DR6_SINGLE_STEP: u64 = 1 << 14;
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
-        let rip = self.hardware.rip();
-        let next = match self.intercepted_next.or_else(|| self.hardware.next_rip()) {
-            Some(next) => next,
-            None => match self.instruction_length(rip) {
-                Ok(length) => self.address_after(rip, length as u64),
-                Err(outcome) => return self.conclude(outcome),
-            },
+        let next = match self.next_instruction() {
+            Ok(next) => next,
+            Err(outcome) => return self.conclude(outcome),
         };
         self.hardware.set_rip(next);
         let flags = self.hardware.rflags();
@@ -39,6 +35,16 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         self.hardware.clear_interrupt_shadow();
         if flags & rflags::TF != 0 { self.single_step() } else { Ok(()) }
+    }
+
+    /// Address of the instruction behind the one that exited.
+    pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
+        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+            return Ok(next);
+        }
+        let rip = self.hardware.rip();
+        let length = self.instruction_length(rip)?;
+        Ok(self.address_after(rip, length as u64))
     }
 
     fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {

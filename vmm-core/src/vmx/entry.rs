@@ -90,11 +90,9 @@ impl VmxVcpu {
             self.timer.distrust();
         }
         if decode::may_interrupt_delivery(self.basic_reason) {
-            let event = EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32);
-            let error_code =
-                if event.has_error_code() { self.vmcs.read(Field::VectoringErrorCode) } else { 0 };
-            self.interrupted =
-                decode::interrupted_event(event, error_code as u32, self.context.cr2);
+            let event = self.vectoring_event();
+            let error_code = if event.has_error_code() { self.vectoring_error_code() } else { 0 };
+            self.interrupted = decode::interrupted_event(event, error_code, self.context.cr2);
             self.correct_nmi_blocking();
         }
         self.look_for_end_of_nmi();
@@ -178,6 +176,14 @@ impl ExitInformation for VmxVcpu {
 
     fn error_code(&self) -> u32 {
         self.vmcs.read(Field::ExitErrorCode) as u32
+    }
+
+    fn vectoring_event(&self) -> EventField {
+        EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32)
+    }
+
+    fn vectoring_error_code(&self) -> u32 {
+        self.vmcs.read(Field::VectoringErrorCode) as u32
     }
 }
 
