@@ -15,11 +15,8 @@ use crate::{
     backend::VcpuBackend,
     emulate::{self, Outcome},
     paging::walk::probe,
-    state::{Exception, SegmentRegister, efer, rflags},
+    state::{Exception, SegmentRegister, dr6, efer, rflags},
 };
-
-/// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
-const DR6_SINGLE_STEP: u64 = 1 << 14;
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
@@ -90,8 +87,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     fn single_step(&mut self) -> Result<(), Exception> {
-        let (dr6, dr7) = self.hardware.debug_status_control();
-        self.hardware.set_debug_status_control(dr6 | DR6_SINGLE_STEP, dr7);
+        let (status, control) = self.hardware.debug_status_control();
+        self.hardware.set_debug_status_control(status | dr6::SINGLE_STEP, control);
         Err(Exception::DEBUG)
     }
 

@@ -14,16 +14,13 @@ use crate::emulate::outcome::{Step, Stop};
 use crate::exit::{TaskSwitch, TaskSwitchSource};
 use crate::paging::walk::AccessKind;
 use crate::state::rflags::NT;
-use crate::state::{Segment, SegmentAttributes, SegmentRegister, cr0, efer};
+use crate::state::{Segment, SegmentAttributes, SegmentRegister, cr0, dr7, efer};
 
 /// Type of an available TSS, but for the bit that tells its format.
 const AVAILABLE: u8 = 1;
 /// The bit that is set in the type of a busy TSS.
 const BUSY: u8 = 2;
 const FORMAT: u8 = 8;
-
-/// DR7.L0 to L3 and LE: breakpoints of the task that is left (AMD APM vol. 2, 13.1.1.4).
-const DR7_LOCAL: u64 = 0x155;
 
 /// Type of readable code that was accessed.
 const CODE: u8 = 11;
@@ -145,7 +142,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             self.cpu.load_page_tables(cr3, pointers);
         }
         let breakpoints = self.cpu.debug_register(7);
-        self.cpu.set_debug_register(7, breakpoints & !DR7_LOCAL);
+        self.cpu.set_debug_register(7, breakpoints & !dr7::LOCAL);
         self.cpu.set_interrupt_shadow(None);
         self.cpu.set_rflags(state.flags);
         self.cpu.set_rip(state.ip);

@@ -15,7 +15,7 @@ use super::cpu::EmulatorCpu;
 use super::outcome::{Outcome, Step};
 use crate::access::AccessWidth;
 use crate::exit::TaskSwitch;
-use crate::state::Exception;
+use crate::state::{Exception, dr6};
 
 /// Vector of an invalid TSS.
 const INVALID_TSS: u8 = 10;
@@ -24,9 +24,6 @@ const SELECTOR_FAULTS: core::ops::RangeInclusive<u8> = 10..=13;
 /// Bit of such an error code: what led there came from outside the program (Intel SDM vol. 3,
 /// 6.13).
 const EXTERNAL: u32 = 1;
-
-/// DR6.BT: the exception is a switch to a task with the T flag (AMD APM vol. 2, 13.1.1.3).
-const DR6_TASK_SWITCH: u64 = 1 << 15;
 
 /// What the task that is left saves and hands on.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +98,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         if arrival.state.traps {
             let status = self.cpu.debug_register(6);
-            self.cpu.set_debug_register(6, status | DR6_TASK_SWITCH);
+            self.cpu.set_debug_register(6, status | dr6::TASK_SWITCH);
             return Err(Exception::DEBUG.into());
         }
         Ok(())
