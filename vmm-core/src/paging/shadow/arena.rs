@@ -51,6 +51,8 @@ pub struct ShadowPage {
     pub touched: bool,
     /// Writes to the guest's table since it was last used.
     pub writes: u8,
+    /// The last search that came here, by its number, and whether a root led here.
+    pub searched: (u64, bool),
 }
 
 impl ShadowPage {
@@ -67,6 +69,7 @@ impl ShadowPage {
             obsolete: false,
             touched: true,
             writes: 0,
+            searched: (0, false),
         }
     }
 }

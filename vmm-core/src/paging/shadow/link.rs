@@ -79,7 +79,8 @@ impl Mmu {
         Ok(old != value || !same_page)
     }
 
-    /// Empties `entry`, whatever it leads to.
+    /// Empties `entry`, whatever it leads to. A table that is out of sync goes with the last
+    /// entry that leads to it: most such tables are of spaces that have ended.
     ///
     /// # Errors
     /// [`StaleHandle`].
@@ -87,11 +88,14 @@ impl Mmu {
         if !self.arena.read(entry)?.is_present() {
             return Ok(());
         }
+        let mut left = None;
         match self.arena.note(entry)?.target {
             Target::Table(child) => {
                 let head = self.arena.get(child)?.parents;
                 let head = self.arena.unchain(entry, head)?;
-                self.arena.get_mut(child)?.parents = head;
+                let page = self.arena.get_mut(child)?;
+                page.parents = head;
+                left = (head.is_none() && page.unsynced).then_some(child);
             }
             Target::Page(frame) | Target::Large(frame) => {
                 let head = self.arena.unchain(entry, self.frames.head(frame))?;
@@ -100,7 +104,8 @@ impl Mmu {
             Target::Empty => return Err(StaleHandle),
         }
         self.stale = true;
-        self.arena.write(entry, ShadowEntry::EMPTY)
+        self.arena.write(entry, ShadowEntry::EMPTY)?;
+        left.map_or(Ok(()), |table| self.zap(table))
     }
 
     /// Empties entry `index` of a table, unless the guest's entry still says what it was made

@@ -30,6 +30,22 @@ pub(super) enum WritePermit {
     Emulate,
 }
 
+/// The roots that a search is for.
+#[derive(Clone, Copy)]
+enum Roots {
+    /// Those of the current vCPU.
+    Current,
+    /// Those of all vCPUs.
+    All,
+}
+
+/// A search for tables that roots lead to.
+#[derive(Clone, Copy)]
+struct Search {
+    roots: Roots,
+    number: u64,
+}
+
 impl Mmu {
     /// Sees to it that no entry maps `gfn` writable.
     ///
@@ -77,6 +93,10 @@ impl Mmu {
 
     /// The guest is about to write to `gfn`, which is protected.
     ///
+    /// Tables of it that are not in use go: what the guest writes there is probably no table any
+    /// more, but data, or the beginning of another table. It may be a whole page, and to emulate
+    /// that would cost more than to make the table anew.
+    ///
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn permit_write(&mut self, gfn: Gfn) -> Result<WritePermit, StaleHandle> {
@@ -85,7 +105,14 @@ impl Mmu {
         while let Some(handle) = next {
             let page = self.arena.get(handle)?;
             next = page.next_of_frame;
-            upper |= page.role.source.is_guest_table() && page.role.level != Level::One;
+            if !page.role.source.is_guest_table() || page.role.level == Level::One {
+                continue;
+            }
+            if self.is_in_use(handle)? {
+                upper = true;
+            } else {
+                self.abandon(handle)?;
+            }
         }
         if upper {
             return Ok(WritePermit::Emulate);
@@ -94,19 +121,31 @@ impl Mmu {
         Ok(WritePermit::Granted)
     }
 
-    /// Lets the tables of `gfn`, all of the last level, get out of sync.
+    /// Lets the tables of `gfn`, all of the last level, get out of sync. Guests also write those of
+    /// spaces that no CPU is in, so only what nothing leads to goes.
     fn let_go(&mut self, gfn: Gfn) -> Result<(), StaleHandle> {
         let mut next = self.first_of(gfn);
         while let Some(handle) = next {
             let page = self.arena.get_mut(handle)?;
             next = page.next_of_frame;
-            if page.role.source.is_guest_table() && !page.unsynced {
-                page.unsynced = true;
-                self.unsynced.push(handle);
-                self.statistics.unsynced += 1;
+            if !page.role.source.is_guest_table() || page.unsynced {
+                continue;
             }
+            if page.parents.is_none() {
+                self.abandon(handle)?;
+                continue;
+            }
+            page.unsynced = true;
+            self.unsynced.push(handle);
+            self.statistics.unsynced += 1;
         }
         Ok(())
+    }
+
+    /// Gives up a table because the guest writes to what it shadows.
+    fn abandon(&mut self, handle: PageHandle) -> Result<(), StaleHandle> {
+        self.statistics.flooded += 1;
+        self.zap(handle)
     }
 
     /// Drops all shadow tables of the guest's tables at `gfn`, which the guest may write then.
@@ -192,9 +231,10 @@ impl Mmu {
     /// [`StaleHandle`].
     pub(super) fn resync_reachable(&mut self, memory: &GuestMemory) -> Result<(), StaleHandle> {
         let mut reachable = 0;
+        let search = self.begin_search(Roots::Current);
         for at in 0..self.unsynced.len() {
             let Some(&handle) = self.unsynced.get(at) else { break };
-            if self.is_reachable(handle)? {
+            if self.is_below(handle, search)? {
                 self.protect_again(handle)?;
                 self.unsynced.swap(reachable, at);
                 reachable += 1;
@@ -234,20 +274,37 @@ impl Mmu {
         Ok(())
     }
 
-    /// True if a root of the current vCPU leads to the table.
-    fn is_reachable(&self, handle: PageHandle) -> Result<bool, StaleHandle> {
+    /// True if a root of some vCPU leads to the table.
+    fn is_in_use(&mut self, handle: PageHandle) -> Result<bool, StaleHandle> {
+        let search = self.begin_search(Roots::All);
+        self.is_below(handle, search)
+    }
+
+    /// Links must stay as they are until the search is over.
+    fn begin_search(&mut self, roots: Roots) -> Search {
+        self.searches += 1;
+        Search { roots, number: self.searches }
+    }
+
+    /// True if one of the search's roots leads to the table. Each table is looked at once in a
+    /// search, however many ways lead to it.
+    fn is_below(&mut self, handle: PageHandle, search: Search) -> Result<bool, StaleHandle> {
         let page = self.arena.get(handle)?;
-        if page.roots > 0 && self.root().holds(handle) {
-            return Ok(true);
+        let (number, known) = page.searched;
+        if number == search.number {
+            return Ok(known);
         }
+        let mut found = match search.roots {
+            Roots::All => page.roots > 0,
+            Roots::Current => page.roots > 0 && self.root().holds(handle),
+        };
         let mut next = page.parents;
-        while let Some(entry) = next {
+        // Each step leads a level up, so this ends.
+        while let (Some(entry), false) = (next, found) {
             next = self.arena.note(entry)?.next;
-            // Each step leads a level up, so this ends.
-            if self.is_reachable(self.arena.owner(entry)?)? {
-                return Ok(true);
-            }
+            found = self.is_below(self.arena.owner(entry)?, search)?;
         }
-        Ok(false)
+        self.arena.get_mut(handle)?.searched = (search.number, found);
+        Ok(found)
     }
 }

@@ -17,6 +17,10 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn zap(&mut self, handle: PageHandle) -> Result<(), StaleHandle> {
+        // Not out of sync any more, so that it does not go twice, with the last entry above it.
+        if core::mem::take(&mut self.arena.get_mut(handle)?.unsynced) {
+            self.unsynced.retain(|other| *other != handle);
+        }
         while let Some(parent) = self.arena.get(handle)?.parents {
             self.unmap(parent)?;
         }
@@ -31,9 +35,6 @@ impl Mmu {
         let page = self.arena.get_mut(handle)?;
         let (gfn, source, roots) = (page.gfn, page.role.source, page.roots);
         page.obsolete = true;
-        if core::mem::take(&mut page.unsynced) {
-            self.unsynced.retain(|other| *other != handle);
-        }
         if source.is_guest_table() {
             self.frames.table_gone(gfn);
         }

@@ -63,7 +63,11 @@ fn check_table(mmu: &Mmu, handle: PageHandle, page: &ShadowPage) {
     let mut others = std::iter::successors(mmu.first_of(page.gfn), |other| {
         mmu.arena.get(*other).unwrap().next_of_frame
     });
-    let found = others.any(|other| other == handle);
+    let found = others.clone().any(|other| other == handle);
+    let upper = others.any(|other| {
+        let role = mmu.arena.get(other).unwrap().role;
+        role.source.is_guest_table() && role.level != Level::One
+    });
     assert_eq!(found, !page.obsolete, "a table is found unless it was given up");
     let roots: usize = mmu.roots.iter().map(|root| root.uses(handle)).sum();
     assert_eq!(page.roots as usize, roots);
@@ -73,6 +77,8 @@ fn check_table(mmu: &Mmu, handle: PageHandle, page: &ShadowPage) {
     if page.unsynced {
         assert!(page.role.level == Level::One && page.role.source.is_guest_table());
         assert!(mmu.unsynced.contains(&handle));
+        assert!(page.parents.is_some(), "out of sync, and nothing leads there");
+        assert!(!upper, "an upper table of the same frame");
     }
 }
 

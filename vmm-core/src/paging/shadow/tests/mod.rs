@@ -8,6 +8,7 @@
 //! access comes to is compared with what the guest's tables say.
 
 mod cpu;
+mod ended;
 mod guest;
 mod invariants;
 mod shootdown;
