@@ -13,7 +13,7 @@ use super::{
     chain::Target,
     guest_entry::affected,
     mmu::Mmu,
-    role::{ENTRIES, Gfn, Level},
+    role::{Gfn, Level},
 };
 use crate::{GuestPhysAddr, PAGE_SIZE, memory::GuestMemory};
 
@@ -265,11 +265,10 @@ impl Mmu {
         memory: &GuestMemory,
         handle: PageHandle,
     ) -> Result<(), StaleHandle> {
-        for index in 0..ENTRIES {
-            if self.arena.get(handle)?.present == 0 {
-                break;
-            }
+        let mut from = 0;
+        while let Some(index) = self.arena.first_in_use(handle, from)? {
             self.revalidate(memory, handle, index)?;
+            from = index + 1;
         }
         Ok(())
     }
