@@ -120,20 +120,37 @@ impl Mmu {
         index: usize,
     ) -> Result<(), StaleHandle> {
         let entry = self.arena.entry_id(handle, index)?;
+        if self.is_up_to_date(memory, handle, entry)? { Ok(()) } else { self.unmap(entry) }
+    }
+
+    /// True if an entry of a table is empty, or the guest's entry says what it was made from.
+    ///
+    /// # Errors
+    /// [`StaleHandle`].
+    pub(super) fn is_up_to_date(
+        &self,
+        memory: &GuestMemory,
+        handle: PageHandle,
+        entry: EntryId,
+    ) -> Result<bool, StaleHandle> {
         let value = self.arena.read(entry)?;
         if !value.is_present() {
-            return Ok(());
+            return Ok(true);
         }
         let page = self.arena.get(handle)?;
         let target = self.arena.note(entry)?.target;
-        let valid = match (target, meaning(memory, self.features, page, index)) {
+        Ok(match (target, meaning(memory, self.features, page, entry.index())) {
             (Target::Table(child), Some(Meaning::Table(gfn, role))) => {
                 let child = self.arena.get(child)?;
                 child.gfn == gfn && child.role == role
             }
             (Target::Table(child), Some(Meaning::Memory(piece))) => {
                 let child = self.arena.get(child)?;
-                child.gfn == piece.gfn && split(&page.role, &piece) == Some(child.role)
+                // One that was made before the page was dirty gives less, and is replaced in time.
+                let made_of = |dirty| split(&page.role, &Piece { dirty, ..piece });
+                let admissible =
+                    made_of(false) == Some(child.role) || made_of(piece.dirty) == Some(child.role);
+                child.gfn == piece.gfn && admissible
             }
             (Target::Page(frame) | Target::Large(frame), Some(Meaning::Memory(piece))) => {
                 let large = matches!(target, Target::Large(_));
@@ -143,8 +160,7 @@ impl Mmu {
                     && is_admissible(value.rights(), &piece, &page.role.switches)
             }
             _ => false,
-        };
-        if valid { Ok(()) } else { self.unmap(entry) }
+        })
     }
 }
 

@@ -32,11 +32,13 @@ pub(super) enum WritePermit {
 
 /// The roots that a search is for.
 #[derive(Clone, Copy)]
-enum Roots {
+pub(super) enum Roots {
     /// Those of the current vCPU.
     Current,
     /// Those of all vCPUs.
     All,
+    /// This table, as if it were one.
+    Table(PageHandle),
 }
 
 /// A search for tables that roots lead to.
@@ -225,13 +227,17 @@ impl Mmu {
         Ok(())
     }
 
-    /// Brings all tables up to date that the current vCPU's root leads to.
+    /// Brings all tables up to date that these roots lead to.
     ///
     /// # Errors
     /// [`StaleHandle`].
-    pub(super) fn resync_reachable(&mut self, memory: &GuestMemory) -> Result<(), StaleHandle> {
+    pub(super) fn resync_below(
+        &mut self,
+        memory: &GuestMemory,
+        roots: Roots,
+    ) -> Result<(), StaleHandle> {
         let mut reachable = 0;
-        let search = self.begin_search(Roots::Current);
+        let search = self.begin_search(roots);
         for at in 0..self.unsynced.len() {
             let Some(&handle) = self.unsynced.get(at) else { break };
             if self.is_below(handle, search)? {
@@ -296,6 +302,7 @@ impl Mmu {
         let mut found = match search.roots {
             Roots::All => page.roots > 0,
             Roots::Current => page.roots > 0 && self.root().holds(handle),
+            Roots::Table(table) => table == handle,
         };
         let mut next = page.parents;
         // Each step leads a level up, so this ends.

@@ -154,6 +154,34 @@ fn a_table_of_the_last_level_that_nothing_leads_to_goes_with_the_first_write() {
     assert_eq!(machine.mmu.statistics().unsynced, 0);
 }
 
+/// A table that is kept leads to one that is out of sync; what was invalidated while nothing led
+/// there must not be back when something does.
+#[test]
+fn what_is_found_again_is_brought_up_to_date() {
+    const CHANGED: u64 = 20;
+    let mut machine = Machine::new();
+    machine.enter(0, FIRST);
+    let mapped = |machine: &Machine| {
+        let mmu = machine.mmu.mmu.lock();
+        let table = mmu.first_of(Gfn(FIRST[3])).unwrap();
+        mmu.arena.read(mmu.arena.entry_id(table, CHANGED as usize).unwrap()).unwrap()
+    };
+    assert_eq!(machine.write(0, CHANGED), FaultAction::Resume);
+    assert_eq!(machine.write(0, FIRST[3]), FaultAction::Resume);
+    assert!(mapped(&machine).rights().write);
+    // The table between the root and the others goes, as by eviction.
+    {
+        let mut mmu = machine.mmu.mmu.lock();
+        let between = mmu.first_of(Gfn(FIRST[1])).unwrap();
+        mmu.zap(between).unwrap();
+        mmu.flush();
+    }
+    let read_only = (CHANGED * PAGE_SIZE) | (MAPPED & !2);
+    machine.memory.write_u64(entry(FIRST[3], CHANGED), read_only).unwrap();
+    machine.enter(0, FIRST);
+    assert!(!mapped(&machine).rights().write, "the guest has taken the right back");
+}
+
 /// Each of the 512 entries of each table leads to the next: the last has 2^27 ways to the root.
 #[test]
 fn a_table_with_many_ways_to_it_is_soon_found() {

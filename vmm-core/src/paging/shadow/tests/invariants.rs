@@ -40,6 +40,8 @@ pub fn check(mmu: &Mmu, memory: &GuestMemory) {
             let entry = mmu.arena.read(id).unwrap();
             if entry.is_present() {
                 present += 1;
+                let known = page.unsynced || mmu.is_up_to_date(memory, handle, id).unwrap();
+                assert!(known, "the guest's entry was changed, and nobody looked");
                 check_entry(mmu, memory, &protected, (page, id, entry));
             }
         }
@@ -49,6 +51,27 @@ pub fn check(mmu: &Mmu, memory: &GuestMemory) {
     assert!(tables as u64 <= mmu.statistics.tables_most, "over the budget");
     assert_eq!(unsynced, mmu.unsynced.len());
     assert!(!mmu.stale, "translations were taken back, and nobody was told");
+}
+
+/// What must hold for a vCPU that loaded CR3 after the last change to a table: all that its root
+/// leads to is what the guest's tables say.
+pub fn check_settled(mmu: &Mmu, memory: &GuestMemory, vcpu: usize) {
+    for &table in mmu.unsynced.iter().filter(|table| leads_to(mmu, vcpu, **table)) {
+        for index in used_entries() {
+            let id = mmu.arena.entry_id(table, index).unwrap();
+            let current = mmu.is_up_to_date(memory, table, id).unwrap();
+            assert!(current, "an old translation is back, or still there");
+        }
+    }
+}
+
+/// True if the root of `vcpu` leads to `table`.
+fn leads_to(mmu: &Mmu, vcpu: usize, table: PageHandle) -> bool {
+    let parents = std::iter::successors(mmu.arena.get(table).unwrap().parents, |entry| {
+        mmu.arena.note(*entry).unwrap().next
+    });
+    let mut above = parents.map(|entry| mmu.arena.owner(entry).unwrap());
+    mmu.roots[vcpu].holds(table) || above.any(|table| leads_to(mmu, vcpu, table))
 }
 
 /// Frames that hold tables which are shadowed, and are not out of sync.

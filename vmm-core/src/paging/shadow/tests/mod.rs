@@ -90,7 +90,11 @@ impl<'a> Machine<'a> {
                 self.access(number, address, false);
             }
         }
-        invariants::check(&self.mmu.mmu.lock(), self.guest.memory);
+        let mmu = self.mmu.mmu.lock();
+        invariants::check(&mmu, self.guest.memory);
+        for vcpu in (0..self.cpus.len()).filter(|vcpu| self.clean[*vcpu]) {
+            invariants::check_settled(&mmu, self.guest.memory, vcpu);
+        }
     }
 
     fn load_control(&mut self, number: usize) {
