@@ -67,6 +67,11 @@ pub fn run<B: Backend>(
 ) -> Result<Vec<Finished<B>>, String> {
     let count = vms.iter_mut().map(|guest| guest.vm.vcpus().len()).sum();
     let used = assign_cpus(count)?;
+    if used.contains(&BOOT_CPU) {
+        // It can be less fit than the others, and is known before any guest has begun.
+        backend.enter_cpu().map_err(|error| format!("{BOOT_CPU} cannot run guests: {error}"))?;
+        backend.leave_cpu();
+    }
     let mut cpus = used.iter().copied();
     let results = Arc::new(Results {
         running: AtomicU32::new(count as u32),

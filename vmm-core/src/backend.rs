@@ -32,6 +32,8 @@ pub enum Unsupported {
     MissingFeature(&'static str),
     /// The CPU refused to enter guests; says which step.
     Refused(&'static str),
+    /// The CPU is known to fail guests; says how, and what to do.
+    Defective(&'static str),
     /// The host could not give what is needed.
     Host(HostError),
 }
@@ -55,6 +57,7 @@ impl fmt::Display for Unsupported {
             }
             Self::MissingFeature(what) => write!(f, "this CPU lacks {what}, which is needed"),
             Self::Refused(what) => write!(f, "this CPU refused {what}"),
+            Self::Defective(why) => write!(f, "{why}"),
             Self::Host(error) => write!(f, "{error}"),
         }
     }

@@ -3,7 +3,9 @@
 //! vol. 3, MOV CRn and XSETBV).
 
 use crate::{
+    GuestPhysAddr,
     cpuid::{CpuidTable, XSTATE_AVX, XSTATE_AVX512, XSTATE_SSE, XSTATE_X87},
+    paging::walk::PhysicalMemory,
     state::{Exception, cr0, cr4, efer},
 };
 
@@ -97,12 +99,32 @@ pub fn check_cr3(new: u64, efer_value: u64, cpuid: &CpuidTable) -> Result<u64, E
 ///
 /// # Errors
 /// #GP(0) if a present entry has a reserved bit.
-pub fn check_page_directory_pointer(entry: u64, cpuid: &CpuidTable) -> Result<(), Exception> {
+fn check_page_directory_pointer(entry: u64, physical_address_bits: u8) -> Result<(), Exception> {
     const PRESENT: u64 = 1;
     const RESERVED: u64 = 0x1E6;
-    let beyond = entry.checked_shr(u32::from(cpuid.physical_address_bits())).unwrap_or(0);
+    let beyond = entry.checked_shr(u32::from(physical_address_bits)).unwrap_or(0);
     let legal = entry & PRESENT == 0 || entry & RESERVED == 0 && beyond == 0;
     if legal { Ok(()) } else { Err(GP) }
+}
+
+/// Reads the page-directory pointers of PAE paging from the table that `cr3` names, and checks
+/// them. Where there is no memory, all ones are read.
+///
+/// # Errors
+/// #GP(0) if a present entry has a reserved bit.
+pub fn load_page_directory_pointers(
+    memory: &impl PhysicalMemory,
+    cr3: u64,
+    physical_address_bits: u8,
+) -> Result<[u64; 4], Exception> {
+    const TABLE: u64 = 0xFFFF_FFE0;
+    let mut entries = [0; 4];
+    for (entry, offset) in entries.iter_mut().zip((0..).step_by(8)) {
+        let address = GuestPhysAddr::new((cr3 & TABLE) + offset);
+        *entry = memory.read_u64(address).unwrap_or(u64::MAX);
+        check_page_directory_pointer(*entry, physical_address_bits)?;
+    }
+    Ok(entries)
 }
 
 /// Checks a write of CR8: four bits.

@@ -36,6 +36,8 @@ pub enum Exit {
     WriteMsr,
     /// An access to a control register.
     ControlRegister(ControlRegisterAccess),
+    /// A switch of tasks, which the hardware has found allowed.
+    TaskSwitch(TaskSwitch),
     /// XSETBV.
     SetExtendedControl,
     /// A hypercall instruction of this CPU's vendor.
@@ -98,8 +100,32 @@ pub enum Trapped {
     Resume,
     /// An x87 error that is to be reported by IRQ 13, as before CR0.NE existed.
     LegacyFpuError,
-    /// A task switch through a gate or TSS.
-    TaskSwitch,
+}
+
+/// A switch of tasks outside long mode. RFLAGS.RF is what the task that is left saves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TaskSwitch {
+    /// Selector of the TSS to go to.
+    pub selector: u16,
+    /// What switches.
+    pub source: TaskSwitchSource,
+    /// What goes onto the stack of the new task: the error code of the exception whose gate it
+    /// is.
+    pub error_code: Option<u32>,
+}
+
+/// What switches tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskSwitchSource {
+    /// A far CALL.
+    Call,
+    /// A far JMP.
+    Jump,
+    /// IRET with RFLAGS.NT set.
+    Return,
+    /// A task gate in the IDT. The event that led there is the one whose delivery the exit cut
+    /// short; if there is none, it is a software interrupt, on whose instruction RIP is.
+    Gate,
 }
 
 /// An access to I/O port space.

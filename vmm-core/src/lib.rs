@@ -68,7 +68,7 @@ pub use device::{
 pub use doorbell::{Doorbell, VcpuLink};
 pub use exit::{
     ApicAccess, ApicAccessKind, ControlRegisterAccess, Event, Exit, NestedPageFault, PortIo,
-    Trapped,
+    TaskSwitch, TaskSwitchSource, Trapped,
 };
 pub use interrupt::{ApicBus, ApicMessage, DeliveryMode, Destination, IrqLine};
 pub use state::Vector;

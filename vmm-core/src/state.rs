@@ -187,6 +187,34 @@ pub mod cr4 {
     pub const PKE: u64 = 1 << 22;
 }
 
+/// Bits of DR6 (AMD APM vol. 2, 13.1.1.3; Intel SDM vol. 3, 17.2.3).
+pub mod dr6 {
+    /// B0 to B3: breakpoints that were met.
+    pub const BREAKPOINTS: u64 = 0xF;
+    /// BD: an access to a debug register.
+    pub const GENERAL_DETECT: u64 = 1 << 13;
+    /// BS: a single step.
+    pub const SINGLE_STEP: u64 = 1 << 14;
+    /// BT: a switch to a task whose T bit is set.
+    pub const TASK_SWITCH: u64 = 1 << 15;
+    /// All that name a cause.
+    pub const CAUSES: u64 = BREAKPOINTS | GENERAL_DETECT | SINGLE_STEP | TASK_SWITCH;
+    /// The bits that are always one: the value after reset (AMD APM vol. 2, table 14-1).
+    pub const FIXED: u64 = 0xFFFF_0FF0;
+}
+
+/// Bits of DR7 (AMD APM vol. 2, 13.1.1.4; Intel SDM vol. 3, 17.2.4).
+pub mod dr7 {
+    /// L0 to L3 and LE: breakpoints that end with the task.
+    pub const LOCAL: u64 = 0x155;
+    /// GD: accesses to debug registers trap.
+    pub const GENERAL_DETECT: u64 = 1 << 13;
+    /// The bit that is always one: the value after reset (AMD APM vol. 2, table 14-1).
+    pub const FIXED: u64 = 1 << 10;
+    /// All others that are defined.
+    pub const DEFINED: u64 = 0xFFFF_2BFF;
+}
+
 /// Bits of EFER (AMD APM vol. 2, 3.1.7).
 #[expect(missing_docs, reason = "the names are the architecture's")]
 pub mod efer {

@@ -6,7 +6,7 @@
 
 use alloc::{boxed::Box, vec, vec::Vec};
 
-use crate::{Exit, Trapped, state::Vector};
+use crate::{Exit, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
 pub const HISTOGRAM_BUCKETS: usize = 40;
@@ -126,7 +126,7 @@ impl ExitReason {
             Exit::Cpuid => Self::Cpuid,
             Exit::Halt => Self::Halt,
             Exit::Pause => Self::Pause,
-            Exit::Instruction(Trapped::TaskSwitch) => Self::TaskSwitch,
+            Exit::TaskSwitch(_) => Self::TaskSwitch,
             Exit::Instruction(_) => Self::Instruction,
             Exit::PortIo(io) if io.is_string => Self::StringPortIo,
             Exit::PortIo(_) => Self::PortIo,

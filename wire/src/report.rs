@@ -27,6 +27,18 @@ pub struct RunReport {
     pub after: HostMemory,
 }
 
+impl RunReport {
+    /// The exits of all vCPUs.
+    pub fn exits(&self) -> impl Iterator<Item = &ExitCounter> {
+        self.vms.iter().flat_map(|vm| &vm.vcpus).flat_map(|vcpu| &vcpu.exits)
+    }
+
+    /// Those for one reason.
+    pub fn exits_for(&self, reason: &str) -> impl Iterator<Item = &ExitCounter> {
+        self.exits().filter(move |exit| exit.reason == reason)
+    }
+}
+
 /// The machine under the co-kernel.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Machine {

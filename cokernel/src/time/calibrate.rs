@@ -9,7 +9,7 @@ use x86::{
 
 use super::{
     clock::tsc,
-    scale::{plausible_tsc_hz, scale},
+    scale::{contradicts, plausible_tsc_hz, scale},
 };
 use crate::{
     acpi::{Fadt, TimerBlock},
@@ -34,12 +34,23 @@ pub(crate) struct TscFrequency {
     pub(crate) source: &'static str,
 }
 
-/// Frequency of the TSC: from CPUID if it says so, else measured.
+/// Frequency of the TSC: from CPUID, which is exact, unless measuring contradicts it.
 pub(crate) fn tsc_frequency(fadt: Option<&Fadt>) -> Option<TscFrequency> {
-    from_cpuid()
-        .or_else(|| fadt.and_then(PmTimer::new).and_then(|t| t.measure()))
+    let measured = fadt
+        .and_then(PmTimer::new)
+        .and_then(|timer| timer.measure())
         .or_else(|| measure_with_pit().map(|hz| TscFrequency { hz, source: "PIT" }))
-        .and_then(|found| plausible_tsc_hz(found.hz).map(|_| found))
+        .filter(|found| plausible_tsc_hz(found.hz).is_some());
+    choose(from_cpuid(), measured)
+}
+
+/// An emulator may tell the frequency of the CPU that it stands for, and run at another: Bochs
+/// does.
+fn choose(told: Option<TscFrequency>, measured: Option<TscFrequency>) -> Option<TscFrequency> {
+    match (told, measured) {
+        (Some(told), Some(measured)) if contradicts(measured.hz, told.hz) => Some(measured),
+        (told, measured) => told.or(measured),
+    }
 }
 
 fn from_cpuid() -> Option<TscFrequency> {

@@ -21,6 +21,11 @@ pub fn plausible_tsc_hz(hz: u64) -> Option<u64> {
     (10_000_000..=20_000_000_000).contains(&hz).then_some(hz)
 }
 
+/// A measured frequency is farther from the one that was told than any measurement is wrong.
+pub fn contradicts(measured: u64, told: u64) -> bool {
+    measured.abs_diff(told) > measured / 16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +42,13 @@ mod tests {
         assert_eq!(timer_count(0, 1_000_000_000, 3_000_000_000), 1);
         assert_eq!(timer_count(3_000_000_000, 1_000_000_000, 3_000_000_000), 1_000_000_001);
         assert_eq!(timer_count(u64::MAX, 1_000_000_000, 1_000_000_000), u32::MAX);
+    }
+
+    #[test]
+    fn a_measurement_contradicts_what_is_far_off() {
+        assert!(!contradicts(2_401_234_567, 2_400_000_000));
+        assert!(!contradicts(2_300_000_000, 2_400_000_000));
+        assert!(contradicts(50_000_123, 2_400_000_000));
+        assert!(contradicts(2_400_000_000, 50_000_000));
     }
 }

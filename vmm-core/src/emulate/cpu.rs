@@ -59,6 +59,13 @@ pub trait EmulatorCpu {
     /// An IRET is complete: NMIs are not blocked any more.
     fn end_nmi_blocking(&mut self);
 
+    /// Sets CR0.TS, as a switch of tasks does.
+    fn set_task_switched(&mut self);
+
+    /// Loads CR3 as a switch of tasks does, and with it the top entries of PAE paging if the
+    /// processor keeps them; both were checked.
+    fn load_page_tables(&mut self, cr3: u64, page_directory_pointers: Option<[u64; 4]>);
+
     /// The control registers and EFER.
     fn control(&self) -> ControlRegisters;
 

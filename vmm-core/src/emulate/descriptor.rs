@@ -77,6 +77,11 @@ impl Descriptor {
         self.raw >> 16 & 0xFF_FFFF | (self.raw >> 56) << 24
     }
 
+    /// The selector in a gate.
+    pub const fn gate_selector(&self) -> Selector {
+        Selector((self.raw >> 16) as u16)
+    }
+
     /// What LAR loads: the upper half of the descriptor but its addresses.
     pub const fn rights(&self) -> u64 {
         self.raw >> 32 & 0x00F0_FF00
@@ -161,6 +166,14 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// The place of the byte with a descriptor's type, checked for writing.
     pub fn descriptor_rights(&mut self, descriptor: &Descriptor) -> Step<Span> {
         self.system_span(descriptor.at.wrapping_add(RIGHTS_BYTE), 1, AccessKind::Write)
+    }
+
+    /// The place of that byte of the descriptor that `selector` names in the GDT, as it was when
+    /// it was loaded.
+    pub fn rights_in_gdt(&mut self, selector: Selector) -> Step<Span> {
+        let (gdtr, _) = self.cpu.descriptor_tables();
+        let at = gdtr.base.wrapping_add(selector.table_offset() + RIGHTS_BYTE);
+        self.system_span(at, 1, AccessKind::Write)
     }
 
     /// The upper half of a base address, which a system descriptor of long mode has in the 8

@@ -5,11 +5,13 @@ use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::descriptor::{GENERAL_PROTECTION, NOT_PRESENT, Selector};
+use super::far::task_switch;
 use super::flags::FlagUpdate;
 use super::outcome::{Step, Stop};
 use super::segment_load::CheckedSegment;
 use crate::Event;
 use crate::access::AccessWidth;
+use crate::exit::TaskSwitchSource;
 use crate::state::rflags::{AC, IF, NT, RF, TF, VM};
 use crate::state::{Exception, SegmentRegister, Vector, efer};
 
@@ -161,12 +163,12 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let raw = self.read_system(idtr.base.wrapping_add(at), 8)?;
         // Type with S: a task gate, or interrupt and trap gates of 16 and 32 bits.
-        let (size, is_trap) = match raw >> 40 & 0x1F {
-            0x5 => return Err(Stop::Unsupported),
-            0x6 => (AccessWidth::Word, false),
-            0x7 => (AccessWidth::Word, true),
-            0xE => (AccessWidth::Dword, false),
-            0xF => (AccessWidth::Dword, true),
+        let code = match raw >> 40 & 0x1F {
+            0x5 => None,
+            0x6 => Some((AccessWidth::Word, false)),
+            0x7 => Some((AccessWidth::Word, true)),
+            0xE => Some((AccessWidth::Dword, false)),
+            0xF => Some((AccessWidth::Dword, true)),
             _ => return Err(vectoring.gate_fault(GENERAL_PROTECTION)),
         };
         let dpl = (raw >> 45 & 3) as u8;
@@ -176,8 +178,20 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         if raw >> 47 & 1 == 0 {
             return Err(vectoring.gate_fault(NOT_PRESENT));
         }
+        let selector = Selector((raw >> 16) as u16);
+        let Some((size, is_trap)) = code else {
+            return Err(self.task_gate(vectoring, selector));
+        };
         let offset = (raw & 0xFFFF | raw >> 32 & 0xFFFF_0000) & size.mask();
-        Ok(Gate { selector: Selector((raw >> 16) as u16), offset, size, is_trap })
+        Ok(Gate { selector, offset, size, is_trap })
+    }
+
+    /// Through a task gate: the flags are saved by the switch.
+    fn task_gate(&mut self, vectoring: Vectoring, selector: Selector) -> Stop {
+        if vectoring.resume {
+            self.cpu.set_rflags(self.flags | RF);
+        }
+        task_switch(selector, TaskSwitchSource::Gate, vectoring.error_code)
     }
 
     /// The code segment of a handler that runs at the same privilege level.

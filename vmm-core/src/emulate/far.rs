@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Far transfers: JMP, CALL, RET, INT and IRET (Intel SDM vol. 2). Without a change of the
-//! privilege level, and without gates for JMP and CALL and tasks.
+//! privilege level, and without call gates. Those to another task are checked and handed back as
+//! the exit that hardware makes of them.
 
 use iced_x86::{Code, Mnemonic, OpKind};
 
@@ -8,20 +9,31 @@ use super::Flow;
 use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
-use super::descriptor::{NOT_PRESENT, Selector};
+use super::descriptor::{Descriptor, NOT_PRESENT, Selector};
 use super::event::Vectoring;
 use super::flags::FlagUpdate;
 use super::outcome::{Step, Stop};
 use super::segment_load::CheckedSegment;
 use crate::access::AccessWidth;
+use crate::exit::{Exit, TaskSwitch, TaskSwitchSource};
 use crate::state::rflags::{NT, OF, RF, VM};
 use crate::state::{Exception, SegmentRegister, Vector, efer};
 
 /// How code is reached, which decides about the privilege check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transfer {
-    JumpOrCall,
+    Jump,
+    Call,
     Return,
+}
+
+/// System descriptors that lead elsewhere (Intel SDM vol. 3, table 3-2).
+mod indirect {
+    pub const TSS_16: u8 = 1;
+    pub const CALL_GATE_16: u8 = 4;
+    pub const TASK_GATE: u8 = 5;
+    pub const TSS_32: u8 = 9;
+    pub const CALL_GATE: u8 = 12;
 }
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
@@ -72,14 +84,14 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     fn far_jump(&mut self) -> Step<Flow> {
         let (selector, offset, _) = self.far_target()?;
-        let code = self.code_segment(selector, offset, Transfer::JumpOrCall)?;
+        let code = self.code_segment(selector, offset, Transfer::Jump)?;
         self.commit_segment(code)?;
         Ok(Flow::Jump(offset))
     }
 
     fn far_call(&mut self) -> Step<Flow> {
         let (selector, offset, size) = self.far_target()?;
-        let code = self.code_segment(selector, offset, Transfer::JumpOrCall)?;
+        let code = self.code_segment(selector, offset, Transfer::Call)?;
         self.push_all::<2>(&[self.cs.selector.into(), self.next_rip()], size)?;
         self.commit_segment(code)?;
         Ok(Flow::Jump(offset))
@@ -105,12 +117,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     fn interrupt_return(&mut self, size: AccessWidth) -> Step<Flow> {
         self.require_virtual_8086_privilege()?;
         if self.mode.descriptors && self.flag(NT) {
-            // Back to another task, or in long mode a fault.
-            return Err(if self.space.control.efer & efer::LMA == 0 {
-                Stop::Unsupported
-            } else {
-                Exception::GENERAL_PROTECTION.into()
-            });
+            return Err(self.task_return()?);
         }
         let offset = self.peek(0, size)?;
         let selector = Selector(self.peek(size.length(), size)? as u16);
@@ -125,6 +132,16 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.load_flags(flags, size);
         self.cpu.end_nmi_blocking();
         Ok(Flow::Jump(offset))
+    }
+
+    /// IRET to the task that the current one was called by; in long mode a fault.
+    fn task_return(&mut self) -> Step<Stop> {
+        if self.space.control.efer & efer::LMA != 0 {
+            return Ok(Exception::GENERAL_PROTECTION.into());
+        }
+        let task = self.cpu.segment(SegmentRegister::Tr).base;
+        let link = self.read_system(task, 2)? as u16;
+        Ok(task_switch(Selector(link), TaskSwitchSource::Return, None))
     }
 
     /// INT n, INT3 and INTO.
@@ -170,18 +187,20 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let descriptor = self.descriptor(selector)?;
         let attributes = descriptor.attributes();
-        // Gates and tasks, available TSSs among them (Intel SDM vol. 3, table 3-2).
-        const INDIRECT: [u8; 5] = [1, 4, 5, 9, 12];
-        let is_indirect = !attributes.code_or_data() && INDIRECT.contains(&attributes.kind());
-        if is_indirect && transfer == Transfer::JumpOrCall {
-            return Err(Stop::Unsupported);
+        let source = match transfer {
+            Transfer::Jump => Some(TaskSwitchSource::Jump),
+            Transfer::Call => Some(TaskSwitchSource::Call),
+            Transfer::Return => None,
+        };
+        if let (Some(source), false) = (source, attributes.code_or_data()) {
+            return Err(self.indirect_transfer(selector, &descriptor, source));
         }
         let level = selector.level();
         let privilege = match (transfer, descriptor.is_conforming()) {
-            (Transfer::JumpOrCall, true) => attributes.dpl() <= self.cpl,
-            (Transfer::JumpOrCall, false) => level <= self.cpl && attributes.dpl() == self.cpl,
             (Transfer::Return, true) => attributes.dpl() <= level,
             (Transfer::Return, false) => attributes.dpl() == level,
+            (_, true) => attributes.dpl() <= self.cpl,
+            (_, false) => level <= self.cpl && attributes.dpl() == self.cpl,
         };
         let ambiguous = self.space.control.efer & efer::LMA != 0
             && attributes.long()
@@ -198,4 +217,39 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         self.mark_accessed(SegmentRegister::Cs, selector.with_level(self.cpl), &descriptor)
     }
+
+    /// JMP or CALL to a TSS, or through a task gate. Which TSS fits is checked by the switch
+    /// (Intel SDM vol. 2, JMP, TASK-GATE and TASK-STATE-SEGMENT).
+    fn indirect_transfer(
+        &self,
+        selector: Selector,
+        descriptor: &Descriptor,
+        source: TaskSwitchSource,
+    ) -> Stop {
+        let attributes = descriptor.attributes();
+        let is_long = self.space.control.efer & efer::LMA != 0;
+        let target = match attributes.kind() {
+            indirect::CALL_GATE => return Stop::Unsupported,
+            indirect::CALL_GATE_16 if !is_long => return Stop::Unsupported,
+            indirect::TSS_16 | indirect::TSS_32 if !is_long => selector,
+            indirect::TASK_GATE if !is_long => descriptor.gate_selector(),
+            _ => return selector.general_protection().into(),
+        };
+        if attributes.dpl() < self.cpl.max(selector.level()) {
+            return selector.general_protection().into();
+        }
+        if !attributes.present() {
+            return selector.fault(NOT_PRESENT).into();
+        }
+        task_switch(target, source, None)
+    }
+}
+
+/// What hands a switch of tasks back. The error code is that of an exception with a task gate.
+pub(super) fn task_switch(
+    selector: Selector,
+    source: TaskSwitchSource,
+    error_code: Option<u32>,
+) -> Stop {
+    Stop::Intercepted(Exit::TaskSwitch(TaskSwitch { selector: selector.0, source, error_code }))
 }

@@ -14,7 +14,8 @@ use crate::state::{Exception, SegmentRegister, cr0, rflags};
 /// How often a locked access competes with other CPUs before the guest is let run.
 const MAX_ATTEMPTS: usize = 64;
 
-/// A translated operand of up to 16 bytes, in one or two pages.
+/// Translated memory in one or two pages: an operand of up to 16 bytes, or a structure of which
+/// [`part`](Span::part)s are read and written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     first: GuestPhysAddr,
@@ -47,6 +48,21 @@ impl Span {
         length: u64,
     ) -> Self {
         Self { first, first_length, second, length }
+    }
+
+    /// The `length` bytes at `offset` in the span.
+    pub fn part(&self, offset: u64, length: u64) -> Self {
+        let after = |start: GuestPhysAddr, bytes| start.checked_add(bytes).unwrap_or(start);
+        match self.first_length.checked_sub(offset) {
+            Some(left) if left >= length => Self::single(after(self.first, offset), length),
+            Some(left) if left > 0 => {
+                Self::crossing(after(self.first, offset), left, self.second, length)
+            }
+            _ => {
+                let skipped = offset.saturating_sub(self.first_length);
+                Self::single(after(self.second, skipped), length)
+            }
+        }
     }
 
     /// The guest-physical page the span begins in.

@@ -6,7 +6,8 @@
 //! guest executes there. [`emulate`] completes one instruction: it fetches it at CS:RIP
 //! through the guest's page tables (or takes the bytes the hardware reports), decodes it for
 //! the mode the CPU is in, and executes it against a [`GuestBus`] that sends accesses to RAM
-//! or to devices. [`deliver`] begins the handler of an interrupt or exception.
+//! or to devices. [`deliver`] begins the handler of an interrupt or exception. [`switch_task`]
+//! goes from one task to another.
 //!
 //! Faults are precise: segment, canonical, paging and alignment checks of all operands come
 //! before the first effect, so that an instruction either completes or changes nothing.
@@ -15,8 +16,8 @@
 //! except across a page boundary.
 //!
 //! What needs the policy of the VMM (CPUID, MSRs, control registers, HLT and the like) is
-//! checked and handed back as the exit that hardware would make of it. What needs state beyond
-//! [`EmulatorCpu`] (SSE, x87), changes the privilege level or switches tasks is
+//! checked and handed back as the exit that hardware would make of it, and so is what switches
+//! tasks. What needs state beyond [`EmulatorCpu`] (SSE, x87) or changes the privilege level is
 //! [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
 //!
 //! There is one file per family of instructions; `dispatch.rs` is the table of them all.
@@ -51,6 +52,7 @@ mod shift;
 mod stack;
 mod string;
 mod system;
+mod task;
 mod transfer;
 mod width;
 
@@ -62,6 +64,7 @@ pub use cpu::{EmulatorCpu, address_space};
 pub use fetch::length_of_common;
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;
+pub use task::{Departure, TaskSwitchEnd, switch_task};
 
 use context::Context;
 use iced_x86::Instruction;
@@ -99,8 +102,9 @@ pub fn emulate(
 /// Delivers `event`: pushes what its handler returns to and goes there. RIP is that of the
 /// instruction before which, or in place of which, the event comes.
 ///
-/// A fault is one of the delivery, to be combined with the event. Delivery that changes the
-/// privilege level, switches tasks or happens in long mode is [`Outcome::Unsupported`].
+/// A fault is one of the delivery, to be combined with the event. A task gate is
+/// [`Outcome::Intercepted`]: the switch delivers the event. Delivery that changes the privilege
+/// level or happens in long mode is [`Outcome::Unsupported`].
 pub fn deliver(cpu: &mut impl EmulatorCpu, bus: &mut impl GuestBus, event: Event) -> Outcome {
     let mut context = Context::new(cpu, bus);
     match context.deliver(event) {

@@ -11,16 +11,8 @@ use super::outcome::{Step, Stop};
 use super::register::GprPart;
 use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
-use crate::state::{DescriptorTable, Exception, Gpr, SegmentRegister, cr0, cr4};
+use crate::state::{DescriptorTable, Exception, Gpr, SegmentRegister, cr0, cr4, dr6, dr7};
 use crate::{ControlRegisterAccess, Exit, Trapped};
-
-/// Bits of DR6 and DR7 (Intel SDM vol. 3, 17.2.3 and 17.2.4).
-const DR6_FIXED: u64 = 0xFFFF_0FF0;
-const DR6_DEFINED: u64 = 0xE00F;
-const DR6_GENERAL_DETECT: u64 = 1 << 13;
-const DR7_FIXED: u64 = 1 << 10;
-const DR7_DEFINED: u64 = 0xFFFF_2BFF;
-const DR7_GENERAL_DETECT: u64 = 1 << 13;
 
 /// Number of a control or debug register, counted from `first`.
 fn numbered(register: Register, first: Register) -> Option<u8> {
@@ -198,9 +190,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         };
         self.require_privilege()?;
         let (dr6, dr7) = (self.cpu.debug_register(6), self.cpu.debug_register(7));
-        if dr7 & DR7_GENERAL_DETECT != 0 {
-            self.cpu.set_debug_register(6, dr6 | DR6_GENERAL_DETECT);
-            self.cpu.set_debug_register(7, dr7 & !DR7_GENERAL_DETECT);
+        if dr7 & dr7::GENERAL_DETECT != 0 {
+            self.cpu.set_debug_register(6, dr6 | dr6::GENERAL_DETECT);
+            self.cpu.set_debug_register(7, dr7 & !dr7::GENERAL_DETECT);
             return Err(Exception::DEBUG.into());
         }
         let general = GprPart::from_decoder(general).ok_or(Stop::Unsupported)?;
@@ -213,8 +205,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             return Err(Exception::GENERAL_PROTECTION.into());
         }
         let value = match register {
-            6 => value & DR6_DEFINED | DR6_FIXED,
-            7 => value & DR7_DEFINED | DR7_FIXED,
+            6 => value & dr6::CAUSES | dr6::FIXED,
+            7 => value & dr7::DEFINED | dr7::FIXED,
             _ => value,
         };
         self.cpu.set_debug_register(register, value);

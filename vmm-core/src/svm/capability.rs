@@ -40,6 +40,12 @@ pub struct Capabilities {
     /// The CPU forgets an interrupt shadow at VMRUN, although the control block holds it: the
     /// emulator TCG of QEMU does (seen with 7.2).
     pub loses_interrupt_shadow: bool,
+    /// The first CPU may lose what VMRUN, #VMEXIT, STGI and CLGI change while other CPUs load
+    /// x87 state. TCG of QEMU (seen with 7.2, in `cpu_clear_ignne`) then changes the first CPU's
+    /// flags, nested paging and GIF among them, from the other CPU's thread without a lock. A
+    /// lost end of nested paging has the host run as the guest: its state is in the control
+    /// block at the next exit, and the guest's is gone.
+    pub spoils_first_cpu: bool,
 }
 
 /// Leaves of CPUID that matter here, so that the logic runs without the CPU.
@@ -105,13 +111,31 @@ impl Capabilities {
         if leaves.svm_ebx < 2 {
             return Err(Unsupported::MissingFeature("address space identifiers"));
         }
+        let tcg = leaves.hypervisor == *b"TCGTCGTCGTCG";
         Ok(Self {
             features: SvmFeatures::from_bits_truncate(leaves.svm_edx),
             asids: leaves.svm_ebx,
             huge_pages: leaves.extended_edx & PAGE_1GB != 0,
             tsc_aux: leaves.extended_edx & RDTSCP != 0,
-            loses_interrupt_shadow: leaves.hypervisor == *b"TCGTCGTCGTCG",
+            loses_interrupt_shadow: tcg,
+            spoils_first_cpu: tcg,
         })
+    }
+
+    /// Whether guests can run on one of the host's `cpus` CPUs, which is the machine's first or
+    /// is not.
+    ///
+    /// # Errors
+    /// [`Unsupported::Defective`] for a CPU that other CPUs spoil.
+    pub fn check_cpu(&self, cpus: u32, is_first: bool) -> Result<(), Unsupported> {
+        if self.spoils_first_cpu && is_first && cpus > 1 {
+            return Err(Unsupported::Defective(
+                "QEMU's TCG can lose the virtualization state of its first CPU while another \
+                 CPU loads floating-point state; give the machine one CPU more (-smp), and run \
+                 guests on all but the first",
+            ));
+        }
+        Ok(())
     }
 
     /// True if the CPU has all of `features`.
@@ -149,11 +173,21 @@ mod tests {
         let found = Capabilities::from_cpuid(&QEMU).unwrap();
         assert!(found.has(SvmFeatures::NP) && !found.has(SvmFeatures::NRIPS));
         assert_eq!(found.names(), ["np", "page1gb", "asids=16"]);
-        assert!(found.loses_interrupt_shadow);
+        assert!(found.loses_interrupt_shadow && found.spoils_first_cpu);
         let ryzen = CpuidLeaves { svm_edx: 0x44F, hypervisor: [0; 12], ..QEMU };
         let found = Capabilities::from_cpuid(&ryzen).unwrap();
         assert!(found.has(SvmFeatures::NRIPS | SvmFeatures::FLUSH_BY_ASID));
         assert!(!found.has(SvmFeatures::DECODE_ASSISTS) && !found.loses_interrupt_shadow);
+    }
+
+    #[test]
+    fn the_first_cpu_of_tcg_runs_guests_only_if_it_is_alone() {
+        let tcg = Capabilities::from_cpuid(&QEMU).unwrap();
+        assert!(matches!(tcg.check_cpu(2, true), Err(Unsupported::Defective(_))));
+        assert_eq!(tcg.check_cpu(2, false), Ok(()));
+        assert_eq!(tcg.check_cpu(1, true), Ok(()));
+        let real = CpuidLeaves { hypervisor: [0; 12], ..QEMU };
+        assert_eq!(Capabilities::from_cpuid(&real).unwrap().check_cpu(2, true), Ok(()));
     }
 
     #[test]

@@ -29,6 +29,10 @@ const VM_CR_SVMDIS: u64 = 1 << 4;
 /// Physical address of the host save area (AMD APM vol. 2, 15.30.4).
 const VM_HSAVE_PA: u32 = 0xC001_0117;
 
+/// APIC_BASE and its bit that marks the boot CPU (AMD APM vol. 2, 16.3.1).
+const APIC_BASE: u32 = 0x1B;
+const APIC_BASE_BSC: u64 = 1 << 8;
+
 /// What a CPU had before it was prepared.
 #[derive(Clone, Copy)]
 struct Before {
@@ -76,6 +80,12 @@ fn check_firmware_lock() -> Result<(), Unsupported> {
         return Err(Unsupported::LockedByFirmware("VM_CR.SVMDIS, MSR C001_0114 bit 4, is set"));
     }
     Ok(())
+}
+
+/// Is the calling CPU the machine's first, from which the others were started?
+fn is_first() -> bool {
+    // SAFETY: every CPU with SVM has a local APIC; reading where it is changes nothing.
+    unsafe { rdmsr(APIC_BASE) & APIC_BASE_BSC != 0 }
 }
 
 impl Backend for Svm {
@@ -133,7 +143,8 @@ impl Backend for Svm {
     fn enter_cpu(&self) -> Result<(), Unsupported> {
         let no_cpu = Unsupported::Host(HostError::NoSuchCpu(self.host.current_cpu()));
         let cpu = self.this_cpu().ok_or(no_cpu)?;
-        Capabilities::from_cpuid(&CpuidLeaves::read())?;
+        Capabilities::from_cpuid(&CpuidLeaves::read())?
+            .check_cpu(self.host.cpu_count(), is_first())?;
         check_firmware_lock()?;
         let mut before = cpu.before.lock();
         if before.is_some() {

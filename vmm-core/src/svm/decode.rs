@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From SVM's exit codes to neutral exits (AMD APM vol. 2, appendix C).
 
-use super::vmcb::{ControlArea, EventInfo, ExitCode, NestedFaultInfo, PortIoInfo, event_kind};
+use super::vmcb::{
+    ControlArea, EventInfo, ExitCode, NestedFaultInfo, PortIoInfo, TaskSwitchInfo, event_kind,
+};
 use crate::{
     AccessWidth, ControlRegisterAccess, Event, Exit, GuestPhysAddr, NestedPageFault, PortIo,
-    Trapped,
+    TaskSwitch, TaskSwitchSource, Trapped,
     state::{Exception, Vector},
 };
 
@@ -29,6 +31,10 @@ pub fn exit(control: &ControlArea) -> Exit {
         ExitCode::XSETBV => Exit::SetExtendedControl,
         ExitCode::VMMCALL => Exit::Hypercall,
         ExitCode::NESTED_PAGE_FAULT => nested_fault(NestedFaultInfo::from_bits(info1), info2),
+        ExitCode::TASK_SWITCH => {
+            let by_gate = control.exit_interrupt_info.valid();
+            task_switch(info1, TaskSwitchInfo::from_bits(info2), by_gate)
+        }
         ExitCode::SHUTDOWN => Exit::Shutdown,
         code @ ExitCode::READ_CR0..=ExitCode::WRITE_CR15 => {
             let register = (code & 0xF) as u8;
@@ -54,7 +60,6 @@ fn trapped(code: u64) -> Option<Trapped> {
         ExitCode::INVD | ExitCode::WBINVD => Trapped::CacheFlush,
         ExitCode::RDPMC => Trapped::ReadPerformanceCounter,
         ExitCode::RSM => Trapped::Resume,
-        ExitCode::TASK_SWITCH => Trapped::TaskSwitch,
         ExitCode::FERR_FREEZE => Trapped::LegacyFpuError,
         ExitCode::RDPRU | ExitCode::INVLPGB..=ExitCode::TLBSYNC => Trapped::Hidden,
         _ => return None,
@@ -81,6 +86,22 @@ fn nested_fault(info: NestedFaultInfo, address: u64) -> Exit {
         is_write: info.write(),
         is_fetch: info.fetch(),
         in_page_walk: info.in_page_walk(),
+    })
+}
+
+/// Of the sources the hardware tells IRET and JMP; a gate shows by the event that led there (AMD
+/// APM vol. 2, 15.14.1).
+fn task_switch(info1: u64, info2: TaskSwitchInfo, by_gate: bool) -> Exit {
+    let source = match () {
+        () if info2.is_return() => TaskSwitchSource::Return,
+        () if info2.is_jump() => TaskSwitchSource::Jump,
+        () if by_gate => TaskSwitchSource::Gate,
+        () => TaskSwitchSource::Call,
+    };
+    Exit::TaskSwitch(TaskSwitch {
+        selector: info1 as u16,
+        source,
+        error_code: info2.has_error_code().then_some(info2.error_code()),
     })
 }
 
@@ -175,6 +196,29 @@ mod tests {
             assert!(ExitCode::is_invalid(code));
         }
         assert_eq!(exit_of(0x80, 0, 0), Exit::Instruction(Trapped::Virtualization));
+    }
+
+    #[test]
+    fn decodes_task_switches() {
+        let expected = |source, error_code| {
+            Exit::TaskSwitch(TaskSwitch { selector: 0x38, source, error_code })
+        };
+        let switch = |info2, interrupted: Option<Event>| {
+            // SAFETY: the control area is integers and plain bit fields, for which zero is valid.
+            let mut control: ControlArea = unsafe { core::mem::zeroed() };
+            control.exit_code = ExitCode::TASK_SWITCH;
+            (control.exit_info1, control.exit_info2) = (0x38, info2);
+            control.exit_interrupt_info = interrupted.map_or(EventInfo::new(), injection);
+            exit(&control)
+        };
+        let interrupt = Some(Event::Interrupt(Vector(0x30)));
+        let fault = Some(Event::Exception(Exception::GENERAL_PROTECTION));
+        assert_eq!(switch(0, None), expected(TaskSwitchSource::Call, None));
+        assert_eq!(switch(1 << 36, None), expected(TaskSwitchSource::Return, None));
+        assert_eq!(switch(1 << 38, None), expected(TaskSwitchSource::Jump, None));
+        assert_eq!(switch(1 << 48, interrupt), expected(TaskSwitchSource::Gate, None));
+        let with_code = expected(TaskSwitchSource::Gate, Some(0x12));
+        assert_eq!(switch(1 << 44 | 0x12, fault), with_code);
     }
 
     #[test]

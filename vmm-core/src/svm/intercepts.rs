@@ -12,7 +12,7 @@ use super::{
 use crate::{
     backend::{Translation, VcpuBackend, VcpuSetup},
     msr::PAT_RESET,
-    state::{ControlRegisters, cr0, efer, rflags},
+    state::{ControlRegisters, cr0, dr6, dr7, efer, rflags},
 };
 
 const DEBUG_VECTOR: u32 = 1;
@@ -81,8 +81,8 @@ impl SvmVcpu {
         vmcb.save.pat = PAT_RESET;
         vmcb.save.cr0 = cr0::ET;
         vmcb.save.rflags = rflags::FIXED;
-        vmcb.save.dr6 = 0xFFFF_0FF0;
-        vmcb.save.dr7 = 0x400;
+        vmcb.save.dr6 = dr6::FIXED;
+        vmcb.save.dr7 = dr7::FIXED;
         if setup.translation == Translation::Shadow {
             shadow::intercept(&mut vmcb.control);
             self.shadowed = Some(ShadowedRegisters::new());

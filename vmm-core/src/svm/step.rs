@@ -2,11 +2,11 @@
 //! Single steps: one instruction is executed with the trap flag set, to get control back behind
 //! it where the CPU offers no exit of its own.
 
-use super::{debug::DR6_SINGLE_STEP, decode, nmi::NmiBlocking, vcpu::SvmVcpu};
-use crate::{Exit, state::rflags};
-
-/// DR6.B0 to B3: breakpoints that were met.
-const DR6_BREAKPOINTS: u64 = 0xF;
+use super::{decode, nmi::NmiBlocking, vcpu::SvmVcpu};
+use crate::{
+    Exit,
+    state::{dr6, rflags},
+};
 
 /// A step that is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +42,8 @@ impl SvmVcpu {
         if step.guest_traced {
             return decode::exit(&self.vmcb().control);
         }
-        self.vmcb_mut().save.dr6 &= !DR6_SINGLE_STEP;
-        if self.vmcb().save.dr6 & DR6_BREAKPOINTS != 0 {
+        self.vmcb_mut().save.dr6 &= !dr6::SINGLE_STEP;
+        if self.vmcb().save.dr6 & dr6::BREAKPOINTS != 0 {
             return decode::exit(&self.vmcb().control);
         }
         Exit::InterruptWindow

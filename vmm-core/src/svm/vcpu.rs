@@ -16,7 +16,7 @@ use super::{
     shadow::ShadowedRegisters,
     step::Step,
     switch::{GuestRegisters, SwitchContext, enter_guest},
-    vmcb::{EventInfo, ExitCode, Vmcb, VmcbSegment},
+    vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb, VmcbSegment},
 };
 use crate::{
     Event, Exit,
@@ -157,6 +157,9 @@ impl SvmVcpu {
         } else {
             self.nmi.guest_moved_to(rip);
         }
+        if code == ExitCode::TASK_SWITCH {
+            self.note_resume_flag();
+        }
         match step {
             Some(step) if trapped => self.finish_step(step),
             _ => match decode::exit(&self.vmcb().control) {
@@ -164,6 +167,13 @@ impl SvmVcpu {
                 exit => exit,
             },
         }
+    }
+
+    /// Puts RFLAGS.RF to where a task switch that is not intercepted would save it from.
+    fn note_resume_flag(&mut self) {
+        let Vmcb { control, save } = self.vmcb_mut();
+        let resume = TaskSwitchInfo::from_bits(control.exit_info2).resume();
+        save.rflags = save.rflags & !rflags::RF | if resume { rflags::RF } else { 0 };
     }
 
     /// Linear address of INVLPG's operand, which a CPU with decode assists tells.

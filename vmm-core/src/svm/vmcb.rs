@@ -156,6 +156,26 @@ pub struct NestedFaultInfo {
     __: u32,
 }
 
+/// EXITINFO2 of a task switch (AMD APM vol. 2, 15.14.1).
+#[bitfield(u64)]
+pub struct TaskSwitchInfo {
+    pub error_code: u32,
+    #[bits(4)]
+    __: u8,
+    pub is_return: bool,
+    __: bool,
+    pub is_jump: bool,
+    #[bits(5)]
+    __: u8,
+    pub has_error_code: bool,
+    #[bits(3)]
+    __: u8,
+    /// RFLAGS.RF as the old task saves it.
+    pub resume: bool,
+    #[bits(15)]
+    __: u16,
+}
+
 /// Values of the TLB control field at offset 0x5C (AMD APM vol. 2, 15.16.1).
 pub mod tlb_control {
     pub const KEEP: u8 = 0;

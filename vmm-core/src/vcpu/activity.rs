@@ -2,11 +2,13 @@
 //! What a vCPU does between exits: run, wait for an event, or wait to be started.
 
 use super::Vcpu;
-use crate::{Vector, backend::VcpuBackend, boot::InitialState, cpuid::DynamicCpuid};
-
-/// DR6 and DR7 after reset and INIT (AMD APM vol. 2, table 14-1).
-const DR6_RESET: u64 = 0xFFFF_0FF0;
-const DR7_RESET: u64 = 0x400;
+use crate::{
+    Vector,
+    backend::VcpuBackend,
+    boot::InitialState,
+    cpuid::DynamicCpuid,
+    state::{dr6, dr7},
+};
 
 /// Activity of a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +99,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.clear_interrupt_shadow();
         self.hardware.set_nmi_blocking(false);
         self.hardware.drop_pending_debug_exceptions();
-        self.hardware.set_debug_status_control(DR6_RESET, DR7_RESET);
+        self.hardware.set_debug_status_control(dr6::FIXED, dr7::FIXED);
         self.set_reset_state(&InitialState::reset());
         self.activity =
             if self.apic.awaiting_startup() { Activity::WaitForStartup } else { Activity::Running };

@@ -5,10 +5,10 @@ use iced_x86::Register;
 
 use super::Vcpu;
 use crate::{
-    ControlRegisterAccess, GuestPhysAddr,
+    ControlRegisterAccess,
     backend::VcpuBackend,
     control_registers::{
-        check_cr0, check_cr3, check_cr4, check_cr8, check_page_directory_pointer, check_xcr0,
+        check_cr0, check_cr3, check_cr4, check_cr8, check_xcr0, load_page_directory_pointers,
     },
     cpuid::Vendor,
     state::{ControlRegisters, Exception, Gpr, SegmentRegister, cr0, cr4, efer},
@@ -126,7 +126,8 @@ impl<V: VcpuBackend> Vcpu<V> {
         reloads: bool,
     ) -> Result<(), Exception> {
         if V::KEEPS_PAGE_DIRECTORY_POINTERS && new.uses_pae_paging() && reloads {
-            let entries = self.load_page_directory_pointers(new.cr3)?;
+            let width = self.core.cpuid.physical_address_bits();
+            let entries = load_page_directory_pointers(&self.core.memory, new.cr3, width)?;
             self.hardware.set_page_directory_pointers(entries);
         }
         let old = self.hardware.control_registers();
@@ -137,18 +138,6 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.note_new_control_registers(&old, &new);
         }
         Ok(())
-    }
-
-    fn load_page_directory_pointers(&self, cr3: u64) -> Result<[u64; 4], Exception> {
-        const TABLE: u64 = 0xFFFF_FFE0;
-        let mut entries = [0; 4];
-        for (entry, offset) in entries.iter_mut().zip((0..).step_by(8)) {
-            let address = GuestPhysAddr::new((cr3 & TABLE) + offset);
-            // Where there is no memory, all ones are read.
-            *entry = self.core.memory.read_u64(address).unwrap_or(u64::MAX);
-            check_page_directory_pointer(*entry, &self.core.cpuid)?;
-        }
-        Ok(entries)
     }
 
     /// XSETBV (AMD APM vol. 4, XSETBV).

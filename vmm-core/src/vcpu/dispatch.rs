@@ -36,6 +36,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             Exit::ReadMsr => self.read_msr(),
             Exit::WriteMsr => self.write_msr(),
             Exit::ControlRegister(access) => self.control_register(access),
+            Exit::TaskSwitch(switch) => self.switch_task(switch),
             Exit::SetExtendedControl => self.set_extended_control(),
             Exit::Hypercall => self.hypercall(),
             Exit::NestedPageFault(fault) => self.nested_page_fault(fault),
@@ -83,7 +84,6 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.skip_instruction()
             }
             Trapped::ReadPerformanceCounter => Err(Exception::GENERAL_PROTECTION),
-            Trapped::TaskSwitch => self.cannot_emulate("a task switch"),
             Trapped::LegacyFpuError => self.cannot_emulate("an x87 error with CR0.NE clear"),
             Trapped::Virtualization | Trapped::MonitorWait | Trapped::Hidden | Trapped::Resume => {
                 Err(Exception::INVALID_OPCODE)
@@ -91,7 +91,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
-    fn cannot_emulate(&self, what: &str) -> Result<(), Exception> {
+    pub(super) fn cannot_emulate(&self, what: &str) -> Result<(), Exception> {
         let (vcpu, rip) = (self.index, self.hardware.rip());
         self.end(EndReason::EmulationFailure { vcpu, rip, why: what.to_string() });
         Ok(())

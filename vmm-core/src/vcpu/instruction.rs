@@ -15,22 +15,15 @@ use crate::{
     backend::VcpuBackend,
     emulate::{self, Outcome},
     paging::walk::probe,
-    state::{Exception, SegmentRegister, efer, rflags},
+    state::{Exception, SegmentRegister, dr6, efer, rflags},
 };
-
-/// DR6.BS: the exception is a single step (AMD APM vol. 2, 13.1.1.3).
-const DR6_SINGLE_STEP: u64 = 1 << 14;
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
-        let rip = self.hardware.rip();
-        let next = match self.intercepted_next.or_else(|| self.hardware.next_rip()) {
-            Some(next) => next,
-            None => match self.instruction_length(rip) {
-                Ok(length) => self.address_after(rip, length as u64),
-                Err(outcome) => return self.conclude(outcome),
-            },
+        let next = match self.next_instruction() {
+            Ok(next) => next,
+            Err(outcome) => return self.conclude(outcome),
         };
         self.hardware.set_rip(next);
         let flags = self.hardware.rflags();
@@ -39,6 +32,16 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         self.hardware.clear_interrupt_shadow();
         if flags & rflags::TF != 0 { self.single_step() } else { Ok(()) }
+    }
+
+    /// Address of the instruction behind the one that exited.
+    pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
+        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+            return Ok(next);
+        }
+        let rip = self.hardware.rip();
+        let length = self.instruction_length(rip)?;
+        Ok(self.address_after(rip, length as u64))
     }
 
     fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {
@@ -84,8 +87,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     fn single_step(&mut self) -> Result<(), Exception> {
-        let (dr6, dr7) = self.hardware.debug_status_control();
-        self.hardware.set_debug_status_control(dr6 | DR6_SINGLE_STEP, dr7);
+        let (status, control) = self.hardware.debug_status_control();
+        self.hardware.set_debug_status_control(status | dr6::SINGLE_STEP, control);
         Err(Exception::DEBUG)
     }
 

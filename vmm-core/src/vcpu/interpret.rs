@@ -9,7 +9,7 @@ use alloc::format;
 
 use super::{Vcpu, activity::Activity};
 use crate::{
-    EndReason, Event,
+    EndReason, Event, Exit,
     backend::VcpuBackend,
     emulate::{self, Outcome},
     state::{ControlRegisters, Exception},
@@ -25,7 +25,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.close_exit(self.core.host.tsc());
         self.prepare_events();
         for _ in 0..BATCH {
-            if self.must_look_up() {
+            if self.must_look_up() || self.hardware.can_enter() {
                 break;
             }
             self.statistics.interpreted += 1;
@@ -35,8 +35,7 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.pending.raise(exception);
             }
             let event_waits = self.pending.nmi || self.interrupt_waits();
-            let stops = self.activity != Activity::Running || self.hardware.can_enter();
-            if event_waits || stops {
+            if event_waits || self.activity != Activity::Running {
                 break;
             }
         }
@@ -69,9 +68,15 @@ impl<V: VcpuBackend> Vcpu<V> {
             }
             // Another CPU keeps changing the page tables.
             Outcome::Repeat { .. } => self.pending.interrupted = Some(event),
+            Outcome::Intercepted { exit: Exit::TaskSwitch(switch), .. } => {
+                self.pending.interrupted = Some(event);
+                if let Err(exception) = self.switch_task(switch) {
+                    self.pending.raise(exception);
+                }
+            }
             _ => {
                 let (vcpu, rip) = (self.index, self.hardware.rip());
-                let why = format!("the delivery of {event:?} to another privilege level or task");
+                let why = format!("the delivery of {event:?} to another privilege level");
                 self.end(EndReason::EmulationFailure { vcpu, rip, why });
             }
         }

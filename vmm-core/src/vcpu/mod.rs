@@ -18,6 +18,7 @@ mod memory;
 mod msr;
 mod port;
 mod shadow;
+mod task;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;

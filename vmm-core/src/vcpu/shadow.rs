@@ -103,7 +103,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Drops an event that was delivered long ago, if the instruction at RIP is a software
     /// interrupt: its delivery was interrupted, and it is executed again.
-    fn forget_older_event(&mut self) {
+    pub(super) fn forget_older_event(&mut self) {
         if self.pending.interrupted.is_none() || !self.hardware.may_have_interrupted_software() {
             return;
         }

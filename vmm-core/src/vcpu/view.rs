@@ -11,7 +11,9 @@ use crate::{
     bus::Answer,
     emulate::{EmulatorCpu, Exchange, GuestBus},
     paging::walk::{BusError, PagingFeatures, PhysicalMemory},
-    state::{ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
+    },
     statistics::{Unclaimed, VcpuStatistics},
     vm::VmCore,
 };
@@ -94,6 +96,19 @@ impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
 
     fn end_nmi_blocking(&mut self) {
         self.hardware.set_nmi_blocking(false);
+    }
+
+    fn set_task_switched(&mut self) {
+        let old = self.hardware.control_registers();
+        self.hardware.set_control_registers(ControlRegisters { cr0: old.cr0 | cr0::TS, ..old });
+    }
+
+    fn load_page_tables(&mut self, cr3: u64, page_directory_pointers: Option<[u64; 4]>) {
+        if let Some(entries) = page_directory_pointers {
+            self.hardware.set_page_directory_pointers(entries);
+        }
+        let old = self.hardware.control_registers();
+        self.hardware.set_control_registers(ControlRegisters { cr3, ..old });
     }
 
     fn control(&self) -> ControlRegisters {

@@ -64,6 +64,22 @@ impl Shared {
     pub fn is_prepared(&self) -> bool {
         self.this_cpu().is_some_and(|cpu| cpu.before.lock().is_some())
     }
+
+    /// For tests: a machine whose CPUs offer `msrs`, and none of which is prepared.
+    #[cfg(test)]
+    pub fn sample(msrs: CapabilityMsrs) -> Arc<Self> {
+        let host = host_mock::MockHost::leak(1);
+        let maps = PermissionMaps::new(host);
+        Arc::new(Self {
+            host,
+            capabilities: Capabilities::new(msrs).expect("a VMM can use the CPU"),
+            fpu: FpuSupport::Fxsave,
+            maps: maps.expect("the host of tests has memory"),
+            vpids: Arc::new(VpidPool::new()),
+            identity_map: None,
+            cpus: [].into(),
+        })
+    }
 }
 
 /// Intel VT-x on one machine.

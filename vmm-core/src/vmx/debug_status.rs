@@ -6,9 +6,7 @@
 
 use core::arch::asm;
 
-/// DR6 and DR7 after reset (Intel SDM vol. 3, 9.1.1).
-pub const DR6_RESET: u64 = 0xFFFF_0FF0;
-pub const DR7_RESET: u64 = 0x400;
+use crate::state::dr6;
 
 /// DR6: in the register of the CPU where the vCPU is loaded, or here.
 pub struct DebugStatus {
@@ -19,7 +17,7 @@ pub struct DebugStatus {
 impl DebugStatus {
     /// The value after reset.
     pub const fn new() -> Self {
-        Self { value: DR6_RESET, is_loaded: false }
+        Self { value: dr6::FIXED, is_loaded: false }
     }
 
     /// The value.
@@ -44,7 +42,7 @@ impl DebugStatus {
     /// Takes the value out of the register of the calling CPU and resets that.
     pub fn put(&mut self) {
         self.value = read();
-        write(DR6_RESET);
+        write(dr6::FIXED);
         self.is_loaded = false;
     }
 }

@@ -5,7 +5,7 @@ use bitfield_struct::bitfield;
 
 use crate::{
     AccessWidth, ApicAccess, ApicAccessKind, ControlRegisterAccess, Event, Exit, GuestPhysAddr,
-    NestedPageFault, PortIo, Trapped,
+    NestedPageFault, PortIo, TaskSwitch, TaskSwitchSource, Trapped,
     state::{Exception, Gpr, Vector},
 };
 
@@ -128,6 +128,17 @@ struct ControlRegisterQualification {
     __: u32,
 }
 
+/// Exit qualification of a task switch (Intel SDM vol. 3, table 27-2).
+#[bitfield(u64)]
+struct TaskSwitchQualification {
+    selector: u16,
+    #[bits(14)]
+    __: u16,
+    #[bits(2)]
+    source: u8,
+    __: u32,
+}
+
 /// Exit qualification of an APIC access (Intel SDM vol. 3, table 27-6). That of an APIC write
 /// has an offset alone.
 #[bitfield(u64)]
@@ -167,6 +178,10 @@ pub trait ExitInformation {
     fn event(&self) -> EventField;
     /// Its error code.
     fn error_code(&self) -> u32;
+    /// The event whose delivery the exit cut short.
+    fn vectoring_event(&self) -> EventField;
+    /// Its error code.
+    fn vectoring_error_code(&self) -> u32;
 }
 
 const PAGE_FAULT: u8 = 14;
@@ -194,6 +209,7 @@ pub fn exit(basic: u16, information: &impl ExitInformation) -> Exit {
         reason::PORT_IO => port_io(information.qualification()),
         reason::RDMSR => Exit::ReadMsr,
         reason::WRMSR => Exit::WriteMsr,
+        reason::TASK_SWITCH => task_switch(information),
         reason::XSETBV => Exit::SetExtendedControl,
         reason::INVLPG => Exit::InvalidatePage { address: Some(information.qualification()) },
         reason::EPT_VIOLATION => violation(information),
@@ -220,7 +236,6 @@ fn trapped(basic: u16) -> Option<Trapped> {
         reason::INVD | reason::WBINVD => Trapped::CacheFlush,
         reason::RDPMC => Trapped::ReadPerformanceCounter,
         reason::RSM => Trapped::Resume,
-        reason::TASK_SWITCH => Trapped::TaskSwitch,
         reason::GETSEC | reason::INVPCID | reason::ENCLS | reason::XSAVES | reason::XRSTORS => {
             Trapped::Hidden
         }
@@ -268,6 +283,24 @@ fn port_io(qualification: u64) -> Exit {
         },
         is_input: qualification.is_input(),
         is_string: qualification.is_string(),
+    })
+}
+
+fn task_switch(information: &impl ExitInformation) -> Exit {
+    let qualification = TaskSwitchQualification::from_bits(information.qualification());
+    let source = match qualification.source() {
+        0 => TaskSwitchSource::Call,
+        1 => TaskSwitchSource::Return,
+        2 => TaskSwitchSource::Jump,
+        _ => TaskSwitchSource::Gate,
+    };
+    let event = information.vectoring_event();
+    let has_error_code =
+        source == TaskSwitchSource::Gate && event.valid() && event.has_error_code();
+    Exit::TaskSwitch(TaskSwitch {
+        selector: qualification.selector(),
+        source,
+        error_code: has_error_code.then(|| information.vectoring_error_code()),
     })
 }
 
@@ -375,6 +408,7 @@ mod tests {
         address: u64,
         event: u32,
         error_code: u32,
+        vectoring: (u32, u32),
     }
 
     impl ExitInformation for Information {
@@ -389,6 +423,12 @@ mod tests {
         }
         fn error_code(&self) -> u32 {
             self.error_code
+        }
+        fn vectoring_event(&self) -> EventField {
+            EventField::from_bits(self.vectoring.0)
+        }
+        fn vectoring_error_code(&self) -> u32 {
+            self.vectoring.1
         }
     }
 
@@ -456,6 +496,24 @@ mod tests {
         assert_eq!(with_qualification(56, 0x300), Exit::ApicWrite(0x300));
         assert_eq!(with_qualification(45, 0x31), Exit::EndOfInterrupt(Vector(0x31)));
         assert!(may_interrupt_delivery(44) && !may_interrupt_delivery(56));
+    }
+
+    #[test]
+    fn decodes_task_switches() {
+        let switch = |qualification, vectoring| {
+            exit(9, &Information { qualification, vectoring, ..Information::default() })
+        };
+        let expected = |source, error_code| {
+            Exit::TaskSwitch(TaskSwitch { selector: 0x1238, source, error_code })
+        };
+        let stale = (0x0000_0B0D, 7);
+        assert_eq!(switch(0x1238, stale), expected(TaskSwitchSource::Call, None));
+        assert_eq!(switch(0x4000_1238, stale), expected(TaskSwitchSource::Return, None));
+        assert_eq!(switch(0x8000_1238, stale), expected(TaskSwitchSource::Jump, None));
+        let gate = |vectoring| switch(0xC000_1238, vectoring);
+        assert_eq!(gate((0x8000_0040, 7)), expected(TaskSwitchSource::Gate, None));
+        assert_eq!(gate((0x8000_0B0D, 7)), expected(TaskSwitchSource::Gate, Some(7)));
+        assert_eq!(gate((0x8000_0430, 7)), expected(TaskSwitchSource::Gate, None));
     }
 
     #[test]

@@ -10,14 +10,16 @@ use super::{
     switch::{self, Outcome},
     vcpu::VmxVcpu,
 };
-use crate::{Event, Exit, backend::EntryGate, cpu_interrupts, state::Exception};
+use crate::{
+    Event, Exit,
+    backend::EntryGate,
+    cpu_interrupts,
+    state::{Exception, dr6, dr7},
+};
 
 /// Bits of a debug exception's exit qualification that DR6 has in the same place: B0 to B3,
 /// BD and BS (Intel SDM vol. 3, table 27-1).
-const DEBUG_CAUSES: u64 = 0x600F;
-const BREAKPOINTS_HIT: u64 = 0xF;
-/// DR7.GD: accesses to debug registers trap.
-const GENERAL_DETECT: u64 = 1 << 13;
+const DEBUG_CAUSES: u64 = dr6::BREAKPOINTS | dr6::GENERAL_DETECT | dr6::SINGLE_STEP;
 
 impl VmxVcpu {
     /// Enters the guest if the gate opens, and returns its exit.
@@ -90,11 +92,9 @@ impl VmxVcpu {
             self.timer.distrust();
         }
         if decode::may_interrupt_delivery(self.basic_reason) {
-            let event = EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32);
-            let error_code =
-                if event.has_error_code() { self.vmcs.read(Field::VectoringErrorCode) } else { 0 };
-            self.interrupted =
-                decode::interrupted_event(event, error_code as u32, self.context.cr2);
+            let event = self.vectoring_event();
+            let error_code = if event.has_error_code() { self.vectoring_error_code() } else { 0 };
+            self.interrupted = decode::interrupted_event(event, error_code, self.context.cr2);
             self.correct_nmi_blocking();
         }
         self.look_for_end_of_nmi();
@@ -120,8 +120,11 @@ impl VmxVcpu {
             self.set_rip(next);
         }
         let causes = self.qualification() & DEBUG_CAUSES;
-        let (dr6, dr7) = self.debug_status_control();
-        self.set_debug_status_control(dr6 & !BREAKPOINTS_HIT | causes, dr7 & !GENERAL_DETECT);
+        let (status, control) = self.debug_status_control();
+        self.set_debug_status_control(
+            status & !dr6::BREAKPOINTS | causes,
+            control & !dr7::GENERAL_DETECT,
+        );
     }
 
     /// Which check the guest's state failed.
@@ -179,32 +182,33 @@ impl ExitInformation for VmxVcpu {
     fn error_code(&self) -> u32 {
         self.vmcs.read(Field::ExitErrorCode) as u32
     }
+
+    fn vectoring_event(&self) -> EventField {
+        EventField::from_bits(self.vmcs.read(Field::VectoringEvent) as u32)
+    }
+
+    fn vectoring_error_code(&self) -> u32 {
+        self.vmcs.read(Field::VectoringErrorCode) as u32
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use alloc::sync::Arc;
-
-    use host_iface::HostPhysAddr;
-    use host_mock::MockHost;
-
     use super::*;
     use crate::{
         Event, Trapped,
         apic::{ApicMode, InterruptState},
         backend::{ApicRole, ApicSetup, ApicWindow, Translation, VcpuBackend, VcpuSetup},
-        fpu::FpuSupport,
         state::{Gpr, Vector, rflags},
         vmx::{
-            Capabilities, CapabilityMsrs,
+            CapabilityMsrs,
             capability::samples::{TIGER_LAKE, without},
             cpu::Shared,
             instruction,
             interruptibility::BLOCKED_BY_NMI,
-            permission::PermissionMaps,
-            vpid::VpidPool,
         },
     };
+    use host_iface::HostPhysAddr;
 
     /// A vCPU whose VMCS is current, after its first entry.
     fn entered() -> VmxVcpu {
@@ -218,16 +222,6 @@ mod tests {
 
     /// The same, of a VM in which it may spin.
     fn entered_among(msrs: CapabilityMsrs, limits_spinning: bool) -> VmxVcpu {
-        let host = MockHost::leak(1);
-        let shared = Shared {
-            host,
-            capabilities: Capabilities::new(msrs).unwrap(),
-            fpu: FpuSupport::Fxsave,
-            maps: PermissionMaps::new(host).unwrap(),
-            vpids: Arc::new(VpidPool::new()),
-            identity_map: None,
-            cpus: [].into(),
-        };
         let window =
             ApicWindow { nested_root: HostPhysAddr::new(0x2000), page: HostPhysAddr::new(0x3000) };
         let setup = VcpuSetup {
@@ -236,7 +230,7 @@ mod tests {
             apic: ApicSetup::Hardware { window: Some(window) },
             limits_spinning,
         };
-        let mut vcpu = VmxVcpu::new(Arc::new(shared), setup).unwrap();
+        let mut vcpu = VmxVcpu::new(Shared::sample(msrs), setup).unwrap();
         // SAFETY: in tests the VMX instructions work on ordinary memory.
         assert!(unsafe { vcpu.vmcs.load() });
         vcpu.vmcs.write_back();

@@ -33,23 +33,15 @@ impl ShadowPaging {
 
 #[cfg(test)]
 mod tests {
-    use alloc::sync::Arc;
-
-    use host_mock::MockHost;
-
     use super::*;
     use crate::{
         backend::{ApicSetup, Translation, VcpuBackend, VcpuSetup},
-        fpu::FpuSupport,
         state::{cr0, cr4, efer},
         vmx::{
-            Capabilities,
             capability::samples::{PENRYN, TIGER_LAKE},
             cpu::Shared,
             field::Field,
-            permission::PermissionMaps,
             vcpu::VmxVcpu,
-            vpid::VpidPool,
         },
     };
 
@@ -65,23 +57,13 @@ mod tests {
     /// A vCPU on shadow tables, on a CPU without EPT and on one with it.
     fn vcpus() -> impl Iterator<Item = VmxVcpu> {
         [PENRYN, TIGER_LAKE].into_iter().map(|msrs| {
-            let host = MockHost::leak(1);
-            let shared = Shared {
-                host,
-                capabilities: Capabilities::new(msrs).unwrap(),
-                fpu: FpuSupport::Fxsave,
-                maps: PermissionMaps::new(host).unwrap(),
-                vpids: Arc::new(VpidPool::new()),
-                identity_map: None,
-                cpus: [].into(),
-            };
             let setup = VcpuSetup {
                 translation: Translation::Shadow,
                 tsc_offset: 0,
                 apic: ApicSetup::Emulated,
                 limits_spinning: false,
             };
-            VmxVcpu::new(Arc::new(shared), setup).unwrap()
+            VmxVcpu::new(Shared::sample(msrs), setup).unwrap()
         })
     }
 

@@ -14,7 +14,7 @@ use super::{
     apic::ApicVirtualization,
     capability::Capabilities,
     cpu::Shared,
-    debug_status::{DR6_RESET, DR7_RESET, DebugStatus},
+    debug_status::DebugStatus,
     decode, entry_check, ept,
     field::{Field, SegmentFields},
     host_state::HostDescriptors,
@@ -44,7 +44,7 @@ use crate::{
     msr::PAT_RESET,
     state::{
         ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
-        efer, rflags,
+        dr6, dr7, efer, rflags,
     },
     tsc_aux::TscAux,
 };
@@ -217,7 +217,7 @@ impl VmxVcpu {
     fn set_reset_state(&mut self) {
         self.vmcs.write(Field::GuestPat, PAT_RESET);
         self.vmcs.write(Field::GuestRflags, rflags::FIXED);
-        self.set_debug_status_control(DR6_RESET, DR7_RESET);
+        self.set_debug_status_control(dr6::FIXED, dr7::FIXED);
         self.set_control_registers(ControlRegisters { cr0: cr0::ET, ..Default::default() });
     }
 

@@ -63,7 +63,7 @@ pub struct Job<'a> {
     pub words: &'a str,
     /// Its memory in MiB.
     pub memory_mib: u64,
-    /// Its CPUs, and those of the machine.
+    /// Its CPUs, and at least those of the machine.
     pub cpus: u32,
     /// Whether time is counted in instructions.
     pub deterministic: bool,
@@ -174,7 +174,8 @@ pub fn under_alcazar(
     let guests: u64 = guests.max().unwrap_or_default();
     let memory_mib = memory::machine_mib(guests * memory::MIB, size, memory::HostMemory::read()?)?;
     let log = folder.file("alcazar.log");
-    let config = MachineConfig { log: Some(log.clone()), ..machine(job, memory_mib, boot) };
+    let cpus = Accelerator::Tcg.cpus_for(job.cpus);
+    let config = MachineConfig { cpus, log: Some(log.clone()), ..machine(job, memory_mib, boot) };
     let answer = machine::run(&config, folder)?;
     let report = finished(&answer, &log).with_context(|| format!("see {}", log.display()))?;
     Ok(Outcome { console: answer.console, report: Some(report) })

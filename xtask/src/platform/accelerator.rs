@@ -27,6 +27,15 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
+
+    /// CPUs of a machine that is to run `vcpus` at once, each on a CPU of its own. TCG's first
+    /// CPU runs no guest beside others: their floating-point instructions spoil its state.
+    pub const fn cpus_for(self, vcpus: u32) -> u32 {
+        match self {
+            Self::Tcg if vcpus > 1 => vcpus + 1,
+            Self::Kvm | Self::Tcg => vcpus,
+        }
+    }
 }
 
 /// What the user asked for.
@@ -114,5 +123,11 @@ mod tests {
         assert!(offers_virtualization("flags : vmx\n"));
         assert!(!offers_virtualization("flags : fpu svm_lock\nbugs : vmx\n"));
         assert!(!offers_virtualization(""));
+    }
+
+    #[test]
+    fn emulated_machines_have_a_cpu_for_the_host_beside_several_vcpus() {
+        assert_eq!([1, 2, 4].map(|vcpus| Accelerator::Tcg.cpus_for(vcpus)), [1, 3, 5]);
+        assert_eq!([1, 2, 4].map(|vcpus| Accelerator::Kvm.cpus_for(vcpus)), [1, 2, 4]);
     }
 }

@@ -7,6 +7,9 @@ use wire::RunReport;
 /// Backend whose control block is accessed by instructions that are counted.
 const VMX: &str = "vmx";
 
+/// What is counted, as reports name it.
+const REASON: &str = "cpuid";
+
 /// CPUIDs that the guest executes at least.
 const CPUIDS: u64 = 10_000;
 
@@ -23,10 +26,8 @@ const MOST_PLACES: u64 = 20;
 /// # Errors
 /// When it is higher than it may be, or was not counted.
 pub fn of_cpuid(report: &RunReport) -> Result<()> {
-    let vcpus = report.vms.iter().flat_map(|vm| &vm.vcpus);
-    let exits = vcpus.flat_map(|vcpu| &vcpu.exits).filter(|exit| exit.reason == "cpuid");
-    let (count, accesses) = exits
-        .fold((0, 0), |(count, accesses), exit| (count + exit.count, accesses + exit.accesses));
+    let count = report.exits_for(REASON).map(|exits| exits.count).sum::<u64>();
+    let accesses = report.exits_for(REASON).map(|exits| exits.accesses).sum::<u64>();
     ensure!(count >= CPUIDS, "{count} CPUID exits, expected at least {CPUIDS}");
     if report.machine.backend != VMX {
         return Ok(());
@@ -42,16 +43,12 @@ pub fn of_cpuid(report: &RunReport) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use wire::ExitCounter;
-
     use super::super::sample;
     use super::*;
 
     fn report(backend: &str, count: u64, accesses: u64) -> RunReport {
         let mut report = sample::report(backend);
-        let (reason, histogram) = ("cpuid".to_owned(), Vec::new());
-        let exits = ExitCounter { reason, count, cycles: 0, max_cycles: 0, accesses, histogram };
-        report.vms[0].vcpus[0].exits.push(exits);
+        report.vms[0].vcpus[0].exits.push(sample::exits(REASON, count, accesses));
         report
     }
 

@@ -270,6 +270,8 @@ pub const SMP: Guest =
     Guest { name: "smp", kind: Kind::BareMetal { check: Some(spinning::is_noticed) } };
 /// String port I/O.
 pub const STRIO: Guest = bare_metal("strio");
+/// Switches of tasks.
+pub const TASKS: Guest = bare_metal("tasks");
 /// Entry faults on VMX.
 pub const VMX_ENTRY_FAULTS: Guest =
     Guest { name: "entry-faults", kind: Kind::EntryFaults(entry_faults::VMX) };

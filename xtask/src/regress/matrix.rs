@@ -89,6 +89,7 @@ const QEMU_ALL: &[Guest] = &[
     guest::RAW_REAL,
     guest::SMP,
     guest::STRIO,
+    guest::TASKS,
     guest::TIMERS,
     guest::TCG_ENTRY_FAULTS,
 ];
@@ -96,7 +97,7 @@ const QEMU_ALL: &[Guest] = &[
 /// On QEMU without x2APIC mode, which the host's local APIC then lacks.
 const QEMU_XAPIC: &[Guest] =
     &[guest::CLOUD, guest::CLOUD_SMP2, guest::CLOUD_3G, guest::FULL, guest::INTERRUPTS];
-/// With shadow paging on QEMU.
+/// With shadow paging on QEMU, which does not leave task switches to the VMM.
 const QEMU_SHADOW: &[Guest] = &[
     guest::CLOUD,
     guest::CLOUD_SMP2,
@@ -131,6 +132,7 @@ const BOCHS_AMD: &[Guest] = &[
     guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
+    guest::TASKS,
     guest::ACPI,
     guest::CONSOLE,
     guest::SMP,
@@ -152,16 +154,17 @@ const BOCHS_AMD_SHADOW: &[Guest] = &[
     guest::NMI,
     guest::PAGING,
     guest::STRIO,
+    guest::TASKS,
     guest::ACPI,
     guest::TIMERS,
     guest::DENIED,
 ];
 
-/// On Intel models of Bochs. Clocks are not compared with the host's there: CPUID of some tells a
-/// rate of the time-stamp counter at which Bochs does not run it.
+/// On Intel models of Bochs.
 const BOCHS_INTEL: &[Guest] = &[
     guest::CLOUD,
     guest::INSIDE_SMALL,
+    guest::DRIFT,
     guest::HELLO,
     guest::EXCEPTIONS,
     guest::MODES,
@@ -171,6 +174,7 @@ const BOCHS_INTEL: &[Guest] = &[
     guest::INTERRUPTS,
     guest::PAGING,
     guest::STRIO,
+    guest::TASKS,
     guest::ACPI,
     guest::CONSOLE,
     guest::CPUID_LOOP,
@@ -209,6 +213,7 @@ const BOCHS_INTEL_INTERPRETED: &[Guest] = &[
     guest::NMI,
     guest::PAGING,
     guest::STRIO,
+    guest::TASKS,
     guest::ACPI,
     guest::CONSOLE,
     guest::SMP,
@@ -229,6 +234,7 @@ const BOCHS_INTEL_SHADOW: &[Guest] = &[
     guest::NMI,
     guest::PAGING,
     guest::STRIO,
+    guest::TASKS,
     guest::ACPI,
     guest::CPUID_LOOP,
     guest::TIMERS,
@@ -247,6 +253,7 @@ const BOCHS_INTEL_WITHOUT_EPT: &[Guest] = &[
     guest::NMI,
     guest::PAGING,
     guest::STRIO,
+    guest::TASKS,
     guest::ACPI,
     guest::CPUID_LOOP,
     guest::SMP,

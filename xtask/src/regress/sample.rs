@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A run report for the tests of what looks at reports.
 
-use wire::RunReport;
+use wire::{ExitCounter, RunReport};
+
+/// So many exits, of which nothing else is known.
+pub fn exits(reason: &str, count: u64, accesses: u64) -> ExitCounter {
+    let (reason, histogram) = (reason.to_owned(), Vec::new());
+    ExitCounter { reason, count, cycles: 0, max_cycles: 0, accesses, histogram }
+}
 
 /// The report of one VM with one vCPU that did nothing.
 pub fn report(backend: &str) -> RunReport {

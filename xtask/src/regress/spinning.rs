@@ -7,6 +7,9 @@ use wire::RunReport;
 /// Capabilities, as the backends name them, of CPUs that tell of such a loop.
 const LIMITS: [&str; 2] = ["pause_filter", "pause_loop_exiting"];
 
+/// What is counted, as reports name it.
+const REASON: &str = "pause";
+
 /// Most exits in a run that waits for a tenth of a second or two. With one for each PAUSE there
 /// would be hundreds of thousands.
 const MOST: u64 = 5_000;
@@ -16,9 +19,7 @@ const MOST: u64 = 5_000;
 /// # Errors
 /// When it was not, or too often.
 pub fn is_noticed(report: &RunReport) -> Result<()> {
-    let vcpus = report.vms.iter().flat_map(|vm| &vm.vcpus);
-    let exits = vcpus.flat_map(|vcpu| &vcpu.exits).filter(|exit| exit.reason == "pause");
-    let count: u64 = exits.map(|exit| exit.count).sum();
+    let count: u64 = report.exits_for(REASON).map(|exits| exits.count).sum();
     let capabilities = &report.machine.capabilities;
     let able = capabilities.iter().any(|name| LIMITS.contains(&name.as_str()));
     ensure!(able == (count > 0), "{count} exits by PAUSE on a CPU with {capabilities:?}");
@@ -28,17 +29,13 @@ pub fn is_noticed(report: &RunReport) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use wire::ExitCounter;
-
     use super::super::sample;
     use super::*;
 
     fn report(capability: &str, count: u64) -> RunReport {
         let mut report = sample::report("svm");
         report.machine.capabilities.push(capability.to_owned());
-        let (reason, histogram) = ("pause".to_owned(), Vec::new());
-        let exits = ExitCounter { reason, count, cycles: 0, max_cycles: 0, accesses: 0, histogram };
-        report.vms[0].vcpus[0].exits.push(exits);
+        report.vms[0].vcpus[0].exits.push(sample::exits(REASON, count, 0));
         report
     }
 

@@ -56,8 +56,7 @@ impl Entry {
 
     /// Notes what a report tells.
     pub fn note(&mut self, report: &RunReport) {
-        let vcpus = report.vms.iter().flat_map(|vm| &vm.vcpus);
-        self.exits = vcpus.flat_map(|vcpu| &vcpu.exits).map(|exit| exit.count).sum();
+        self.exits = report.exits().map(|exits| exits.count).sum();
         self.backend.clone_from(&report.machine.backend);
     }
 }

@@ -115,6 +115,7 @@ impl Plan {
         };
         let log = options.log.clone().unwrap_or_else(|| folder.file("alcazar.log"));
         let machine = MachineConfig {
+            cpus: accelerator.cpus_for(options.guest.smp),
             memory_mib,
             log: Some(log),
             ..machine(options, Engine::Qemu(accelerator), boot)

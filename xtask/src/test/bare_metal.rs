@@ -17,6 +17,7 @@ use super::row::{Log, Row, Tally};
 use super::selftest::count;
 use crate::cargo_build::bare_metal_binaries;
 use crate::paths::Paths;
+use crate::platform::accelerator::Accelerator;
 use crate::run::bundle::Member;
 
 /// Package of the guests.
@@ -164,8 +165,12 @@ const ACTS: &[(&str, Option<EndKind>)] = &[
 /// A run of the co-kernel with a manifest of its own.
 type WholeRun = (&'static str, fn(&Paths, &mut Log) -> Result<()>);
 
-const WHOLE_RUNS: &[WholeRun] =
-    &[("hostile-guests", hostile), ("hundred-rounds", rounds), ("two-vms-at-once", two_vms)];
+const WHOLE_RUNS: &[WholeRun] = &[
+    ("hostile-guests", hostile),
+    ("hundred-rounds", rounds),
+    ("two-vms-at-once", two_vms),
+    ("first-cpu-of-tcg", first_cpu),
+];
 
 /// All rows of this kind.
 ///
@@ -396,6 +401,23 @@ fn rounds(paths: &Paths, log: &mut Log) -> Result<()> {
     Ok(())
 }
 
+/// A VM that would need the first of several CPUs of TCG is refused, and says what to do; the
+/// next one, which does not need it, runs.
+fn first_cpu(paths: &Paths, log: &mut Log) -> Result<()> {
+    let two = VmDescription { vcpus: 2, ..vm("two", "hello", String::new()) };
+    let vms = [two, vm("one", "hello", String::new())];
+    let stages = vms.map(|vm| Stage { vms: vec![vm], repeat: 1 }).to_vec();
+    let manifest = Manifest { version: FORMAT_VERSION, stages };
+    let machine = TestMachine::with_bundle(paths, &manifest, &members(paths, &["hello"])?)?;
+    let report = machine.with(2, "max", 512).run(Duration::from_secs(60), log)?.report()?;
+    let [two, one] = &report.vms[..] else { anyhow::bail!("{} VMs ran", report.vms.len()) };
+    ensure!(two.end.kind == EndKind::Error, "it ended by {:?}", two.end.kind);
+    ensure!(two.end.detail.contains("one CPU more"), "unclear: {}", two.end.detail);
+    ensure!(one.end.exit_code == Some(0), "the next VM: {}", one.end.detail);
+    ensure!(report.before == report.after, "memory was left behind");
+    Ok(())
+}
+
 /// Two VMs of one stage run at the same time, and the log keeps them apart.
 fn two_vms(paths: &Paths, log: &mut Log) -> Result<()> {
     let vms = ["alpha", "beta"]
@@ -403,7 +425,9 @@ fn two_vms(paths: &Paths, log: &mut Log) -> Result<()> {
         .to_vec();
     let manifest = Manifest { version: FORMAT_VERSION, stages: vec![Stage { vms, repeat: 1 }] };
     let machine = TestMachine::with_bundle(paths, &manifest, &members(paths, &["counter"])?)?;
-    let answer = machine.with(2, "max", 512).run(Duration::from_secs(120), log)?;
+    let answer = machine
+        .with(Accelerator::Tcg.cpus_for(2), "max", 512)
+        .run(Duration::from_secs(120), log)?;
     let report = answer.report()?;
     ensure!(report.vms.len() == 2, "{} VMs in the report", report.vms.len());
     for vm in &report.vms {

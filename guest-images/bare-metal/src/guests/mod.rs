@@ -20,4 +20,5 @@ pub mod nmi;
 pub mod paging;
 pub mod smp;
 pub mod strio;
+pub mod tasks;
 pub mod timers;

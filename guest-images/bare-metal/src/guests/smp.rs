@@ -3,7 +3,7 @@
 //!
 //! Skipped with one CPU. Starts no more CPUs than the runtime has stacks for.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -35,6 +35,15 @@ const HOLD: u64 = 0x54;
 /// For so many times 10 ms.
 const HELD: u32 = 6;
 static RELEASED: AtomicU32 = AtomicU32::new(0);
+/// Vector whose handler loads floating-point state until it is stopped.
+const FLOAT: u64 = 0x55;
+/// Exits of the boot CPU meanwhile.
+const EXITS: u32 = 20_000;
+/// CPUs that are at it.
+static FLOATING: AtomicU32 = AtomicU32::new(0);
+static STOPPED: AtomicU32 = AtomicU32::new(0);
+/// CPUs that found other state than they had loaded.
+static SPOILT: AtomicU32 = AtomicU32::new(0);
 
 global_asm!(
     r#"
@@ -142,6 +151,66 @@ fn hold(_: &mut Frame) {
     RELEASED.store(1, Ordering::SeqCst);
 }
 
+/// An FXSAVE image.
+#[repr(C, align(16))]
+struct Image([u8; 512]);
+
+impl Image {
+    /// Where XMM0 is.
+    const XMM0: usize = 160;
+
+    fn current() -> Self {
+        let mut image = Self([0; 512]);
+        // SAFETY: the image has the size and alignment that FXSAVE asks for.
+        unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut image.0, options(nostack)) }
+        image
+    }
+
+    fn load(&self) {
+        // SAFETY: this CPU stored the image, but for data registers, which may hold anything;
+        // the guests are built without floating point.
+        unsafe { asm!("fxrstor64 [{}]", in(reg) &raw const self.0, options(nostack, readonly)) }
+    }
+}
+
+/// The x87 environment.
+struct Environment([u8; 28]);
+
+impl Environment {
+    fn current() -> Self {
+        let mut environment = Self([0; 28]);
+        // SAFETY: the environment has this size. FNSTENV masks exceptions.
+        unsafe { asm!("fnstenv [{}]", in(reg) &raw mut environment.0, options(nostack)) }
+        environment
+    }
+
+    /// The quickest way to load the x87 status.
+    fn load(&self) {
+        // SAFETY: this CPU stored the environment.
+        unsafe { asm!("fldenv [{}]", in(reg) &raw const self.0, options(nostack, readonly)) }
+    }
+}
+
+/// Loads floating-point state again and again, which is to stay that of this CPU.
+fn float(_: &mut Frame) {
+    apic::end_of_interrupt();
+    let mut image = Image::current();
+    let mark = apic::id() as u8 | 0x80;
+    image.0[Image::XMM0..Image::XMM0 + 16].fill(mark);
+    let environment = Environment::current();
+    FLOATING.fetch_add(1, Ordering::SeqCst);
+    let mut spoilt = false;
+    while STOPPED.load(Ordering::SeqCst) == 0 {
+        image.load();
+        for _ in 0..1000 {
+            environment.load();
+        }
+        spoilt |= Image::current().0[Image::XMM0..Image::XMM0 + 16] != [mark; 16];
+    }
+    SPOILT.fetch_add(u32::from(spoilt), Ordering::SeqCst);
+    FLOATING.fetch_sub(1, Ordering::SeqCst);
+}
+
 fn nmi(_: &mut Frame) {
     NMIS.fetch_add(1, Ordering::SeqCst);
 }
@@ -179,6 +248,7 @@ pub fn run() -> u32 {
     non_maskable(&mut report, others());
     shared(&mut report, count);
     spinning(&mut report, others());
+    floating(&mut report, count);
     for (index, id) in others().enumerate() {
         report.equal(format_args!("CPU {id} starts again"), start_cpu(index + 1, id), Some(id));
     }
@@ -199,6 +269,7 @@ fn prepare() {
     trap::handle(CALL, Some(called));
     trap::handle(COUNT, Some(add));
     trap::handle(HOLD, Some(hold));
+    trap::handle(FLOAT, Some(float));
     trap::handle(NMI, Some(nmi));
     interrupts::count(ANSWER);
 }
@@ -278,4 +349,29 @@ fn spinning(report: &mut Report, mut others: impl Iterator<Item = u32>) {
         core::hint::spin_loop();
     }
     report.equal("a wait in a loop of PAUSEs ends", RELEASED.load(Ordering::SeqCst), 1);
+}
+
+/// The other CPUs load floating-point state while this one exits. QEMU 7.2 then changes flags of
+/// its first CPU from the threads of the others, without a lock.
+fn floating(report: &mut Report, count: u32) {
+    let before = Image::current();
+    apic::send(0, ICR_ALL_BUT_SELF | ICR_ASSERT | FLOAT as u32);
+    let all = reaches(&FLOATING, count);
+    for _ in 0..EXITS {
+        cpu::cpuid(0, 0);
+    }
+    STOPPED.store(1, Ordering::SeqCst);
+    for _ in 0..50 {
+        if FLOATING.load(Ordering::SeqCst) > 0 {
+            pit::wait_10_ms();
+        }
+    }
+    let ended = FLOATING.load(Ordering::SeqCst) == 0;
+    let spoilt = SPOILT.load(Ordering::SeqCst);
+    let unchanged = Image::current().0 == before.0;
+    report.equal(
+        "CPUs have floating-point state of their own",
+        (all, ended, spoilt, unchanged),
+        (true, true, 0, true),
+    );
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Delivery of events, and the way back.
 
-use super::far::{CODE_16, CODE_32, DONE, general_protection, protected};
+use super::far::{CODE_16, CODE_32, DONE, general_protection, protected, to_task};
 use super::machine::{CODE, DATA, Machine};
 use crate::Event;
 use crate::emulate::{Outcome, deliver};
+use crate::exit::{Exit, TaskSwitchSource};
 use crate::state::{Exception, Gpr, Segment, SegmentRegister, Vector, rflags};
 
 const STACK: u64 = DATA + 0x800;
@@ -140,8 +141,6 @@ fn gates_are_checked() {
     assert_eq!(external(&mut machine), gate_fault(11, 0x30 << 3 | 3), "not present");
     let mut machine = with_gate(&[], 0x30, 0x8C);
     assert_eq!(external(&mut machine), gate_fault(13, 0x30 << 3 | 3), "a call gate");
-    let mut machine = with_gate(&[], 0x30, 0x85);
-    assert!(matches!(external(&mut machine), Outcome::Unsupported(_)), "a task gate");
     let mut machine = with_gate(&[], 0x30, 0x8E);
     machine.cpu.idtr.limit = 0x30 * 8 + 6;
     assert_eq!(external(&mut machine), gate_fault(13, 0x30 << 3 | 3));
@@ -167,17 +166,58 @@ fn iret_goes_back_to_code_of_the_same_level() {
     assert_eq!(machine.run(), DONE);
     assert_eq!((machine.cpu.rip, machine.get(Gpr::Rsp)), (0x50, STACK + 6));
     assert_eq!(machine.cpu.rflags, rflags::FIXED | rflags::IF);
-    // To user mode, to another task, to virtual-8086 mode.
+    // To user mode, to virtual-8086 mode.
     let mut machine = protected(&[0xCF], &[CODE_32 | 3 << 45]);
     machine.bus.store(STACK, 8, 0x0000_000B_0000_0050);
-    assert!(matches!(machine.run(), Outcome::Unsupported(_)));
-    let mut machine = protected(&[0xCF], &[CODE_32]);
-    machine.cpu.rflags |= rflags::NT;
     assert!(matches!(machine.run(), Outcome::Unsupported(_)));
     let mut machine = protected(&[0xCF], &[CODE_32]);
     machine.bus.store(STACK, 8, 0x0000_0008_0000_0050);
     machine.bus.store(STACK + 8, 4, rflags::VM | rflags::FIXED);
     assert!(matches!(machine.run(), Outcome::Unsupported(_)));
+}
+
+#[test]
+fn iret_goes_back_to_another_task() {
+    let mut machine = protected(&[0xCF], &[CODE_32]);
+    machine.cpu.rflags |= rflags::NT;
+    machine.cpu.segment_mut(SegmentRegister::Tr).base = DATA + 0x100;
+    machine.bus.store(DATA + 0x100, 2, 0x48);
+    assert_eq!(machine.run(), to_task(0x48, TaskSwitchSource::Return, 1));
+}
+
+#[test]
+fn task_gates_hand_the_event_to_the_switch() {
+    const GATE: u64 = 0x85;
+    let gate = |code: &[u8], vector, kind| {
+        let machine = with_gate(code, vector, kind);
+        machine.bus.store(IDT + vector * 8 + 2, 2, 0x38);
+        machine
+    };
+    let handed = |machine: &mut Machine, event| match send(machine, event) {
+        Outcome::Intercepted { exit: Exit::TaskSwitch(switch), .. } => {
+            assert_eq!((switch.selector, switch.source), (0x38, TaskSwitchSource::Gate));
+            switch.error_code
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut machine = gate(&[], 0x30, GATE);
+    assert_eq!(handed(&mut machine, Event::Interrupt(Vector(0x30))), None);
+    assert_eq!(machine.cpu.rflags, BUSY);
+    let mut machine = gate(&[], 13, GATE);
+    let fault = Event::Exception(Exception::with_code(13, 0x18));
+    assert_eq!(handed(&mut machine, fault), Some(0x18));
+    assert_eq!(machine.cpu.rflags, BUSY | rflags::RF, "a fault");
+    // INT needs the gate's privilege level.
+    let int = &[0xCD, 0x30];
+    let mut machine = gate(int, 0x30, GATE | 3 << 5);
+    machine.cpu.cpl = 3;
+    assert_eq!(machine.run(), to_task(0x38, TaskSwitchSource::Gate, 2));
+    let mut machine = gate(int, 0x30, GATE);
+    machine.cpu.cpl = 3;
+    assert_eq!(machine.run(), general_protection(0x30 << 3 | 2));
+    let mut machine = gate(int, 0x30, GATE & !0x80);
+    let fault = Exception::with_code(11, 0x30 << 3 | 2);
+    assert_eq!(machine.run(), Outcome::Fault(fault));
 }
 
 #[test]

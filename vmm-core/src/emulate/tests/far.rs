@@ -3,7 +3,10 @@
 
 use super::machine::{CODE, DATA, Machine};
 use crate::emulate::Outcome;
-use crate::state::{Exception, Gpr, InterruptShadow, Segment, SegmentRegister, cr0, rflags};
+use crate::exit::{Exit, TaskSwitch, TaskSwitchSource};
+use crate::state::{
+    DescriptorTable, Exception, Gpr, InterruptShadow, Segment, SegmentRegister, cr0, rflags,
+};
 
 pub(super) const DONE: Outcome = Outcome::Done { debug_trap: false };
 
@@ -14,15 +17,15 @@ pub(super) const GDT: u64 = DATA + 0x1000;
 pub(super) const CODE_32: u64 = 0x00CF_9A00_0000_FFFF;
 pub(super) const CODE_16: u64 = 0x0000_9A00_0000_FFFF;
 const CONFORMING: u64 = 0x00CF_9E00_0000_FFFF;
-const USER_CODE: u64 = 0x00CF_FA00_0000_FFFF;
-const DATA_32: u64 = 0x00CF_9200_0000_FFFF;
-const READ_ONLY: u64 = 0x00CF_9000_0000_FFFF;
+pub(super) const USER_CODE: u64 = 0x00CF_FA00_0000_FFFF;
+pub(super) const DATA_32: u64 = 0x00CF_9200_0000_FFFF;
+pub(super) const READ_ONLY: u64 = 0x00CF_9000_0000_FFFF;
 const EXECUTE_ONLY: u64 = 0x00CF_9800_0000_FFFF;
 const USER_DATA: u64 = 0x00CF_F200_0000_FFFF;
 const TSS: u64 = 0x0000_8900_2000_0067;
 const LDT: u64 = 0x0000_8200_3100_000F;
-const PRESENT: u64 = 1 << 47;
-const ACCESSED: u64 = 1 << 40;
+pub(super) const PRESENT: u64 = 1 << 47;
+pub(super) const ACCESSED: u64 = 1 << 40;
 
 /// A machine in flat protected mode, or in the moment after real mode, with this GDT behind a
 /// null descriptor.
@@ -44,7 +47,7 @@ fn not_present(code: u32) -> Outcome {
     Outcome::Fault(Exception::with_code(11, code))
 }
 
-fn segment(machine: &Machine, register: SegmentRegister) -> Segment {
+pub(super) fn segment(machine: &Machine, register: SegmentRegister) -> Segment {
     machine.cpu.segments[register as usize]
 }
 
@@ -120,7 +123,49 @@ fn code_segments_are_checked() {
     assert_eq!(jump(0x0B, CODE_32), general_protection(8), "RPL above CPL");
     assert_eq!(jump(8, CODE_32 & !PRESENT), not_present(8));
     assert_eq!(jump(8, 0x0000_9A00_0000_1FFF), general_protection(0), "beyond its limit");
-    assert!(matches!(jump(8, TSS), Outcome::Unsupported(_)), "a task switch");
+}
+
+/// What hands a switch of tasks back, of an instruction of this length.
+pub(super) fn to_task(selector: u16, source: TaskSwitchSource, length: u64) -> Outcome {
+    let switch = TaskSwitch { selector, source, error_code: None };
+    Outcome::Intercepted { exit: Exit::TaskSwitch(switch), next_rip: CODE + length }
+}
+
+#[test]
+fn far_transfers_reach_tasks_and_task_gates() {
+    const GATE: u64 = 0x0000_8500_0038_0000;
+    const CALL_GATE: u64 = 0x0000_8C00_0008_0000;
+    const USER: u64 = 3 << 45;
+    let go = |opcode, selector: u8, descriptor: u64, cpl| {
+        let mut machine = protected(&[opcode, 0, 0x20, 0, 0, selector, 0], &[descriptor]);
+        machine.cpu.cpl = cpl;
+        let before = machine.cpu.clone();
+        let outcome = machine.run();
+        assert!(machine.cpu == before);
+        outcome
+    };
+    for (opcode, source) in [(0xEA, TaskSwitchSource::Jump), (0x9A, TaskSwitchSource::Call)] {
+        assert_eq!(go(opcode, 8, TSS, 0), to_task(8, source, 7));
+        assert_eq!(go(opcode, 8, TSS & !(8 << 40), 0), to_task(8, source, 7), "16 bits");
+        assert_eq!(go(opcode, 8, GATE, 0), to_task(0x38, source, 7));
+        assert_eq!(go(opcode, 8, GATE | USER, 3), to_task(0x38, source, 7));
+        for target in [TSS, GATE] {
+            assert_eq!(go(opcode, 8, target, 3), general_protection(8), "CPL");
+            assert_eq!(go(opcode, 0x0B, target, 0), general_protection(8), "RPL");
+            assert_eq!(go(opcode, 8, target & !PRESENT, 0), not_present(8));
+        }
+        assert_eq!(go(opcode, 8, TSS | 1 << 41, 0), general_protection(8), "busy");
+        assert_eq!(go(opcode, 8, LDT, 0), general_protection(8));
+        assert!(matches!(go(opcode, 8, CALL_GATE, 0), Outcome::Unsupported(_)));
+    }
+    // jmp far [0x2000] in long mode.
+    let mut machine = Machine::long(&[0xFF, 0x2C, 0x25, 0, 0x20, 0, 0]);
+    machine.cpu.gdtr = DescriptorTable { base: GDT, limit: 15 };
+    machine.bus.store(DATA, 8, 8 << 32);
+    for descriptor in [TSS, GATE] {
+        machine.bus.store(GDT + 8, 8, descriptor);
+        assert_eq!(machine.run(), general_protection(8));
+    }
 }
 
 #[test]

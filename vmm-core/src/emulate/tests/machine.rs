@@ -29,6 +29,8 @@ pub struct TestCpu {
     pub time: u64,
     pub shadow: Option<InterruptShadow>,
     pub nmi_blocked: bool,
+    /// Kept by the CPU in PAE paging, if at all.
+    pub page_directory_pointers: Option<[u64; 4]>,
 }
 
 /// A flat segment with these attributes.
@@ -67,6 +69,7 @@ impl TestCpu {
             time: 0x1122_3344_5566,
             shadow: None,
             nmi_blocked: false,
+            page_directory_pointers: None,
         }
     }
 
@@ -128,6 +131,9 @@ impl EmulatorCpu for TestCpu {
     }
     fn set_segment(&mut self, register: SegmentRegister, value: Segment) {
         self.segments[register as usize] = value;
+        if register == SegmentRegister::Ss {
+            self.cpl = value.attributes.dpl();
+        }
     }
     fn descriptor_tables(&self) -> (DescriptorTable, DescriptorTable) {
         (self.gdtr, self.idtr)
@@ -150,6 +156,13 @@ impl EmulatorCpu for TestCpu {
     fn end_nmi_blocking(&mut self) {
         self.nmi_blocked = false;
     }
+    fn set_task_switched(&mut self) {
+        self.control.cr0 |= cr0::TS;
+    }
+    fn load_page_tables(&mut self, cr3: u64, page_directory_pointers: Option<[u64; 4]>) {
+        self.control.cr3 = cr3;
+        self.page_directory_pointers = page_directory_pointers.or(self.page_directory_pointers);
+    }
     fn control(&self) -> ControlRegisters {
         self.control
     }
@@ -164,7 +177,7 @@ impl EmulatorCpu for TestCpu {
         }
     }
     fn page_directory_pointers(&self) -> Option<[u64; 4]> {
-        None
+        self.page_directory_pointers
     }
 }
 

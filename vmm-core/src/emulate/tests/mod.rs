@@ -14,3 +14,4 @@ mod robustness;
 mod segments;
 mod strings;
 mod system;
+mod tasks;

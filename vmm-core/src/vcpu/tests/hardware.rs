@@ -16,8 +16,7 @@ use crate::{
     memory::OwnedPages,
     paging::LongModeEntries,
     state::{
-        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
-        rflags,
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, rflags,
     },
 };
 
@@ -101,8 +100,8 @@ pub struct MockVcpu {
     pub delivers_interrupts: bool,
     /// It ends entries at the deadline itself.
     pub has_own_timer: bool,
-    /// It cannot enter real mode.
-    pub interprets_real_mode: bool,
+    /// The states that it cannot enter.
+    pub cannot_enter: fn(&Registers) -> bool,
     /// What an OS reads of the vCPU's memory use.
     control_block: OwnedPages,
 }
@@ -249,7 +248,7 @@ impl VcpuBackend for MockVcpu {
         self.registers.in_shadow = true;
     }
     fn can_enter(&self) -> bool {
-        !self.interprets_real_mode || self.registers.control.cr0 & cr0::PE != 0
+        !(self.cannot_enter)(&self.registers)
     }
     fn breakpoint_address(&self, number: u8) -> u64 {
         self.registers.breakpoints[usize::from(number)]
@@ -341,7 +340,7 @@ impl Backend for MockBackend {
             loaded: false,
             delivers_interrupts: false,
             has_own_timer: false,
-            interprets_real_mode: false,
+            cannot_enter: |_| false,
             control_block,
         })
     }

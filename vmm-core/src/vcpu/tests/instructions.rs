@@ -232,8 +232,6 @@ fn exits_that_end_the_vm_say_why() {
     ] {
         assert_eq!(machine().run(script([exit])), end);
     }
-    let end = machine().run(script([Exit::Instruction(Trapped::TaskSwitch)]));
-    assert!(matches!(end, EndReason::EmulationFailure { vcpu: 0, rip: CODE, .. }));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::hardware::Registers;
 use super::machine::{CODE, Machine, machine};
 use crate::{
     EndReason, Exit,
@@ -26,7 +27,8 @@ const TO_PROTECTED_MODE_INSTRUCTIONS: u64 = 4;
 fn real_mode(code: &[u8]) -> Machine {
     let mut machine = machine();
     machine.poke(CODE, code);
-    machine.vcpu().hardware.interprets_real_mode = true;
+    let is_real = |registers: &Registers| registers.control.cr0 & cr0::PE == 0;
+    machine.vcpu().hardware.cannot_enter = is_real;
     let registers = machine.registers();
     let attributes =
         SegmentAttributes::new().with_kind(3).with_code_or_data(true).with_present(true);

@@ -14,4 +14,5 @@ mod memory;
 mod msrs;
 mod ports;
 mod smp;
+mod tasks;
 mod timers;

@@ -191,7 +191,6 @@ fn exits(report: &RunReport, vm: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use wire::ExitCounter;
 
     use super::*;
     use crate::regress::sample;
@@ -210,16 +209,8 @@ mod tests {
             said.push((name.to_owned(), statistics(100 + vm as u64)));
             let mut entry = template.clone();
             entry.vcpus.truncate(1);
-            entry.vcpus[0].exits = ["page_fault", "port_io"]
-                .map(|reason| ExitCounter {
-                    reason: reason.to_owned(),
-                    count,
-                    cycles: 0,
-                    max_cycles: 0,
-                    accesses: 0,
-                    histogram: Vec::new(),
-                })
-                .to_vec();
+            entry.vcpus[0].exits =
+                ["page_fault", "port_io"].map(|reason| sample::exits(reason, count, 0)).to_vec();
             report.vms.push(entry);
         }
         (said, report)

@@ -26,6 +26,8 @@ const ALLOWED: &[&[&str]] = &[
     &["NestedPageFault"],
     &["PAGE_SIZE"],
     &["PortIo"],
+    &["TaskSwitch"],
+    &["TaskSwitchSource"],
     &["Trapped"],
     // The seam itself, and architectural state.
     &["backend"],
