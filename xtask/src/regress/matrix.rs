@@ -244,6 +244,7 @@ const BOCHS_INTEL_SHADOW: &[Guest] = &[
 /// On the Intel model that has nothing else.
 const BOCHS_INTEL_WITHOUT_EPT: &[Guest] = &[
     guest::CLOUD,
+    guest::PAE32_SMP2,
     guest::HELLO,
     guest::EXCEPTIONS,
     guest::MODES,

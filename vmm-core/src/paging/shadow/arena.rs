@@ -51,6 +51,8 @@ pub struct ShadowPage {
     pub touched: bool,
     /// Writes to the guest's table since it was last used.
     pub writes: u8,
+    /// The last search that came here, by its number, and whether a root led here.
+    pub searched: (u64, bool),
 }
 
 impl ShadowPage {
@@ -67,6 +69,7 @@ impl ShadowPage {
             obsolete: false,
             touched: true,
             writes: 0,
+            searched: (0, false),
         }
     }
 }
@@ -213,6 +216,21 @@ impl Arena {
     pub fn read(&self, entry: EntryId) -> Result<ShadowEntry, StaleHandle> {
         let slot = self.slots.get(entry.slot() as usize).ok_or(StaleHandle)?;
         Ok(slot.memory.read(entry.index()))
+    }
+
+    /// The first entry of a table that leads or maps anywhere, from entry `from` on.
+    ///
+    /// # Errors
+    /// [`StaleHandle`].
+    pub fn first_in_use(
+        &self,
+        handle: PageHandle,
+        from: usize,
+    ) -> Result<Option<usize>, StaleHandle> {
+        if self.get(handle)?.present == 0 {
+            return Ok(None);
+        }
+        Ok(self.slot(handle)?.memory.first_in_use(from))
     }
 
     /// Writes an entry; CPUs that walk the table see the old or the new value.
@@ -382,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_is_present() {
+    fn counts_and_finds_what_is_present() {
         let mut arena = Arena::new(MockHost::leak(1), 1, 1).unwrap();
         let table = arena.insert(page(1)).unwrap();
         let id = arena.entry_id(table, 5).unwrap();
@@ -390,7 +408,11 @@ mod tests {
         arena.write(id, entry).unwrap();
         arena.write(id, entry).unwrap();
         assert_eq!((arena.get(table).unwrap().present, arena.read(id)), (1, Ok(entry)));
+        for (from, found) in [(0, Some(5)), (5, Some(5)), (6, None), (ENTRIES, None)] {
+            assert_eq!(arena.first_in_use(table, from), Ok(found), "from {from}");
+        }
         arena.write(id, ShadowEntry::EMPTY).unwrap();
         assert_eq!(arena.get(table).unwrap().present, 0);
+        assert_eq!(arena.first_in_use(table, 0), Ok(None));
     }
 }

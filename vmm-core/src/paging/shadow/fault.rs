@@ -8,7 +8,7 @@ use super::{
     guest_entry::{Meaning, Piece, meaning, split},
     link::{plain_rights, supervisor_write_rights},
     mmu::{Mmu, ROOM},
-    protect::{Top, WritePermit},
+    protect::{Roots, WritePermit},
     role::{Gfn, Level, Role},
 };
 use crate::{
@@ -179,9 +179,9 @@ impl Mmu {
         }
         self.unmap(entry)?;
         let (child, new) = self.obtain(memory, gfn, role)?;
-        if !new && role.level != Level::One {
-            // What the vCPU invalidated while nothing led here did not reach the tables below.
-            self.resync_below(memory, Top::Table(child))?;
+        if !new {
+            // What was invalidated while the root did not lead there was not looked at.
+            self.resync_below(memory, Roots::Table(child))?;
         }
         self.link(entry, child)?;
         Ok((child, new))

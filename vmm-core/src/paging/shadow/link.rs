@@ -80,7 +80,8 @@ impl Mmu {
         Ok(old != value || !same_page)
     }
 
-    /// Empties `entry`, whatever it leads to.
+    /// Empties `entry`, whatever it leads to. A table that is out of sync goes with the last
+    /// entry that leads to it: most such tables are of spaces that have ended.
     ///
     /// # Errors
     /// [`StaleHandle`].
@@ -88,11 +89,14 @@ impl Mmu {
         if !self.arena.read(entry)?.is_present() {
             return Ok(());
         }
+        let mut left = None;
         match self.arena.note(entry)?.target {
             Target::Table(child) => {
                 let head = self.arena.get(child)?.parents;
                 let head = self.arena.unchain(entry, head)?;
-                self.arena.get_mut(child)?.parents = head;
+                let page = self.arena.get_mut(child)?;
+                page.parents = head;
+                left = (head.is_none() && page.unsynced).then_some(child);
             }
             Target::Page(frame) | Target::Large(frame) => {
                 let head = self.arena.unchain(entry, self.frames.head(frame))?;
@@ -101,7 +105,8 @@ impl Mmu {
             Target::Empty => return Err(StaleHandle),
         }
         self.stale = true;
-        self.arena.write(entry, ShadowEntry::EMPTY)
+        self.arena.write(entry, ShadowEntry::EMPTY)?;
+        left.map_or(Ok(()), |table| self.zap(table))
     }
 
     /// Empties entry `index` of a table, unless the guest's entry still says what it was made
@@ -116,20 +121,37 @@ impl Mmu {
         index: usize,
     ) -> Result<(), StaleHandle> {
         let entry = self.arena.entry_id(handle, index)?;
+        if self.is_up_to_date(memory, handle, entry)? { Ok(()) } else { self.unmap(entry) }
+    }
+
+    /// True if an entry of a table is empty, or the guest's entry says what it was made from.
+    ///
+    /// # Errors
+    /// [`StaleHandle`].
+    pub(super) fn is_up_to_date(
+        &self,
+        memory: &GuestMemory,
+        handle: PageHandle,
+        entry: EntryId,
+    ) -> Result<bool, StaleHandle> {
         let value = self.arena.read(entry)?;
         if !value.is_present() {
-            return Ok(());
+            return Ok(true);
         }
         let page = self.arena.get(handle)?;
         let target = self.arena.note(entry)?.target;
-        let valid = match (target, meaning(memory, self.features, page, index)) {
+        Ok(match (target, meaning(memory, self.features, page, entry.index())) {
             (Target::Table(child), Some(Meaning::Table(gfn, role))) => {
                 let child = self.arena.get(child)?;
                 child.gfn == gfn && child.role == role
             }
             (Target::Table(child), Some(Meaning::Memory(piece))) => {
                 let child = self.arena.get(child)?;
-                child.gfn == piece.gfn && split(&page.role, &piece) == Some(child.role)
+                // One that was made before the page was dirty gives less, and is replaced in time.
+                let made_of = |dirty| split(&page.role, &Piece { dirty, ..piece });
+                let admissible =
+                    made_of(false) == Some(child.role) || made_of(piece.dirty) == Some(child.role);
+                child.gfn == piece.gfn && admissible
             }
             (Target::Page(frame) | Target::Large(frame), Some(Meaning::Memory(piece))) => {
                 let large = matches!(target, Target::Large(_));
@@ -139,8 +161,7 @@ impl Mmu {
                     && is_admissible(value.rights(), &piece, &page.role.switches)
             }
             _ => false,
-        };
-        if valid { Ok(()) } else { self.unmap(entry) }
+        })
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Mmu {
     pub(super) features: PagingFeatures,
     /// Where eviction goes on.
     pub(super) hand: usize,
+    /// Number of the last search for tables that roots lead to.
+    pub(super) searches: u64,
     pub(super) statistics: ShadowStatistics,
 }
 
@@ -74,6 +76,7 @@ impl Mmu {
             cache,
             features,
             hand: 0,
+            searches: 0,
             statistics: ShadowStatistics { tables_most: most as u64, ..Default::default() },
         })
     }

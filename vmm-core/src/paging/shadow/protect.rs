@@ -15,7 +15,7 @@ use super::{
     chain::Target,
     guest_entry::affected,
     mmu::Mmu,
-    role::{ENTRIES, Gfn, Level},
+    role::{Gfn, Level},
 };
 use crate::{GuestPhysAddr, PAGE_SIZE, memory::GuestMemory};
 
@@ -32,13 +32,22 @@ pub(super) enum WritePermit {
     Emulate,
 }
 
-/// Where a search for tables begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Top {
-    /// The root of the current vCPU.
-    Root,
-    /// This table.
+/// The roots that a search is for.
+#[derive(Clone, Copy)]
+pub(super) enum Roots {
+    /// Those of the current vCPU.
+    Current,
+    /// Those of all vCPUs.
+    All,
+    /// This table, as if it were one.
     Table(PageHandle),
+}
+
+/// A search for tables that roots lead to.
+#[derive(Clone, Copy)]
+struct Search {
+    roots: Roots,
+    number: u64,
 }
 
 impl Mmu {
@@ -88,6 +97,10 @@ impl Mmu {
 
     /// The guest is about to write to `gfn`, which is protected.
     ///
+    /// Tables of it that are not in use go: what the guest writes there is probably no table any
+    /// more, but data, or the beginning of another table. It may be a whole page, and to emulate
+    /// that would cost more than to make the table anew.
+    ///
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn permit_write(&mut self, gfn: Gfn) -> Result<WritePermit, StaleHandle> {
@@ -96,7 +109,14 @@ impl Mmu {
         while let Some(handle) = next {
             let page = self.arena.get(handle)?;
             next = page.next_of_frame;
-            upper |= page.role.source.is_guest_table() && page.role.level != Level::One;
+            if !page.role.source.is_guest_table() || page.role.level == Level::One {
+                continue;
+            }
+            if self.is_in_use(handle)? {
+                upper = true;
+            } else {
+                self.abandon(handle)?;
+            }
         }
         if upper {
             return Ok(WritePermit::Emulate);
@@ -105,19 +125,31 @@ impl Mmu {
         Ok(WritePermit::Granted)
     }
 
-    /// Lets the tables of `gfn`, all of the last level, get out of sync.
+    /// Lets the tables of `gfn`, all of the last level, get out of sync. Guests also write those of
+    /// spaces that no CPU is in, so only what nothing leads to goes.
     fn let_go(&mut self, gfn: Gfn) -> Result<(), StaleHandle> {
         let mut next = self.first_of(gfn);
         while let Some(handle) = next {
             let page = self.arena.get_mut(handle)?;
             next = page.next_of_frame;
-            if page.role.source.is_guest_table() && !page.unsynced {
-                page.unsynced = true;
-                self.unsynced.push(handle);
-                self.statistics.unsynced += 1;
+            if !page.role.source.is_guest_table() || page.unsynced {
+                continue;
             }
+            if page.parents.is_none() {
+                self.abandon(handle)?;
+                continue;
+            }
+            page.unsynced = true;
+            self.unsynced.push(handle);
+            self.statistics.unsynced += 1;
         }
         Ok(())
+    }
+
+    /// Gives up a table because the guest writes to what it shadows.
+    fn abandon(&mut self, handle: PageHandle) -> Result<(), StaleHandle> {
+        self.statistics.flooded += 1;
+        self.zap(handle)
     }
 
     /// Drops all shadow tables of the guest's tables at `gfn`, which the guest may write then.
@@ -197,27 +229,20 @@ impl Mmu {
         Ok(())
     }
 
-    /// Brings all tables up to date that the current vCPU's root leads to.
-    ///
-    /// # Errors
-    /// [`StaleHandle`].
-    pub(super) fn resync_reachable(&mut self, memory: &GuestMemory) -> Result<(), StaleHandle> {
-        self.resync_below(memory, Top::Root)
-    }
-
-    /// Brings all tables up to date that `top` leads to.
+    /// Brings all tables up to date that these roots lead to.
     ///
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn resync_below(
         &mut self,
         memory: &GuestMemory,
-        top: Top,
+        roots: Roots,
     ) -> Result<(), StaleHandle> {
         let mut found = 0;
+        let search = self.begin_search(roots);
         for at in 0..self.unsynced.len() {
             let Some(&handle) = self.unsynced.get(at) else { break };
-            if self.is_below(handle, top)? {
+            if self.is_below(handle, search)? {
                 self.protect_again(handle)?;
                 self.unsynced.swap(found, at);
                 found += 1;
@@ -248,33 +273,46 @@ impl Mmu {
         memory: &GuestMemory,
         handle: PageHandle,
     ) -> Result<(), StaleHandle> {
-        for index in 0..ENTRIES {
-            if self.arena.get(handle)?.present == 0 {
-                break;
-            }
+        let mut from = 0;
+        while let Some(index) = self.arena.first_in_use(handle, from)? {
             self.revalidate(memory, handle, index)?;
+            from = index + 1;
         }
         Ok(())
     }
 
-    /// True if the table is `top`, or `top` leads to it.
-    fn is_below(&self, handle: PageHandle, top: Top) -> Result<bool, StaleHandle> {
+    /// True if a root of some vCPU leads to the table.
+    fn is_in_use(&mut self, handle: PageHandle) -> Result<bool, StaleHandle> {
+        let search = self.begin_search(Roots::All);
+        self.is_below(handle, search)
+    }
+
+    /// Links must stay as they are until the search is over.
+    fn begin_search(&mut self, roots: Roots) -> Search {
+        self.searches += 1;
+        Search { roots, number: self.searches }
+    }
+
+    /// True if one of the search's roots leads to the table. Each table is looked at once in a
+    /// search, however many ways lead to it.
+    fn is_below(&mut self, handle: PageHandle, search: Search) -> Result<bool, StaleHandle> {
         let page = self.arena.get(handle)?;
-        let is_top = match top {
-            Top::Root => page.roots > 0 && self.root().holds(handle),
-            Top::Table(table) => table == handle,
+        let (number, known) = page.searched;
+        if number == search.number {
+            return Ok(known);
+        }
+        let mut found = match search.roots {
+            Roots::All => page.roots > 0,
+            Roots::Current => page.roots > 0 && self.root().holds(handle),
+            Roots::Table(table) => table == handle,
         };
-        if is_top {
-            return Ok(true);
-        }
         let mut next = page.parents;
-        while let Some(entry) = next {
+        // Each step leads a level up, so this ends.
+        while let (Some(entry), false) = (next, found) {
             next = self.arena.note(entry)?.next;
-            // Each step leads a level up, so this ends.
-            if self.is_below(self.arena.owner(entry)?, top)? {
-                return Ok(true);
-            }
+            found = self.is_below(self.arena.owner(entry)?, search)?;
         }
-        Ok(false)
+        self.arena.get_mut(handle)?.searched = (search.number, found);
+        Ok(found)
     }
 }

@@ -12,6 +12,7 @@ use super::{
     arena::{PageHandle, StaleHandle},
     entry::ShadowEntry,
     mmu::Mmu,
+    protect::Roots,
     role::{ALL_RIGHTS, Gfn, GuestMode, LARGE_FRAMES, Level, Role, Source, Switches},
     table_memory::TableMemory,
 };
@@ -173,7 +174,7 @@ impl Mmu {
                 root.pointers.write(slot, ShadowEntry::pae_pointer(address));
             }
         }
-        self.resync_reachable(memory)
+        self.resync_below(memory, Roots::Current)
     }
 
     /// Gives the root back; the vCPU is outside the guest.

@@ -37,6 +37,14 @@ impl TableMemory {
         ShadowEntry(self.entries()[index % ENTRIES].load(Ordering::Relaxed))
     }
 
+    /// The first entry in use from entry `from` on.
+    pub fn first_in_use(&self, from: usize) -> Option<usize> {
+        let entries = self.entries().get(from..)?;
+        let in_use = |entry: &AtomicU64| ShadowEntry(entry.load(Ordering::Relaxed)).is_present();
+        let found = entries.iter().position(in_use)?;
+        Some(from + found)
+    }
+
     /// Replaces that entry and returns the old one; CPUs that walk the table see one of the two.
     pub fn write(&mut self, index: usize, entry: ShadowEntry) -> ShadowEntry {
         ShadowEntry(self.entries()[index % ENTRIES].swap(entry.0, Ordering::Release))

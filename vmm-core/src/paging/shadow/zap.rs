@@ -4,7 +4,6 @@
 use super::{
     arena::{PageHandle, StaleHandle},
     mmu::Mmu,
-    role::ENTRIES,
 };
 
 /// One in so many tables goes at a time, so that the search and the flush are shared.
@@ -17,23 +16,23 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn zap(&mut self, handle: PageHandle) -> Result<(), StaleHandle> {
+        // First, for else it would be given up once more, when the last entry above it goes.
+        if core::mem::take(&mut self.arena.get_mut(handle)?.unsynced) {
+            self.unsynced.retain(|other| *other != handle);
+        }
         while let Some(parent) = self.arena.get(handle)?.parents {
             self.unmap(parent)?;
         }
-        for index in 0..ENTRIES {
-            if self.arena.get(handle)?.present == 0 {
-                break;
-            }
+        let mut from = 0;
+        while let Some(index) = self.arena.first_in_use(handle, from)? {
             let entry = self.arena.entry_id(handle, index)?;
             self.unmap(entry)?;
+            from = index + 1;
         }
         self.unindex(handle)?;
         let page = self.arena.get_mut(handle)?;
         let (gfn, source, roots) = (page.gfn, page.role.source, page.roots);
         page.obsolete = true;
-        if core::mem::take(&mut page.unsynced) {
-            self.unsynced.retain(|other| *other != handle);
-        }
         if source.is_guest_table() {
             self.frames.table_gone(gfn);
         }

@@ -40,6 +40,8 @@ pub fn check(mmu: &Mmu, memory: &GuestMemory) {
             let entry = mmu.arena.read(id).unwrap();
             if entry.is_present() {
                 present += 1;
+                let known = page.unsynced || mmu.is_up_to_date(memory, handle, id).unwrap();
+                assert!(known, "the guest's entry was changed, and nobody looked");
                 check_entry(mmu, memory, &protected, (page, id, entry));
             }
         }
@@ -49,6 +51,27 @@ pub fn check(mmu: &Mmu, memory: &GuestMemory) {
     assert!(tables as u64 <= mmu.statistics.tables_most, "over the budget");
     assert_eq!(unsynced, mmu.unsynced.len());
     assert!(!mmu.stale, "translations were taken back, and nobody was told");
+}
+
+/// What must hold for a vCPU that loaded CR3 after the last change to a table: all that its root
+/// leads to is what the guest's tables say.
+pub fn check_settled(mmu: &Mmu, memory: &GuestMemory, vcpu: usize) {
+    for &table in mmu.unsynced.iter().filter(|table| leads_to(mmu, vcpu, **table)) {
+        for index in used_entries() {
+            let id = mmu.arena.entry_id(table, index).unwrap();
+            let current = mmu.is_up_to_date(memory, table, id).unwrap();
+            assert!(current, "an old translation is back, or still there");
+        }
+    }
+}
+
+/// True if the root of `vcpu` leads to `table`.
+fn leads_to(mmu: &Mmu, vcpu: usize, table: PageHandle) -> bool {
+    let parents = std::iter::successors(mmu.arena.get(table).unwrap().parents, |entry| {
+        mmu.arena.note(*entry).unwrap().next
+    });
+    let mut above = parents.map(|entry| mmu.arena.owner(entry).unwrap());
+    mmu.roots[vcpu].holds(table) || above.any(|table| leads_to(mmu, vcpu, table))
 }
 
 /// Frames that hold tables which are shadowed, and are not out of sync.
@@ -63,7 +86,11 @@ fn check_table(mmu: &Mmu, handle: PageHandle, page: &ShadowPage) {
     let mut others = std::iter::successors(mmu.first_of(page.gfn), |other| {
         mmu.arena.get(*other).unwrap().next_of_frame
     });
-    let found = others.any(|other| other == handle);
+    let found = others.clone().any(|other| other == handle);
+    let upper = others.any(|other| {
+        let role = mmu.arena.get(other).unwrap().role;
+        role.source.is_guest_table() && role.level != Level::One
+    });
     assert_eq!(found, !page.obsolete, "a table is found unless it was given up");
     let roots: usize = mmu.roots.iter().map(|root| root.uses(handle)).sum();
     assert_eq!(page.roots as usize, roots);
@@ -73,6 +100,8 @@ fn check_table(mmu: &Mmu, handle: PageHandle, page: &ShadowPage) {
     if page.unsynced {
         assert!(page.role.level == Level::One && page.role.source.is_guest_table());
         assert!(mmu.unsynced.contains(&handle));
+        assert!(page.parents.is_some(), "out of sync, and nothing leads there");
+        assert!(!upper, "an upper table of the same frame");
     }
 }
 

@@ -8,6 +8,7 @@
 //! access comes to is compared with what the guest's tables say.
 
 mod cpu;
+mod ended;
 mod guest;
 mod invariants;
 mod legality;
@@ -111,8 +112,11 @@ impl<'a> Machine<'a> {
     fn check(&self) {
         let mmu = self.mmu.mmu.lock();
         invariants::check(&mmu, self.guest.memory);
-        for (cpu, fresh) in self.cpus.iter().zip(&self.fresh) {
+        for (vcpu, (cpu, fresh)) in self.cpus.iter().zip(&self.fresh).enumerate() {
             legality::check(&mmu, cpu, &self.guest, fresh);
+            if matches!(fresh, Fresh::All) {
+                invariants::check_settled(&mmu, self.guest.memory, vcpu);
+            }
         }
     }
 
