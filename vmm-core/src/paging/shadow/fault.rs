@@ -8,7 +8,7 @@ use super::{
     guest_entry::{Meaning, Piece, meaning, split},
     link::{plain_rights, supervisor_write_rights},
     mmu::{Mmu, ROOM},
-    protect::WritePermit,
+    protect::{Top, WritePermit},
     role::{Gfn, Level, Role},
 };
 use crate::{
@@ -179,6 +179,10 @@ impl Mmu {
         }
         self.unmap(entry)?;
         let (child, new) = self.obtain(memory, gfn, role)?;
+        if !new && role.level != Level::One {
+            // What the vCPU invalidated while nothing led here did not reach the tables below.
+            self.resync_below(memory, Top::Table(child))?;
+        }
         self.link(entry, child)?;
         Ok((child, new))
     }

@@ -35,9 +35,10 @@ pub(super) const fn supervisor_write_rights(piece: &Piece, switches: &Switches) 
     Some(Rights { write: piece.dirty, user: false, execute })
 }
 
-/// True if an entry with these `rights` gives no more than the guest's entry.
+/// True if an entry with these `rights` gives no more than the guest's entry. A supervisor page
+/// gives more than a user page where CR4.SMEP or CR4.SMAP is set.
 fn is_admissible(rights: Rights, piece: &Piece, switches: &Switches) -> bool {
-    includes(plain_rights(piece), rights)
+    rights.user == piece.rights.user && includes(plain_rights(piece), rights)
         || supervisor_write_rights(piece, switches).is_some_and(|most| includes(most, rights))
 }
 
@@ -193,5 +194,7 @@ mod tests {
         assert!(!is_admissible(ALL_RIGHTS, &read_only, &OPEN));
         let protected = Switches { write_protect: true, ..OPEN };
         assert!(!is_admissible(supervisor, &read_only, &protected));
+        let user = piece(true, true, true);
+        assert!(!is_admissible(supervisor, &user, &OPEN), "SMEP and SMAP would be lost");
     }
 }

@@ -6,7 +6,9 @@
 //! dropped. A table of the last level, which a guest writes most, is let go *out of sync* instead
 //! at the first write: from then on its shadow is what a TLB would be, and it is brought up to
 //! date where the architecture lets a TLB be out of date no longer: an address when it is
-//! invalidated, the whole table when a root that leads to it is loaded.
+//! invalidated, the whole table when a root that leads to it is loaded. Both reach what the root
+//! leads to at that time. A table that comes to be led to later, because a new root shares it or
+//! one above it was given up meanwhile, is brought up to date then, with all below it.
 
 use super::{
     arena::{PageHandle, StaleHandle},
@@ -28,6 +30,15 @@ pub(super) enum WritePermit {
     Granted,
     /// Emulate the write.
     Emulate,
+}
+
+/// Where a search for tables begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Top {
+    /// The root of the current vCPU.
+    Root,
+    /// This table.
+    Table(PageHandle),
 }
 
 impl Mmu {
@@ -191,23 +202,35 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn resync_reachable(&mut self, memory: &GuestMemory) -> Result<(), StaleHandle> {
-        let mut reachable = 0;
+        self.resync_below(memory, Top::Root)
+    }
+
+    /// Brings all tables up to date that `top` leads to.
+    ///
+    /// # Errors
+    /// [`StaleHandle`].
+    pub(super) fn resync_below(
+        &mut self,
+        memory: &GuestMemory,
+        top: Top,
+    ) -> Result<(), StaleHandle> {
+        let mut found = 0;
         for at in 0..self.unsynced.len() {
             let Some(&handle) = self.unsynced.get(at) else { break };
-            if self.is_reachable(handle)? {
+            if self.is_below(handle, top)? {
                 self.protect_again(handle)?;
-                self.unsynced.swap(reachable, at);
-                reachable += 1;
+                self.unsynced.swap(found, at);
+                found += 1;
             }
         }
         // Nobody writes them any more from here on.
         self.flush();
-        for at in 0..reachable {
+        for at in 0..found {
             if let Some(&handle) = self.unsynced.get(at) {
                 self.revalidate_all(memory, handle)?;
             }
         }
-        self.unsynced.drain(..reachable);
+        self.unsynced.drain(..found);
         self.flush();
         Ok(())
     }
@@ -234,17 +257,21 @@ impl Mmu {
         Ok(())
     }
 
-    /// True if a root of the current vCPU leads to the table.
-    fn is_reachable(&self, handle: PageHandle) -> Result<bool, StaleHandle> {
+    /// True if the table is `top`, or `top` leads to it.
+    fn is_below(&self, handle: PageHandle, top: Top) -> Result<bool, StaleHandle> {
         let page = self.arena.get(handle)?;
-        if page.roots > 0 && self.root().holds(handle) {
+        let is_top = match top {
+            Top::Root => page.roots > 0 && self.root().holds(handle),
+            Top::Table(table) => table == handle,
+        };
+        if is_top {
             return Ok(true);
         }
         let mut next = page.parents;
         while let Some(entry) = next {
             next = self.arena.note(entry)?.next;
             // Each step leads a level up, so this ends.
-            if self.is_reachable(self.arena.owner(entry)?)? {
+            if self.is_below(self.arena.owner(entry)?, top)? {
                 return Ok(true);
             }
         }

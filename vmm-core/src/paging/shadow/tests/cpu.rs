@@ -32,6 +32,8 @@ const LARGE: u64 = 1 << 7;
 /// A fault may be looked at so often before the access comes through: for a stale TLB, and for
 /// what the guest's tables were changed into meanwhile.
 const MOST_FAULTS: usize = 4;
+/// So often an instruction that writes a table is tried again without the table's shadow.
+const MOST_RETRIES: usize = 2;
 
 /// What came of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,9 +48,9 @@ pub enum Outcome {
 
 /// A translation: of a linear page to a page of the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Translated {
-    page: u64,
-    rights: Rights,
+pub struct Translated {
+    pub page: u64,
+    pub rights: Rights,
 }
 
 /// Guest memory where nobody may have to set an accessed or dirty bit any more.
@@ -87,6 +89,8 @@ pub struct Cpu {
     root: HostPhysAddr,
     /// The page-directory pointers are loaded with CR3.
     keeps_pointers: bool,
+    /// What they were when CR3 was loaded.
+    loaded_pointers: [u64; 4],
 }
 
 impl Cpu {
@@ -98,11 +102,16 @@ impl Cpu {
             page_directory_pointers: None,
         };
         let root = HostPhysAddr::new(0);
-        Self { number, space, tlb: HashMap::new(), root, keeps_pointers }
+        Self { number, space, tlb: HashMap::new(), root, keeps_pointers, loaded_pointers: [0; 4] }
     }
 
     pub fn mode(&self) -> GuestMode {
         GuestMode::of(&self.space.control)
+    }
+
+    /// The entry of a page table of the guest's that decides about `address`.
+    pub fn last_entry(&self, guest: &Guest<'_>, address: u64) -> Option<(u64, u64)> {
+        guest.last_entry(self.mode(), self.space.control.cr3, address)
     }
 
     /// True if INVLPG brings everything up to date that decides about an address.
@@ -112,7 +121,7 @@ impl Cpu {
 
     /// Writes control registers: those of a random mode and with random switches.
     pub fn write_control(&mut self, guest: &Guest<'_>, mmu: &ShadowMmu, dice: &mut Dice) {
-        let mode = dice.pick(guest.entries.modes());
+        let mode = dice.pick(guest.modes());
         let mut on = |value: u64| if dice.one_in(2) { value } else { 0 };
         let (paging, extension, long) = match mode {
             GuestMode::Unpaged => (0, on(cr4::PAE), 0),
@@ -136,13 +145,21 @@ impl Cpu {
         let cr3 = Guest::root(self.mode(), dice);
         self.space.control.cr3 = cr3;
         let loads = self.keeps_pointers && self.mode() == GuestMode::Pae;
-        self.space.page_directory_pointers = loads.then(|| {
-            let pointer =
-                |slot: u64| guest.memory.read_u64(GuestPhysAddr::new(cr3 + slot * 8)).unwrap();
-            [0, 1, 2, 3].map(pointer)
-        });
+        self.loaded_pointers = self.pointers(guest);
+        self.space.page_directory_pointers = loads.then_some(self.loaded_pointers);
         let root = mmu.load_root(self.number, guest.memory, &self.space).unwrap();
         self.set_root(root);
+    }
+
+    fn pointers(&self, guest: &Guest<'_>) -> [u64; 4] {
+        let at = |slot: u64| GuestPhysAddr::new(self.space.control.cr3 + slot * 8);
+        [0, 1, 2, 3].map(|slot| guest.memory.read_u64(at(slot)).unwrap())
+    }
+
+    /// True if what CR3 leads to is as it was when it was loaded. Pointers of PAE paging that are
+    /// also entries of a page table change when these are marked as used.
+    pub fn root_is_as_loaded(&self, guest: &Guest<'_>) -> bool {
+        self.invalidation_is_exact() || self.pointers(guest) == self.loaded_pointers
     }
 
     fn set_root(&mut self, root: HostPhysAddr) {
@@ -176,16 +193,21 @@ impl Cpu {
         found
     }
 
-    /// Walks the shadow tables.
-    fn walk(&self, mmu: &Mmu, address: u64) -> Option<Translated> {
+    /// The shadow table that the hardware begins with, or finds by a pointer at the root.
+    pub fn top(&self, mmu: &Mmu, address: u64) -> Option<PageHandle> {
         let root = &mmu.roots[self.number as usize];
         assert_eq!(root.address(), self.root, "the CPU uses another root than the MMU believes");
         let pointer = root.pointer((address >> 30) as usize & 3);
-        let mut handle = match self.mode() {
-            GuestMode::Long => table_at(mmu, self.root)?,
-            _ if pointer.is_present() => table_at(mmu, pointer.address()).unwrap(),
-            _ => return None,
-        };
+        match self.mode() {
+            GuestMode::Long => table_at(mmu, self.root),
+            _ if pointer.is_present() => Some(table_at(mmu, pointer.address()).unwrap()),
+            _ => None,
+        }
+    }
+
+    /// Walks the shadow tables.
+    pub fn walk(&self, mmu: &Mmu, address: u64) -> Option<Translated> {
+        let mut handle = self.top(mmu, address)?;
         loop {
             let level = mmu.arena.get(handle).unwrap().role.level;
             let id = mmu.arena.entry_id(handle, level.index(address)).unwrap();
@@ -201,7 +223,7 @@ impl Cpu {
     }
 
     /// True if the hardware lets the access through: it always runs with CR0.WP and EFER.NXE set.
-    fn allows(&self, rights: Rights, access: Access) -> bool {
+    pub fn allows(&self, rights: Rights, access: Access) -> bool {
         let control = &self.space.control;
         let is_on = |bit| control.cr0 & cr0::PG != 0 && control.cr4 & bit != 0;
         let explicit = access.privilege == Privilege::Supervisor;
@@ -227,7 +249,7 @@ impl Cpu {
         dice: &mut Dice,
         (address, access): (u64, Access),
     ) -> (Outcome, bool) {
-        for _ in 0..=MOST_FAULTS {
+        for attempt in 0..=MOST_FAULTS {
             let found = self.look_up(mmu, address);
             if let Some(found) = found.filter(|found| self.allows(found.rights, access)) {
                 let at = owner(guest.memory, found.page).expect("memory of the guest");
@@ -240,7 +262,7 @@ impl Cpu {
                 FaultAction::Resume => {}
                 FaultAction::Forward(code) => return (Outcome::Fault(code), false),
                 FaultAction::Device(at) => return (Outcome::Device(at), false),
-                FaultAction::TableWrite(table) if dice.one_in(8) => {
+                FaultAction::TableWrite(table) if attempt < MOST_RETRIES && dice.one_in(8) => {
                     mmu.unshadow(self.number, table).unwrap();
                 }
                 FaultAction::TableWrite(_) | FaultAction::Emulate => {

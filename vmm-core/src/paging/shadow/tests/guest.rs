@@ -67,8 +67,8 @@ impl Entries {
         }
     }
 
-    /// Modes of paging that this guest knows.
-    pub const fn modes(self) -> &'static [GuestMode] {
+    /// Modes of paging with such entries.
+    const fn modes(self) -> &'static [GuestMode] {
         match self {
             Self::Four => &[
                 GuestMode::Legacy { large_pages: true },
@@ -112,6 +112,9 @@ pub struct Guest<'a> {
     pub large_direct: bool,
     /// The pointers of PAE paging are loaded with CR3, which refuses reserved bits in them.
     keeps_pointers: bool,
+    /// It keeps to the mode with most levels, and its tables lead to each other in order, as those
+    /// of the kernels that there are: so several roots share tables of all levels.
+    orderly: bool,
 }
 
 impl<'a> Guest<'a> {
@@ -125,7 +128,8 @@ impl<'a> Guest<'a> {
             let empty = [0; PAGE_SIZE as usize];
             memory.write(GuestPhysAddr::new(frame * PAGE_SIZE), &empty).unwrap();
         }
-        let guest = Self { memory, entries, large_direct: dice.one_in(2), keeps_pointers };
+        let (large_direct, orderly) = (dice.one_in(2), dice.one_in(2));
+        let guest = Self { memory, entries, large_direct, keeps_pointers, orderly };
         guest.make_direct_map();
         let tables: &[_] = match entries {
             Entries::Four => &[LEGACY_ROOTS],
@@ -185,6 +189,12 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// Modes of paging that this guest uses.
+    pub fn modes(&self) -> &'static [GuestMode] {
+        let modes = self.entries.modes();
+        if self.orderly { &modes[..1] } else { modes }
+    }
+
     /// A value for CR3.
     pub fn root(mode: GuestMode, dice: &mut Dice) -> u64 {
         let frame = match mode {
@@ -214,6 +224,35 @@ impl<'a> Guest<'a> {
         if roots { vec![first, second] } else { vec![first, second, last] }
     }
 
+    /// The page table of the guest, and the entry in it, that decides about `address` below
+    /// `root`; none if there is none of those that the guest uses as it likes.
+    pub fn last_entry(&self, mode: GuestMode, root: u64, address: u64) -> Option<(u64, u64)> {
+        let (levels, index_bits) = match mode {
+            GuestMode::Unpaged => return None,
+            GuestMode::Legacy { .. } => (2, 10),
+            GuestMode::Pae => (3, 9),
+            GuestMode::Long => (4, 9),
+        };
+        let slot = |level: u32| (address >> (12 + index_bits * level)) % (1 << index_bits);
+        let mut table = root / PAGE_SIZE;
+        for level in (1..levels).rev() {
+            let at = GuestPhysAddr::new(table * PAGE_SIZE + slot(level) * self.entries.bytes());
+            let entry = match self.entries {
+                Entries::Four => self.memory.read_u32(at).map(u64::from),
+                Entries::Eight => self.memory.read_u64(at),
+            };
+            table = entry.ok().filter(|entry| entry & PRESENT != 0)? / PAGE_SIZE;
+        }
+        let usable = POOL.contains(&table) && self.free_slots(table).contains(&slot(0));
+        usable.then_some((table, slot(0)))
+    }
+
+    /// Another address that the page table of `address` decides about.
+    pub fn neighbour(&self, address: u64, dice: &mut Dice) -> u64 {
+        let index = self.entries.slots()[2] * PAGE_SIZE;
+        (address & !index) | (dice.pick(&self.entries.slots()) * PAGE_SIZE)
+    }
+
     /// A new entry for `table`.
     pub fn entry(&self, table: u64, dice: &mut Dice) -> u64 {
         if dice.one_in(6) {
@@ -227,7 +266,8 @@ impl<'a> Guest<'a> {
         let mut value = PRESENT | (2 ^ dice.bit_if(4, 1)) | (4 ^ dice.bit_if(4, 2));
         value |= dice.bit_if(2, 5) | dice.bit_if(2, 6) | dice.bit_if(8, 8);
         value |= dice.bit_if(10, 63) | dice.bit_if(24, 0);
-        value |= match dice.roll(16) {
+        let target = if self.orderly { 0 } else { dice.roll(16) };
+        value |= match target {
             0..=9 => dice.pick(below(table)) * PAGE_SIZE,
             10 => dice.pick(DATA) * PAGE_SIZE,
             11 => self.table(dice) * PAGE_SIZE,
@@ -237,7 +277,7 @@ impl<'a> Guest<'a> {
             _ => NOTHING + dice.roll(4) * PAGE_SIZE,
         };
         // Spoilt by one bit, reserved or not.
-        value ^= if dice.one_in(12) { 1 << dice.roll(64) } else { 0 };
+        value ^= if !self.orderly && dice.one_in(12) { 1 << dice.roll(64) } else { 0 };
         if self.entries == Entries::Four { value % (1 << 32) } else { value }
     }
 

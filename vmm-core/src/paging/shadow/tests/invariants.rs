@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The entries of shadow tables that the model's addresses can lead through.
-fn used_entries() -> impl Iterator<Item = usize> {
+pub fn used_entries() -> impl Iterator<Item = usize> {
     let first = 0..DIRECT_FRAMES as usize;
     first.chain([ENTRIES - 2, ENTRIES - 1])
 }

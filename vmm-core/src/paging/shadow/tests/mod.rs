@@ -10,6 +10,8 @@
 mod cpu;
 mod guest;
 mod invariants;
+mod legality;
+mod relinking;
 mod shootdown;
 
 use host_mock::MockHost;
@@ -24,6 +26,7 @@ use crate::{
 };
 use cpu::{Cpu, Outcome};
 use guest::{Entries, Guest};
+use legality::Fresh;
 
 const VCPUS: u32 = 2;
 /// Sequences of each test; there are four.
@@ -36,8 +39,8 @@ struct Machine<'a> {
     guest: Guest<'a>,
     mmu: ShadowMmu,
     cpus: [Cpu; VCPUS as usize],
-    /// By vCPU: the guest changed no table since it loaded CR3.
-    clean: [bool; VCPUS as usize],
+    /// By vCPU: where it may use no old translations.
+    fresh: [Fresh; VCPUS as usize],
     /// By vCPU: where the last access was.
     last: [u64; VCPUS as usize],
     dice: Dice,
@@ -61,57 +64,85 @@ impl<'a> Machine<'a> {
             cpu.write_control(&guest, &mmu, &mut dice);
             cpu
         });
-        Self { guest, mmu, cpus, clean: [true; VCPUS as usize], last: [0; 2], dice }
+        Self { guest, mmu, cpus, fresh: [Fresh::All, Fresh::All], last: [0; 2], dice }
     }
 
-    /// An address for an access, often that of the last one.
+    /// An address for an access, often that of the last one, or near it.
     fn address(&mut self, number: usize) -> u64 {
-        if self.dice.one_in(3) {
-            return self.last[number];
-        }
-        self.last[number] = self.guest.address(self.cpus[number].mode(), &mut self.dice);
+        let last = self.last[number];
+        self.last[number] = match self.dice.roll(4) {
+            0 => last,
+            1 | 2 => self.guest.neighbour(last, &mut self.dice),
+            _ => self.new_address(number),
+        };
         self.last[number]
+    }
+
+    /// Mostly one that a page table decides about: to which the upper tables lead.
+    fn new_address(&mut self, number: usize) -> u64 {
+        let Self { guest, cpus, dice, .. } = self;
+        let cpu = &cpus[number];
+        let attempts = 1 + dice.roll(4);
+        let mut addresses = (0..attempts).map(|_| guest.address(cpu.mode(), dice));
+        let first = addresses.next().unwrap_or_default();
+        let mut rest = core::iter::once(first).chain(addresses);
+        rest.find(|address| cpu.last_entry(guest, *address).is_some()).unwrap_or(first)
     }
 
     fn step(&mut self) {
         let number = self.dice.roll(u64::from(VCPUS)) as usize;
-        match self.dice.roll(16) {
+        match self.dice.roll(18) {
             0..=3 => self.change_entry(number),
             4 => self.wipe_table(number),
-            5 => self.load_control(number),
-            6..=8 => {
+            5..=7 => self.load_control(number),
+            8..=10 => {
                 let address = self.address(number);
-                self.cpus[number].invalidate(&self.guest, &self.mmu, address);
-                self.access(number, address, self.cpus[number].invalidation_is_exact());
+                self.invalidate(number, address);
+                self.access(number, address);
             }
             _ => {
                 let address = self.address(number);
-                self.access(number, address, false);
+                self.access(number, address);
             }
         }
-        invariants::check(&self.mmu.mmu.lock(), self.guest.memory);
+        self.check();
+    }
+
+    fn check(&self) {
+        let mmu = self.mmu.mmu.lock();
+        invariants::check(&mmu, self.guest.memory);
+        for (cpu, fresh) in self.cpus.iter().zip(&self.fresh) {
+            legality::check(&mmu, cpu, &self.guest, fresh);
+        }
+    }
+
+    fn invalidate(&mut self, number: usize, address: u64) {
+        self.cpus[number].invalidate(&self.guest, &self.mmu, address);
+        if self.cpus[number].invalidation_is_exact() {
+            self.fresh[number].invalidated(address);
+        }
     }
 
     fn load_control(&mut self, number: usize) {
         let Self { guest, mmu, cpus, dice, .. } = self;
-        if dice.one_in(3) {
+        if dice.one_in(6) {
             cpus[number].write_control(guest, mmu, dice);
             self.last[number] = 0;
         } else {
             cpus[number].load_cr3(guest, mmu, dice);
         }
-        self.clean[number] = true;
+        self.fresh[number] = Fresh::All;
     }
 
-    fn access(&mut self, number: usize, address: u64, invalidated: bool) {
-        let Self { guest, mmu, cpus, clean, dice, .. } = self;
+    fn access(&mut self, number: usize, address: u64) {
+        let Self { guest, mmu, cpus, fresh, dice, .. } = self;
         let kinds = [AccessKind::Read, AccessKind::Write, AccessKind::Fetch];
         let privileges = [Privilege::User, Privilege::Supervisor, Privilege::ImplicitSupervisor];
         let access = Access { kind: dice.pick(&kinds), privilege: dice.pick(&privileges) };
         let cpu = &mut cpus[number];
         cpu.space.alignment_check = dice.one_in(2);
         let (outcome, emulated) = cpu.access(guest, mmu, dice, (address, access));
-        if clean[number] || invalidated {
+        if fresh[number].covers(address) && cpu.root_is_as_loaded(guest) {
             let expected = cpu.settled(guest, address, access);
             assert_eq!(outcome, expected, "{access:?} of {address:#x}, with {:x?}", cpu.space);
         }
@@ -127,12 +158,18 @@ impl<'a> Machine<'a> {
     fn store(&mut self, number: usize, table: u64, slot: u64, value: u64) {
         let at = table * PAGE_SIZE + slot * self.guest.entries.bytes();
         self.cpus[number].store(&self.guest, &self.mmu, &mut self.dice, at, value);
-        self.clean = [false; VCPUS as usize];
+        self.fresh.iter_mut().for_each(Fresh::tables_changed);
     }
 
     fn change_entry(&mut self, number: usize) {
-        let table = self.guest.table(&mut self.dice);
-        let slot = self.dice.pick(&self.guest.free_slots(table));
+        let used = self.cpus[number].last_entry(&self.guest, self.last[number]);
+        let (table, slot) = match used.filter(|_| self.dice.one_in(2)) {
+            Some(used) => used,
+            None => {
+                let table = self.guest.table(&mut self.dice);
+                (table, self.dice.pick(&self.guest.free_slots(table)))
+            }
+        };
         let value = self.guest.entry(table, &mut self.dice);
         self.store(number, table, slot, value);
     }
@@ -141,7 +178,7 @@ impl<'a> Machine<'a> {
         let table = self.guest.table(&mut self.dice);
         for slot in self.guest.free_slots(table) {
             self.store(number, table, slot, 0);
-            invariants::check(&self.mmu.mmu.lock(), self.guest.memory);
+            self.check();
         }
     }
 
