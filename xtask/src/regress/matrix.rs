@@ -287,7 +287,11 @@ pub const CPUS: &[Cpu] = &[
     qemu("max", QEMU_ALL, QEMU_TESTED),
     qemu("max,-x2apic", QEMU_XAPIC, &[guest::CLOUD, guest::INTERRUPTS]),
     qemu("EPYC", QEMU_LINUX, &[guest::CLOUD]),
-    shadow(qemu("max", QEMU_SHADOW, &[guest::CLOUD, guest::PAE32, guest::PAGING])),
+    shadow(qemu(
+        "max",
+        QEMU_SHADOW,
+        &[guest::CLOUD, guest::PAE32, guest::PROCESSES, guest::PAGING],
+    )),
     bochs(
         "ryzen",
         BOCHS_AMD,
