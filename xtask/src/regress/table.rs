@@ -159,7 +159,7 @@ mod tests {
 
     fn entry() -> Entry {
         let cpu = &CPUS[0];
-        let entry = Entry::new(cpu, &cpu.guests[0]);
+        let entry = Entry::new(cpu, &cpu.tested[0]);
         Entry { backend: "svm".into(), seconds: 1.25, exits: 7, ..entry }
     }
 
