@@ -91,9 +91,9 @@ pub struct VcpuSetup {
     pub tsc_offset: u64,
     /// What the hardware may do of the local APIC's work.
     pub apic: ApicSetup,
-    /// The guest exits when it waits long in a loop of PAUSEs, if the hardware can tell: there
-    /// are other vCPUs that it may wait for.
-    pub limits_spinning: bool,
+    /// The VM has other vCPUs. The guest may wait for them in a loop of PAUSEs, and exits when it
+    /// waits long, if the hardware can tell.
+    pub has_siblings: bool,
 }
 
 /// What the hardware may do of a local APIC's work.

@@ -70,7 +70,7 @@ impl SvmVcpu {
         vmcb.control.msr_permission_map = maps.msr_address().as_u64();
         vmcb.control.tsc_offset = setup.tsc_offset;
         vmcb.control.interrupt_control = InterruptControl::new().with_masking(true);
-        if setup.limits_spinning {
+        if setup.has_siblings {
             pause_filter::limit_spinning(&mut vmcb.control, &capabilities);
         }
         if let Translation::Nested(root) = setup.translation {

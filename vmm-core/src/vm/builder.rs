@@ -420,7 +420,7 @@ impl VmBuilder {
                 true => ApicSetup::Emulated,
                 false => ApicSetup::Hardware { window },
             },
-            limits_spinning: self.config.vcpus > 1,
+            has_siblings: self.config.vcpus > 1,
         };
         Ok((tables, setup))
     }

@@ -20,9 +20,17 @@ use super::{
     field::{Field, FieldSet},
 };
 use crate::{
-    backend::Unsupported,
+    backend::{Translation, Unsupported, VcpuSetup},
     state::{cr0, cr4},
 };
+
+/// Revision identifier of Bochs (2.7). Its virtual-interrupt delivery has two faults, both read in
+/// its source. An exit amid such a delivery names in the IDT-vectoring information the event that
+/// was delivered before; with nested tables, which map all memory, there is no such exit, and with
+/// shadow tables page faults are. And if an interrupt of the host's arrives while one is pending
+/// that RFLAGS.IF holds back, that is delivered all the same; vCPUs that have others are
+/// interrupted for their sake at any time.
+const BOCHS_REVISION: u32 = 0x2B;
 
 /// IA32_VMX_BASIC (Intel SDM vol. 3, A.1).
 #[bitfield(u64)]
@@ -250,9 +258,16 @@ impl Capabilities {
         Ok(Self { msrs, controls })
     }
 
-    /// What of it is used for a guest with shadow paging.
-    pub fn for_shadow_paging(self) -> Self {
-        Self { controls: self.controls.for_shadow_paging(), ..self }
+    /// What of it is used for such a vCPU.
+    pub fn for_vcpu(self, setup: VcpuSetup) -> Self {
+        let (misdelivers, mut controls) = match setup.translation {
+            Translation::Nested(_) => (setup.has_siblings, self.controls),
+            Translation::Shadow => (true, self.controls.for_shadow_paging()),
+        };
+        if misdelivers && self.msrs.basic.revision() == BOCHS_REVISION {
+            controls.apic -= APIC_DELIVERY;
+        }
+        Self { controls, ..self }
     }
 
     /// True if all of `controls` are used.
@@ -447,10 +462,36 @@ pub(super) mod samples {
 
 #[cfg(test)]
 mod tests {
+    use host_iface::HostPhysAddr;
+
     use super::{
         samples::{PENRYN, TIGER_LAKE, without},
         *,
     };
+    use crate::backend::ApicSetup;
+
+    const SHADOW: VcpuSetup = VcpuSetup {
+        translation: Translation::Shadow,
+        tsc_offset: 0,
+        apic: ApicSetup::Emulated,
+        has_siblings: false,
+    };
+
+    #[test]
+    fn bochs_delivers_interrupts_only_where_it_does_so_rightly() {
+        let nested =
+            VcpuSetup { translation: Translation::Nested(HostPhysAddr::new(0x1000)), ..SHADOW };
+        let sibling = VcpuSetup { has_siblings: true, ..nested };
+        let delivers = |basic, setup| {
+            let capabilities = Capabilities::new(CapabilityMsrs { basic, ..TIGER_LAKE }).unwrap();
+            capabilities.for_vcpu(setup).controls.apic.contains(APIC_DELIVERY)
+        };
+        let real = TIGER_LAKE.basic.with_revision(4);
+        for (setup, with_bochs) in [(nested, true), (sibling, false), (SHADOW, false)] {
+            assert_eq!(delivers(TIGER_LAKE.basic, setup), with_bochs);
+            assert!(delivers(real, setup));
+        }
+    }
 
     #[test]
     fn reads_the_words_as_the_manual_lays_them_out() {
@@ -489,7 +530,7 @@ mod tests {
         };
         let tiger_lake = Capabilities::new(TIGER_LAKE).unwrap();
         assert_eq!(fields(tiger_lake), [true; 4]);
-        assert_eq!(fields(tiger_lake.for_shadow_paging()), [false, false, true, true]);
+        assert_eq!(fields(tiger_lake.for_vcpu(SHADOW)), [false, false, true, true]);
         assert_eq!(fields(Capabilities::new(PENRYN).unwrap()), [false, false, true, false]);
     }
 
@@ -497,11 +538,11 @@ mod tests {
     fn no_guest_is_unrestricted_on_shadow_tables() {
         let capabilities = Capabilities::new(TIGER_LAKE).unwrap();
         assert!(capabilities.has_unrestricted_guest() && capabilities.has_ept());
-        let shadow = capabilities.for_shadow_paging();
+        let shadow = capabilities.for_vcpu(SHADOW);
         assert!(!shadow.has_unrestricted_guest() && !shadow.needs_identity_map());
         assert_eq!(shadow.fixed_cr0() & (cr0::PE | cr0::PG), cr0::PE | cr0::PG);
         let penryn = Capabilities::new(PENRYN).unwrap();
-        assert_eq!(penryn, penryn.for_shadow_paging());
+        assert_eq!(penryn, penryn.for_vcpu(SHADOW));
         assert!(!penryn.names().contains(&"ept".into()));
     }
 

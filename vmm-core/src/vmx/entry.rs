@@ -221,14 +221,14 @@ mod tests {
     }
 
     /// The same, of a VM in which it may spin.
-    fn entered_among(msrs: CapabilityMsrs, limits_spinning: bool) -> VmxVcpu {
+    fn entered_among(msrs: CapabilityMsrs, has_siblings: bool) -> VmxVcpu {
         let window =
             ApicWindow { nested_root: HostPhysAddr::new(0x2000), page: HostPhysAddr::new(0x3000) };
         let setup = VcpuSetup {
             translation: Translation::Nested(HostPhysAddr::new(0x1000)),
             tsc_offset: 0,
             apic: ApicSetup::Hardware { window: Some(window) },
-            limits_spinning,
+            has_siblings,
         };
         let mut vcpu = VmxVcpu::new(Shared::sample(msrs), setup).unwrap();
         // SAFETY: in tests the VMX instructions work on ordinary memory.

@@ -61,7 +61,7 @@ mod tests {
                 translation: Translation::Shadow,
                 tsc_offset: 0,
                 apic: ApicSetup::Emulated,
-                limits_spinning: false,
+                has_siblings: false,
             };
             VmxVcpu::new(Shared::sample(msrs), setup).unwrap()
         })

@@ -101,11 +101,10 @@ const PAGE_DIRECTORY_POINTERS: [Field; 4] =
 impl VmxVcpu {
     pub(super) fn new(shared: Arc<Shared>, setup: VcpuSetup) -> Result<Self, HostError> {
         let host = shared.host;
-        let (capabilities, shadow) = match setup.translation {
-            Translation::Nested(_) => (shared.capabilities, None),
-            Translation::Shadow => {
-                (shared.capabilities.for_shadow_paging(), Some(ShadowPaging::new()))
-            }
+        let capabilities = shared.capabilities.for_vcpu(setup);
+        let shadow = match setup.translation {
+            Translation::Nested(_) => None,
+            Translation::Shadow => Some(ShadowPaging::new()),
         };
         let apic_page = match capabilities.has_tpr_shadow() {
             true => Some(VirtualApic::new(host)?),
@@ -164,7 +163,7 @@ impl VmxVcpu {
         if self.vpid.is_none() {
             secondary -= SecondaryControls::ENABLE_VPID;
         }
-        if setup.limits_spinning && controls.pause_loop {
+        if setup.has_siblings && controls.pause_loop {
             secondary |= SecondaryControls::PAUSE_LOOP_EXITING;
             for (field, value) in pause_loop::FIELDS {
                 self.vmcs.write(field, value);
