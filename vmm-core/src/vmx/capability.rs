@@ -24,13 +24,10 @@ use crate::{
     state::{cr0, cr4},
 };
 
-/// Revision identifier of Bochs (2.7). Its virtual-interrupt delivery has two faults, both read in
-/// its source. An exit amid such a delivery names in the IDT-vectoring information the event that
-/// was delivered before; with nested tables, which map all memory, there is no such exit, and with
-/// shadow tables page faults are. And if an interrupt of the host's arrives while one is pending
-/// that RFLAGS.IF holds back, that is delivered all the same; vCPUs that have others are
-/// interrupted for their sake at any time.
-const BOCHS_REVISION: u32 = 0x2B;
+/// Bytes of a VMCS region on Bochs (2.7): a whole page. The regions of Intel's CPUs have 1024.
+const BOCHS_REGION: u16 = 4096;
+/// Revision identifier of nested KVM, whose regions have a page, too.
+const KVM_REVISION: u32 = 0x11E5_7ED0;
 
 /// IA32_VMX_BASIC (Intel SDM vol. 3, A.1).
 #[bitfield(u64)]
@@ -53,6 +50,12 @@ pub struct BasicInformation {
     pub has_true_controls: bool,
     #[bits(8)]
     __: u8,
+}
+
+impl BasicInformation {
+    fn is_bochs(self) -> bool {
+        self.region_bytes() == BOCHS_REGION && self.revision() != KVM_REVISION
+    }
 }
 
 /// IA32_VMX_EPT_VPID_CAP (Intel SDM vol. 3, A.10).
@@ -259,12 +262,19 @@ impl Capabilities {
     }
 
     /// What of it is used for such a vCPU.
+    ///
+    /// The virtual-interrupt delivery of Bochs 2.7 has two faults, both read in its source. An exit
+    /// amid a delivery names in the IDT-vectoring information the event that was delivered
+    /// before: with nested tables, which map all memory, there is no such exit, but with shadow
+    /// tables page faults are. And if an interrupt of the host's arrives while one is pending that
+    /// RFLAGS.IF holds back, that is delivered all the same: vCPUs that have others are
+    /// interrupted for their sake at any time.
     pub fn for_vcpu(self, setup: VcpuSetup) -> Self {
         let (misdelivers, mut controls) = match setup.translation {
             Translation::Nested(_) => (setup.has_siblings, self.controls),
             Translation::Shadow => (true, self.controls.for_shadow_paging()),
         };
-        if misdelivers && self.msrs.basic.revision() == BOCHS_REVISION {
+        if misdelivers && self.msrs.basic.is_bochs() {
             controls.apic -= APIC_DELIVERY;
         }
         Self { controls, ..self }
@@ -486,10 +496,11 @@ mod tests {
             let capabilities = Capabilities::new(CapabilityMsrs { basic, ..TIGER_LAKE }).unwrap();
             capabilities.for_vcpu(setup).controls.apic.contains(APIC_DELIVERY)
         };
-        let real = TIGER_LAKE.basic.with_revision(4);
+        let real = TIGER_LAKE.basic.with_region_bytes(1024);
+        let kvm = TIGER_LAKE.basic.with_revision(KVM_REVISION);
         for (setup, with_bochs) in [(nested, true), (sibling, false), (SHADOW, false)] {
             assert_eq!(delivers(TIGER_LAKE.basic, setup), with_bochs);
-            assert!(delivers(real, setup));
+            assert!(delivers(real, setup) && delivers(kvm, setup));
         }
     }
 

@@ -191,7 +191,7 @@ const BOCHS_INTEL_INTERPRETED: &[&[Guest]] = &[
 
 /// On Intel models of Bochs, on shadow page tables: real mode is interpreted there, too.
 const BOCHS_INTEL_SHADOW: &[&[Guest]] =
-    &[BARE_METAL, &[guest::CLOUD, guest::TASKS, guest::CPUID_LOOP]];
+    &[BARE_METAL, &[guest::CLOUD, guest::CLOUD_SMP2, guest::TASKS, guest::CPUID_LOOP]];
 
 /// On the Intel model that has nothing else.
 const BOCHS_INTEL_WITHOUT_EPT: &[&[Guest]] = &[
