@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::store::Store;
 use crate::architecture::Architecture;
@@ -74,12 +74,21 @@ impl Lists {
         let what = "fetching the lists of i386 packages";
         eprintln!("setup: {what} into {}", folder.display());
         let fetched = process::succeed(self.command("apt-get").args(["update", "--quiet"]), what);
-        // One archive of several may be out of step for a while; the others do.
-        if !setup::apt::has_lists_in(&lists) {
-            fetched?;
+        match (fetched, setup::apt::has_lists_in(&lists)) {
+            (Ok(_), true) => {
+                File::create(&stamp)
+                    .with_context(|| format!("cannot write {}", stamp.display()))?;
+                Ok(())
+            }
+            (Ok(_), false) => bail!("the machine's package sources have no i386 packages"),
+            // One archive of several may be out of step for a while: the others do, and the next
+            // command tries again.
+            (Err(error), true) => {
+                eprintln!("note: {error:#}");
+                Ok(())
+            }
+            (Err(error), false) => Err(error),
         }
-        File::create(&stamp).with_context(|| format!("cannot write {}", stamp.display()))?;
-        Ok(())
     }
 }
 

@@ -54,8 +54,9 @@ impl Cell {
     }
 
     /// The row, which enters what came of it into `table`. In a run that repeats rows it is
-    /// named by its round, and runs alone, since the rounds are to follow each other. So does a
-    /// guest on QEMU that measures time, which passes there as on the machine outside.
+    /// named by its round, and runs alone, since the rounds are to follow each other. So do
+    /// bare-metal guests and self-tests on QEMU, many of which measure time, which passes there
+    /// as on the machine outside.
     pub fn row(self, paths: &Paths, table: &Table, effort: Effort, round: Option<u32>) -> Row {
         let (paths, table) = (paths.clone(), table.clone());
         let name = round.map_or(self.name(), |round| format!("{}/{round}", self.name()));
@@ -76,8 +77,8 @@ impl Cell {
     }
 
     fn depends_on_load(&self) -> bool {
-        let measures = matches!(self.guest.kind, Kind::BareMetal { .. } | Kind::SelfTest(_));
-        measures && self.cpu.platform == Platform::Qemu
+        let may_measure = matches!(self.guest.kind, Kind::BareMetal { .. } | Kind::SelfTest(_));
+        may_measure && self.cpu.platform == Platform::Qemu
     }
 
     fn run(

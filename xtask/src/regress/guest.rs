@@ -162,26 +162,17 @@ pub const PAE32_SMP2: Guest = linux("pae32-smp2", Linux { vcpus: "2", ..PAE32_KE
 /// Debian's 32-bit kernel for CPUs without physical address extension, on tables of two levels.
 pub const PLAIN32: Guest = linux(
     "plain32",
-    Linux { package: "linux-image-686:i386", task: Some(&PLAIN32_TASK), ..CLOUD_KERNEL },
+    Linux { package: "linux-image-686:i386", task: Some(&uname("i686\n686\n")), ..CLOUD_KERNEL },
 );
 
-const PAE32_KERNEL: Linux = Linux {
-    package: image::PAE_KERNEL,
-    task: Some(&Task {
-        options: &[],
-        command: "uname -m; uname -r | grep -o 686.*",
-        output: "i686\n686-pae\n",
-        check: |_| Ok(()),
-    }),
-    ..CLOUD_KERNEL
-};
+const PAE32_KERNEL: Linux =
+    Linux { package: image::PAE_KERNEL, task: Some(&uname("i686\n686-pae\n")), ..CLOUD_KERNEL };
 
-const PLAIN32_TASK: Task = Task {
-    options: &[],
-    command: "uname -m; uname -r | grep -o 686.*",
-    output: "i686\n686\n",
-    check: |_| Ok(()),
-};
+/// Tells a 32-bit machine and the kernel's flavour.
+const fn uname(output: &'static str) -> Task {
+    let command = "uname -m; uname -r | grep -o 686.*";
+    Task { options: &[], command, output, check: |_| Ok(()) }
+}
 
 const fn self_test(name: &'static str, tests: SelfTest) -> Guest {
     Guest { name, kind: Kind::SelfTest(tests) }

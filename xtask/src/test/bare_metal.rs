@@ -191,7 +191,7 @@ pub fn rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
             let place = if bare { "bare-metal-oracle" } else { "bare-metal" };
             let row = format!("{place}/{name}{}", special.variant);
             let (paths, name) = (paths.clone(), name.clone());
-            // Guests measure time, which passes as on the machine outside.
+            // Many guests measure time, which passes as on the machine outside.
             let run = move |log: &mut Log| run_guest(&paths, special, &name, bare, log);
             rows.push(Row::new(row, run).alone());
         }
