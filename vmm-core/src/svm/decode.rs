@@ -101,7 +101,8 @@ fn task_switch(info1: u64, info2: TaskSwitchInfo, by_gate: bool) -> Exit {
     Exit::TaskSwitch(TaskSwitch {
         selector: info1 as u16,
         source,
-        error_code: info2.has_error_code().then_some(info2.error_code()),
+        error_code: (source == TaskSwitchSource::Gate && info2.has_error_code())
+            .then_some(info2.error_code()),
     })
 }
 

@@ -17,10 +17,11 @@ impl<V: VcpuBackend> Vcpu<V> {
         if switch.error_code.is_none() {
             self.forget_older_event();
         }
-        let event = match switch.source {
-            TaskSwitchSource::Gate => self.pending.interrupted,
-            _ => None,
-        };
+        if switch.source != TaskSwitchSource::Gate {
+            // An instruction switches: no event is under way.
+            self.pending.interrupted = None;
+        }
+        let event = self.pending.interrupted;
         let return_to = match event {
             Some(_) => self.hardware.rip(),
             None => match self.next_instruction() {

@@ -60,6 +60,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         };
         let (link, released) = if nests {
             (Some(self.system_span(task.base, 2, AccessKind::Write)?), None)
+        } else if taken.is_some() && selector.0 >> 3 == old_selector.0 >> 3 {
+            // A jump from a task into itself: what is released first is taken again.
+            (None, None)
         } else {
             (None, Some(self.rights_in_gdt(old_selector)?))
         };

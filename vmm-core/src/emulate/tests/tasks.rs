@@ -191,11 +191,10 @@ fn a_return_goes_back_to_a_busy_task() {
     assert!(!machine.cpu.nmi_blocked);
 }
 
-#[test]
-fn a_return_to_the_same_task_finds_what_it_saved() {
-    let mut machine = machine(9, 9);
-    let switch =
-        TaskSwitch { selector: OLD_TASK, source: TaskSwitchSource::Return, error_code: None };
+/// After a switch from a task, whose descriptor this is, to itself.
+fn switched_to_itself(source: TaskSwitchSource, descriptor: u64) -> Machine {
+    let mut machine = machine(9, 9).set_descriptor(OLD_TASK, descriptor);
+    let switch = TaskSwitch { selector: OLD_TASK, source, error_code: None };
     machine.cpu.segments[SegmentRegister::Cs as usize].selector = CODE;
     machine.cpu.segments[SegmentRegister::Ss as usize].selector = STACK;
     for register in [SegmentRegister::Es, SegmentRegister::Ds, SegmentRegister::Fs] {
@@ -204,7 +203,20 @@ fn a_return_to_the_same_task_finds_what_it_saved() {
     machine.cpu.segment_mut(SegmentRegister::Gs).selector = STACK;
     let departure = Departure { return_to: RETURN_TO, external: false };
     assert_eq!(switch_task(&mut machine.cpu, &mut machine.bus, switch, departure), COMMITTED);
+    machine
+}
+
+#[test]
+fn a_return_to_the_same_task_finds_what_it_saved() {
+    let machine = switched_to_itself(TaskSwitchSource::Return, task(OLD, 9) | BUSY);
     assert_eq!((machine.cpu.rip, machine.get(Gpr::Rcx)), (RETURN_TO, 0x0101_0001));
+}
+
+#[test]
+fn a_task_that_jumps_into_itself_stays_busy() {
+    let machine = switched_to_itself(TaskSwitchSource::Jump, task(OLD, 9));
+    assert!(machine.is_busy(OLD_TASK));
+    assert_eq!(machine.cpu.rip, RETURN_TO);
 }
 
 #[test]

@@ -179,8 +179,8 @@ impl Mmu {
         }
         self.unmap(entry)?;
         let (child, new) = self.obtain(memory, gfn, role)?;
-        if !new {
-            // What was invalidated while the root did not lead there was not looked at.
+        if !new && role.level != Level::One {
+            // What was invalidated while the root did not lead there was not looked at below it.
             self.resync_below(memory, Roots::Table(child))?;
         }
         self.link(entry, child)?;
