@@ -61,7 +61,8 @@ pub enum Outcome {
     /// iterations of a repeated string instruction. Without an error code in real mode.
     Fault(Exception),
     /// The instruction concerns more than registers and memory: it is to be answered as this
-    /// exit. Nothing has changed; privilege and operands were checked.
+    /// exit. Privilege and operands were checked, and nothing has changed, but that RFLAGS.RF is
+    /// what a task that is left through a gate saves.
     Intercepted {
         /// What the hardware would report.
         exit: Exit,

@@ -25,7 +25,7 @@ const FORMAT: u8 = 8;
 /// Type of readable code that was accessed.
 const CODE: u8 = 11;
 
-/// A table that a task brings along: CR3, and the top entries of PAE paging if the CPU keeps
+/// The page tables that a task brings along: CR3, and the top entries of PAE paging if the CPU keeps
 /// them.
 type PageTables = (u64, Option<[u64; 4]>);
 
