@@ -4,6 +4,7 @@
 mod boot;
 pub mod exits;
 mod figures;
+mod layout;
 mod machine;
 mod memory;
 mod paging;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Column;
 use crate::bench::figures::Statistics;
+use crate::bench::layout;
 use crate::bench::place::Place;
 use crate::bench::results::grouped;
 
@@ -91,42 +92,14 @@ fn ratio(columns: &[Column], name: &str) -> Option<f64> {
 
 /// For a terminal.
 pub fn text(columns: &[Column]) -> String {
-    let lines = cells(columns);
-    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len))
-        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for line in &lines {
-        for (index, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            match index {
-                0 => text.push_str(&format!("{cell:<width$}")),
-                _ => text.push_str(&format!("  {cell:>width$}")),
-            }
-        }
-        text.push('\n');
-    }
+    let mut text = layout::text(&cells(columns));
     text.push_str("median of 1000 rounds; in brackets how far the longest is above it\n");
     text
 }
 
 /// For the book.
 pub fn markdown(columns: &[Column]) -> String {
-    let mut text = String::new();
-    for (index, line) in cells(columns).iter().enumerate() {
-        let line = line.iter().enumerate().map(|(index, cell)| match index {
-            0 => format!("`{cell}`"),
-            _ => cell.clone(),
-        });
-        let line: Vec<String> = line.collect();
-        match index {
-            0 => {
-                text.push_str(&format!("| {} |\n", line.join(" | ").replace('`', "")));
-                text.push_str(&format!("|---|{}\n", "---:|".repeat(line.len() - 1)));
-            }
-            _ => text.push_str(&format!("| {} |\n", line.join(" | "))),
-        }
-    }
-    text
+    layout::markdown(&cells(columns))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! The table of paging costs, for a terminal and for the book.
 
 use super::{Cost, Row, Way};
+use crate::bench::layout;
 use crate::bench::results::grouped;
 
 /// Heads and lines: of each way instructions and exits, then the ratios.
@@ -30,37 +31,14 @@ fn ratio(of: &Cost, to: &Cost) -> String {
 
 /// For a terminal.
 pub fn text(rows: &[Row]) -> String {
-    let lines = cells(rows);
-    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len))
-        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for line in &lines {
-        for (index, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            match index {
-                0 => text.push_str(&format!("{cell:<width$}")),
-                _ => text.push_str(&format!("  {cell:>width$}")),
-            }
-        }
-        text.push('\n');
-    }
+    let mut text = layout::text(&cells(rows));
     text.push_str("instructions: median of the rounds; exits: average of a round\n");
     text
 }
 
 /// For the book.
 pub fn markdown(rows: &[Row]) -> String {
-    let mut text = String::new();
-    for (index, line) in cells(rows).iter().enumerate() {
-        match index {
-            0 => {
-                text.push_str(&format!("| {} |\n", line.join(" | ")));
-                text.push_str(&format!("|---|{}\n", "---:|".repeat(line.len() - 1)));
-            }
-            _ => text.push_str(&format!("| `{}` | {} |\n", line[0], line[1..].join(" | "))),
-        }
-    }
-    text
+    layout::markdown(&cells(rows))
 }
 
 #[cfg(test)]
