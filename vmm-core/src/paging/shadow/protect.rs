@@ -221,7 +221,7 @@ impl Mmu {
             next = page.next_of_frame;
             if page.unsynced {
                 self.protect_again(handle)?;
-                self.unsynced.retain(|other| *other != handle);
+                self.forget_unsynced(handle);
                 self.flush();
                 self.revalidate_all(memory, handle)?;
             }
@@ -258,6 +258,13 @@ impl Mmu {
         self.unsynced.drain(..found);
         self.flush();
         Ok(())
+    }
+
+    /// Takes a table off the list of those out of sync; their order does not matter.
+    pub(super) fn forget_unsynced(&mut self, handle: PageHandle) {
+        if let Some(at) = self.unsynced.iter().position(|other| *other == handle) {
+            self.unsynced.swap_remove(at);
+        }
     }
 
     fn protect_again(&mut self, handle: PageHandle) -> Result<(), StaleHandle> {

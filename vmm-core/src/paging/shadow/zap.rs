@@ -18,8 +18,7 @@ impl Mmu {
     pub(super) fn zap(&mut self, handle: PageHandle) -> Result<(), StaleHandle> {
         // First, for else it would be given up once more, when the last entry above it goes.
         if core::mem::take(&mut self.arena.get_mut(handle)?.unsynced) {
-            let at = self.unsynced.iter().position(|other| *other == handle);
-            at.map(|at| self.unsynced.swap_remove(at));
+            self.forget_unsynced(handle);
         }
         while let Some(parent) = self.arena.get(handle)?.parents {
             self.unmap(parent)?;
