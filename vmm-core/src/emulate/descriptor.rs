@@ -5,7 +5,7 @@ use super::bus::GuestBus;
 use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::memory::Span;
-use super::outcome::Step;
+use super::outcome::{Step, Stop};
 use super::segment::kind;
 use crate::address::PAGE_SIZE;
 use crate::paging::walk::{Access, AccessKind, Privilege};
@@ -146,10 +146,24 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// The descriptor that `selector`, which is not null, names; #GP of the selector if it is
     /// beyond the table.
     pub fn descriptor(&mut self, selector: Selector) -> Step<Descriptor> {
+        self.descriptor_or(selector, selector.general_protection())
+    }
+
+    /// The same with another exception, `beyond`.
+    pub fn descriptor_or(
+        &mut self,
+        selector: Selector,
+        beyond: impl Into<Stop>,
+    ) -> Step<Descriptor> {
+        self.find_descriptor(selector)?.ok_or_else(|| beyond.into())
+    }
+
+    /// The same; none if it is beyond the table.
+    pub fn find_descriptor(&mut self, selector: Selector) -> Step<Option<Descriptor>> {
         let (base, limit) = if selector.is_local() {
             let ldtr = self.cpu.segment(SegmentRegister::Ldtr);
             if ldtr.attributes.unusable() || !ldtr.attributes.present() {
-                return Err(selector.general_protection().into());
+                return Ok(None);
             }
             (ldtr.base, ldtr.limit)
         } else {
@@ -157,10 +171,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             (gdtr.base, gdtr.limit.into())
         };
         if selector.table_offset() + 7 > u64::from(limit) {
-            return Err(selector.general_protection().into());
+            return Ok(None);
         }
         let at = base.wrapping_add(selector.table_offset());
-        Ok(Descriptor { raw: self.read_system(at, 8)?, at })
+        Ok(Some(Descriptor { raw: self.read_system(at, 8)?, at }))
     }
 
     /// The place of the byte with a descriptor's type, checked for writing.

@@ -202,12 +202,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             return Err(fault.into());
         }
         let blame = |vector| vectoring.segment_fault(vector, selector);
-        let descriptor = match self.descriptor(selector) {
-            Err(Stop::Fault(fault)) if fault == selector.general_protection() => {
-                return Err(blame(GENERAL_PROTECTION));
-            }
-            other => other?,
-        };
+        let descriptor = self.descriptor_or(selector, blame(GENERAL_PROTECTION))?;
         let attributes = descriptor.attributes();
         if !descriptor.is_code() || attributes.dpl() > self.cpl {
             return Err(blame(GENERAL_PROTECTION));

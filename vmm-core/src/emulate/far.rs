@@ -13,6 +13,7 @@ use super::descriptor::{Descriptor, NOT_PRESENT, Selector};
 use super::event::Vectoring;
 use super::flags::FlagUpdate;
 use super::outcome::{Step, Stop};
+use super::segment::system;
 use super::segment_load::CheckedSegment;
 use crate::access::AccessWidth;
 use crate::exit::{Exit, TaskSwitch, TaskSwitchSource};
@@ -25,15 +26,6 @@ pub(super) enum Transfer {
     Jump,
     Call,
     Return,
-}
-
-/// System descriptors that lead elsewhere (Intel SDM vol. 3, table 3-2).
-mod indirect {
-    pub const TSS_16: u8 = 1;
-    pub const CALL_GATE_16: u8 = 4;
-    pub const TASK_GATE: u8 = 5;
-    pub const TSS_32: u8 = 9;
-    pub const CALL_GATE: u8 = 12;
 }
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
@@ -229,10 +221,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let attributes = descriptor.attributes();
         let is_long = self.space.control.efer & efer::LMA != 0;
         let target = match attributes.kind() {
-            indirect::CALL_GATE => return Stop::Unsupported,
-            indirect::CALL_GATE_16 if !is_long => return Stop::Unsupported,
-            indirect::TSS_16 | indirect::TSS_32 if !is_long => selector,
-            indirect::TASK_GATE if !is_long => descriptor.gate_selector(),
+            system::CALL_GATE => return Stop::Unsupported,
+            system::CALL_GATE_16 if !is_long => return Stop::Unsupported,
+            system::TSS_16 | system::TSS_32 if !is_long => selector,
+            system::TASK_GATE if !is_long => descriptor.gate_selector(),
             _ => return selector.general_protection().into(),
         };
         if attributes.dpl() < self.cpl.max(selector.level()) {

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::cpu::EmulatorCpu;
 use super::outcome::{Outcome, Step, Stop};
 use super::register::GprPart;
+use super::segment::system;
 use crate::access::AccessWidth;
 use crate::paging::walk::{Access, AccessKind, Privilege};
 use crate::state::rflags::IOPL;
@@ -43,7 +44,7 @@ pub(super) fn check_permission<C: EmulatorCpu, B: GuestBus>(
     let tss = context.cpu.segment(SegmentRegister::Tr);
     let usable = tss.attributes.present() && !tss.attributes.unusable();
     // A 16-bit TSS has no I/O map. Types 9 and 11: 32-bit or 64-bit, available and busy.
-    if !usable || tss.attributes.kind() & !2 != 9 {
+    if !usable || tss.attributes.kind() & !system::BUSY != system::TSS_32 {
         return Err(Exception::GENERAL_PROTECTION.into());
     }
     let limit = u64::from(tss.limit);

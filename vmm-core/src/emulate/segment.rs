@@ -23,6 +23,26 @@ pub(super) mod kind {
     pub const ACCESSED: u8 = 1 << 0;
 }
 
+/// Types of system descriptors (Intel SDM vol. 3, table 3-2).
+pub(super) mod system {
+    pub const TSS_16: u8 = 1;
+    pub const LDT: u8 = 2;
+    pub const CALL_GATE_16: u8 = 4;
+    pub const TASK_GATE: u8 = 5;
+    /// In long mode the only TSS: that of 64 bits.
+    pub const TSS_32: u8 = 9;
+    pub const CALL_GATE: u8 = 12;
+    /// Set in the type of a TSS: its task runs, or waits for one that it called.
+    pub const BUSY: u8 = 1 << 1;
+    /// Set in the types that are not of 16 bits.
+    pub const IS_32_BIT: u8 = 1 << 3;
+
+    /// True for a TSS, busy or not.
+    pub const fn is_tss(kind: u8) -> bool {
+        matches!(kind & !BUSY, TSS_16 | TSS_32)
+    }
+}
+
 /// Exception for a violated segment check.
 fn violation(register: SegmentRegister) -> Exception {
     match register {

@@ -10,18 +10,12 @@ use super::descriptor::{Descriptor, NOT_PRESENT, STACK_FAULT, Selector};
 use super::flags::{FlagUpdate, when};
 use super::memory::{Change, Span};
 use super::outcome::{Step, Stop};
-use super::segment::kind;
+use super::segment::{kind, system};
 use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::{
     Exception, InterruptShadow, Segment, SegmentAttributes, SegmentRegister, efer, rflags::ZF,
 };
-
-/// Types of system descriptors (Intel SDM vol. 3, table 3-2).
-const LDT: u8 = 2;
-const TSS_16: u8 = 1;
-const TSS: u8 = 9;
-const TSS_BUSY: u8 = 2;
 
 /// Limit of the segments of virtual-8086 mode, and of real mode after reset.
 const REAL_MODE_LIMIT: u32 = 0xFFFF;
@@ -192,9 +186,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let attributes = descriptor.attributes();
         let is_long = self.space.control.efer & efer::LMA != 0;
         let fits = match attributes.kind() {
-            TSS => is_task,
-            TSS_16 => is_task && !is_long,
-            LDT => !is_task,
+            system::TSS_32 => is_task,
+            system::TSS_16 => is_task && !is_long,
+            system::LDT => !is_task,
             _ => false,
         };
         if attributes.code_or_data() || !fits {
@@ -209,8 +203,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let mut mark = None;
         if is_task {
-            mark = Some((self.descriptor_rights(&descriptor)?, TSS_BUSY));
-            segment.attributes.set_kind(attributes.kind() | TSS_BUSY);
+            mark = Some((self.descriptor_rights(&descriptor)?, system::BUSY));
+            segment.attributes.set_kind(attributes.kind() | system::BUSY);
         }
         self.commit_segment(CheckedSegment { register, segment, mark })
     }
@@ -250,10 +244,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         if selector.is_null() {
             return Ok(None);
         }
-        let descriptor = match self.descriptor(selector) {
-            Err(Stop::Fault(fault)) if fault == selector.general_protection() => return Ok(None),
-            other => other?,
-        };
+        let Some(descriptor) = self.find_descriptor(selector)? else { return Ok(None) };
         let dpl = descriptor.attributes().dpl();
         let reachable = descriptor.is_conforming() || self.cpl <= dpl && selector.level() <= dpl;
         Ok(reachable.then_some(descriptor))
@@ -267,10 +258,15 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
 /// System descriptors with a limit: LDT and TSS.
 const fn has_limit(descriptor: &Descriptor) -> bool {
-    matches!(descriptor.attributes().kind(), 1 | 2 | 3 | 9 | 11)
+    let kind = descriptor.attributes().kind();
+    kind == system::LDT || system::is_tss(kind)
 }
 
 /// System descriptors that LAR reads: those and call and task gates.
 const fn has_rights(descriptor: &Descriptor) -> bool {
-    has_limit(descriptor) || matches!(descriptor.attributes().kind(), 4 | 5 | 12)
+    has_limit(descriptor)
+        || matches!(
+            descriptor.attributes().kind(),
+            system::CALL_GATE_16 | system::TASK_GATE | system::CALL_GATE
+        )
 }

@@ -7,10 +7,8 @@ use crate::emulate::context::Context;
 use crate::emulate::cpu::EmulatorCpu;
 use crate::emulate::memory::Span;
 use crate::emulate::outcome::Step;
+use crate::emulate::segment::system;
 use crate::state::{Gpr, SegmentRegister, rflags};
-
-/// Bit of a TSS descriptor's type: the format has 32 bits.
-const IS_32_BIT: u8 = 1 << 3;
 
 /// The flags that a TSS holds and the CPU has; 16-bit formats hold the lower half.
 const FLAGS: u64 = rflags::CF
@@ -92,7 +90,7 @@ const TSS_16: Layout = Layout {
 impl Layout {
     /// The layout of a TSS whose descriptor has this type.
     pub const fn of(kind: u8) -> &'static Self {
-        if kind & IS_32_BIT == 0 { &TSS_16 } else { &TSS_32 }
+        if kind & system::IS_32_BIT == 0 { &TSS_16 } else { &TSS_32 }
     }
 
     /// Bytes from [`Self::ip`] on that leaving a task writes.

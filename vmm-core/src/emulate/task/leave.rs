@@ -11,19 +11,11 @@ use crate::emulate::descriptor::{Descriptor, NOT_PRESENT, Selector};
 use crate::emulate::flags::FlagUpdate;
 use crate::emulate::memory::Change;
 use crate::emulate::outcome::{Step, Stop};
+use crate::emulate::segment::{kind, system};
 use crate::exit::{TaskSwitch, TaskSwitchSource};
 use crate::paging::walk::AccessKind;
 use crate::state::rflags::NT;
 use crate::state::{Segment, SegmentAttributes, SegmentRegister, cr0, dr7, efer};
-
-/// Type of an available TSS, but for the bit that tells its format.
-const AVAILABLE: u8 = 1;
-/// The bit that is set in the type of a busy TSS.
-const BUSY: u8 = 2;
-const FORMAT: u8 = 8;
-
-/// Type of readable code that was accessed.
-const CODE: u8 = 11;
 
 /// The page tables that a task brings along: CR3, and the top entries of PAE paging if the CPU keeps
 /// them.
@@ -42,7 +34,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let descriptor = self.task_descriptor(selector, returns)?;
         let mut task = descriptor.segment(selector);
         let layout = Layout::of(task.attributes.kind());
-        task.attributes.set_kind(task.attributes.kind() | BUSY);
+        task.attributes.set_kind(task.attributes.kind() | system::BUSY);
         let old = self.cpu.segment(SegmentRegister::Tr);
         let old_selector = Selector(old.selector);
         let old_layout = Layout::of(old.attributes.kind());
@@ -76,12 +68,15 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
         // Nothing below faults. The first step is the one that another CPU may be in the way of.
         if let Some(rights) = taken {
-            let busy = |rights| Change { value: rights | u64::from(BUSY), flags: FlagUpdate::NONE };
+            let busy = |rights| Change {
+                value: rights | u64::from(system::BUSY),
+                flags: FlagUpdate::NONE,
+            };
             self.update_span(&rights, true, busy)?;
         }
         if let Some(rights) = released {
             // Of a busy TSS its task alone may change the descriptor.
-            let value = self.read_span(&rights)? & !u64::from(BUSY);
+            let value = self.read_span(&rights)? & !u64::from(system::BUSY);
             self.write_span(&rights, value)?;
         }
         let flags = if returns { self.flags & !NT } else { self.flags };
@@ -108,13 +103,11 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         if selector.is_null() || selector.is_local() {
             return Err(unfit.into());
         }
-        let descriptor = self.descriptor(selector).map_err(|stop| match stop {
-            Stop::Fault(fault) if fault == selector.general_protection() => unfit.into(),
-            other => other,
-        })?;
+        let descriptor = self.descriptor_or(selector, unfit)?;
         let attributes = descriptor.attributes();
-        let expected = if returns { AVAILABLE | BUSY } else { AVAILABLE };
-        if attributes.code_or_data() || attributes.kind() & !FORMAT != expected {
+        let is_busy = attributes.kind() & system::BUSY != 0;
+        let is_tss = !attributes.code_or_data() && system::is_tss(attributes.kind());
+        if !is_tss || is_busy != returns {
             return Err(unfit.into());
         }
         if !attributes.present() {
@@ -151,7 +144,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.cpu.set_rip(state.ip);
         self.load_task_gprs(state);
         let unusable = SegmentAttributes::new().with_unusable(true);
-        let code = SegmentAttributes::new().with_kind(CODE).with_code_or_data(true);
+        let readable = kind::CODE | kind::READ_WRITE | kind::ACCESSED;
+        let code = SegmentAttributes::new().with_kind(readable).with_code_or_data(true);
         for (register, selector) in SEGMENTS.into_iter().zip(state.segments) {
             let attributes = match register {
                 SegmentRegister::Cs => code.with_dpl(cpl).with_present(true),

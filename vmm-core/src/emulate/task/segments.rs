@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The segments of a task, loaded in its own context (Intel SDM vol. 3, table 7-1).
 
+use core::array;
+
 use super::INVALID_TSS;
 use super::layout::{SEGMENTS, TaskState};
 use crate::emulate::bus::GuestBus;
 use crate::emulate::context::Context;
 use crate::emulate::cpu::EmulatorCpu;
 use crate::emulate::descriptor::{Descriptor, NOT_PRESENT, STACK_FAULT, Selector};
-use crate::emulate::outcome::{Step, Stop};
+use crate::emulate::outcome::Step;
+use crate::emulate::segment::system;
 use crate::state::SegmentRegister;
-
-/// Type of an LDT.
-const LDT: u8 = 2;
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Loads LDTR and the segment registers; the first that does not fit ends it.
@@ -25,14 +25,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             return self.load_task_local_table(Selector(state.ldt));
         }
         self.load_task_local_table(Selector(state.ldt))?;
-        let [es, cs, ss, rest @ ..] = SEGMENTS;
-        let selector = |register: SegmentRegister| {
-            let place =
-                SEGMENTS.into_iter().zip(state.segments).find(|(name, _)| *name == register);
-            Selector(place.map_or(0, |(_, selector)| selector))
-        };
-        for register in [cs, ss, es].into_iter().chain(rest) {
-            self.load_task_segment(register, selector(register))?;
+        let [es, cs, ss, rest @ ..] =
+            array::from_fn::<_, 6, _>(|index| (SEGMENTS[index], Selector(state.segments[index])));
+        for (register, selector) in [cs, ss, es].into_iter().chain(rest) {
+            self.load_task_segment(register, selector)?;
         }
         Ok(())
     }
@@ -45,9 +41,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         if selector.is_local() {
             return Err(invalid.into());
         }
-        let descriptor = self.descriptor_of_task(selector)?;
+        let descriptor = self.descriptor_or(selector, selector.fault(INVALID_TSS))?;
         let attributes = descriptor.attributes();
-        if attributes.code_or_data() || attributes.kind() != LDT || !attributes.present() {
+        if attributes.code_or_data() || attributes.kind() != system::LDT || !attributes.present() {
             return Err(invalid.into());
         }
         self.cpu.set_segment(SegmentRegister::Ldtr, descriptor.segment(selector));
@@ -60,7 +56,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             let invalid = Err(selector.fault(INVALID_TSS).into());
             return if is_needed { invalid } else { Ok(()) };
         }
-        let descriptor = self.descriptor_of_task(selector)?;
+        let descriptor = self.descriptor_or(selector, selector.fault(INVALID_TSS))?;
         if !self.fits_task(register, selector, &descriptor) {
             return Err(selector.fault(INVALID_TSS).into());
         }
@@ -89,15 +85,5 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
                 descriptor.is_readable() && reachable
             }
         }
-    }
-
-    /// The descriptor that `selector` names; #TS of the selector if it is beyond the table.
-    fn descriptor_of_task(&mut self, selector: Selector) -> Step<Descriptor> {
-        self.descriptor(selector).map_err(|stop| match stop {
-            Stop::Fault(fault) if fault == selector.general_protection() => {
-                selector.fault(INVALID_TSS).into()
-            }
-            other => other,
-        })
     }
 }
