@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use host_iface::{CpuId, Host, HostError, PageRequest};
 use spin::Mutex;
-use x86::msr::{IA32_EFER, rdmsr, wrmsr};
+use x86::msr::{IA32_APIC_BASE, IA32_EFER, rdmsr, wrmsr};
 
 use super::{
     asid::AsidPool,
@@ -29,8 +29,7 @@ const VM_CR_SVMDIS: u64 = 1 << 4;
 /// Physical address of the host save area (AMD APM vol. 2, 15.30.4).
 const VM_HSAVE_PA: u32 = 0xC001_0117;
 
-/// APIC_BASE and its bit that marks the boot CPU (AMD APM vol. 2, 16.3.1).
-const APIC_BASE: u32 = 0x1B;
+/// Bit of APIC_BASE that marks the boot CPU (AMD APM vol. 2, 16.3.1).
 const APIC_BASE_BSC: u64 = 1 << 8;
 
 /// What a CPU had before it was prepared.
@@ -85,7 +84,7 @@ fn check_firmware_lock() -> Result<(), Unsupported> {
 /// Is the calling CPU the machine's first, from which the others were started?
 fn is_first() -> bool {
     // SAFETY: every CPU with SVM has a local APIC; reading where it is changes nothing.
-    unsafe { rdmsr(APIC_BASE) & APIC_BASE_BSC != 0 }
+    unsafe { rdmsr(IA32_APIC_BASE) & APIC_BASE_BSC != 0 }
 }
 
 impl Backend for Svm {
