@@ -18,6 +18,9 @@ use host_iface::{
 };
 use spin::Once;
 use vmm_core::{NANOSECONDS, scale};
+use wire::HostCall;
+
+use crate::faults::fails;
 
 /// The co-kernel.
 pub struct CoKernel;
@@ -31,7 +34,8 @@ pub static COKERNEL: CoKernel = CoKernel;
 
 impl Host for CoKernel {
     fn allocate_pages(&self, request: PageRequest) -> Result<PageRun, HostError> {
-        if request.pages.saturating_add(HEAP_RESERVE) > memory::usage().free_frames {
+        let left = memory::usage().free_frames;
+        if request.pages.saturating_add(HEAP_RESERVE) > left || fails(HostCall::AllocatePages) {
             return Err(HostError::OutOfMemory(request));
         }
         let frames = FrameRequest {
@@ -67,6 +71,9 @@ impl Host for CoKernel {
     }
 
     fn run_on(&self, cpu: CpuId, task: RemoteTask) -> Result<(), HostError> {
+        if fails(HostCall::RunOn) {
+            return Err(HostError::CpuBusy(cpu));
+        }
         smp::run_on(cpu.0, task).map_err(|error| match error {
             smp::RunError::NoSuchCpu(_) => HostError::NoSuchCpu(cpu),
             _ => HostError::CpuBusy(cpu),
@@ -74,7 +81,9 @@ impl Host for CoKernel {
     }
 
     fn kick(&self, cpu: CpuId) {
-        smp::kick(cpu.0);
+        if !fails(HostCall::Kick) {
+            smp::kick(cpu.0);
+        }
     }
 
     fn idle_while(&self, idle: &mut dyn FnMut() -> bool) {
@@ -90,7 +99,9 @@ impl Host for CoKernel {
     }
 
     fn arm_timer(&self, deadline: Tsc) {
-        time::arm(deadline.0);
+        if !fails(HostCall::ArmTimer) {
+            time::arm(deadline.0);
+        }
     }
 
     fn cancel_timer(&self) {

@@ -9,6 +9,11 @@
 extern crate alloc;
 
 mod console;
+#[cfg(feature = "fault-injection")]
+mod faults;
+#[cfg(not(feature = "fault-injection"))]
+#[path = "no_faults.rs"]
+mod faults;
 mod host;
 mod interrupts;
 mod report;

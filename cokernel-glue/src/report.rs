@@ -15,7 +15,7 @@ use vmm_core::{
     statistics::{ExitReason, Unclaimed, VcpuStatistics},
 };
 use wire::{
-    Counter, End, EndKind, ExitCounter, GuestSize, Machine, Milestone, Paging, Stage, VcpuReport,
+    Counter, End, EndKind, ExitCounter, GuestSize, Machine, Milestone, Paging, VcpuReport,
     VmDescription, VmMemory, VmReport,
 };
 
@@ -36,14 +36,14 @@ pub fn machine<B: Backend>(backend: &B) -> Machine {
     }
 }
 
-/// Reports of the VMs of one round.
+/// Reports of the VMs of one round, which are `described` so.
 pub fn round<B: Backend>(
-    stage: &Stage,
+    described: &[&VmDescription],
     vms: &[GuestVm<B>],
     finished: &mut [Finished<B>],
 ) -> Vec<VmReport> {
     let ended = COKERNEL.tsc().0;
-    let vm = |(index, (description, guest)): (usize, (&VmDescription, &GuestVm<B>))| {
+    let vm = |(index, (description, guest)): (usize, (&&VmDescription, &GuestVm<B>))| {
         let mut own: Vec<_> = finished.iter_mut().filter(|f| f.vm == index).collect();
         let first_entry = own.iter().filter_map(|f| f.vcpu.statistics().first_entry).min();
         let milestones = [
@@ -65,7 +65,7 @@ pub fn round<B: Backend>(
             ..not_run(description, guest.paging(), end(guest.vm.control().ended()))
         }
     };
-    stage.vms.iter().zip(vms).enumerate().map(vm).collect()
+    described.iter().zip(vms).enumerate().map(vm).collect()
 }
 
 /// The report of a VM that has done nothing.

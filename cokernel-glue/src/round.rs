@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use host_iface::{CpuId, Host};
 use spin::Mutex;
 use vmm_core::{EndReason, VmControl, backend::Backend, vcpu::Vcpu};
+use wire::VmDescription;
 
-use crate::{host::COKERNEL, vm::GuestVm};
+use crate::{faults, host::COKERNEL, vm::GuestVm};
 
 /// The CPU that runs `main`, and vCPUs when there are no others.
 const BOOT_CPU: CpuId = CpuId(0);
@@ -25,6 +26,8 @@ pub struct Finished<B: Backend> {
 
 /// A vCPU with all that it needs to run.
 struct Job<B: Backend> {
+    /// Number of the VM in its stage.
+    number: usize,
     finished: Finished<B>,
     backend: Arc<B>,
     control: VmControl,
@@ -57,12 +60,13 @@ fn assign_cpus(count: usize) -> Result<Vec<CpuId>, String> {
     Ok(chosen)
 }
 
-/// Runs all `vms` to their ends and returns their vCPUs.
+/// Runs all `vms`, which are `described` so, to their ends and returns their vCPUs.
 ///
 /// # Errors
 /// A message that says why none was run.
 pub fn run<B: Backend>(
     backend: &Arc<B>,
+    described: &[&VmDescription],
     vms: &mut [GuestVm<B>],
 ) -> Result<Vec<Finished<B>>, String> {
     let count = vms.iter_mut().map(|guest| guest.vm.vcpus().len()).sum();
@@ -85,6 +89,7 @@ pub fn run<B: Backend>(
         for vcpu in guest.vm.take_vcpus() {
             let cpu = cpus.next().unwrap_or(BOOT_CPU);
             jobs.push(Job {
+                number: guest.number,
                 finished: Finished { vm, cpu, vcpu },
                 backend: backend.clone(),
                 control: guest.vm.control().clone(),
@@ -93,7 +98,9 @@ pub fn run<B: Backend>(
         }
     }
     start(jobs);
-    COKERNEL.idle_while(&mut || results.running.load(Ordering::Acquire) > 0);
+    let controls = vms.iter().map(|guest| guest.vm.control());
+    let vms_and_controls: Vec<_> = described.iter().copied().zip(controls).collect();
+    faults::wait(&vms_and_controls, &|| results.running.load(Ordering::Acquire) > 0);
     // A task's own memory goes back only when its CPU is free again, in a moment.
     while used.iter().any(|cpu| *cpu != BOOT_CPU && !cokernel::smp::is_free(cpu.0)) {
         core::hint::spin_loop();
@@ -118,8 +125,9 @@ fn start<B: Backend>(jobs: Vec<Job<B>>) {
             continue;
         }
         // A job that is refused is dropped with its closure, so its end is noted before.
-        let (control, results) = (job.control.clone(), job.results.clone());
-        if let Err(error) = COKERNEL.run_on(cpu, Box::new(move || job.run())) {
+        let (number, control, results) = (job.number, job.control.clone(), job.results.clone());
+        let send = || COKERNEL.run_on(cpu, Box::new(move || job.run()));
+        if let Err(error) = faults::working_for(number, send) {
             log::error!("a vCPU could not be started: {error}");
             control.end(EndReason::Stopped("a CPU of the host was not free"));
             results.running.fetch_sub(1, Ordering::AcqRel);
@@ -132,10 +140,10 @@ fn start<B: Backend>(jobs: Vec<Job<B>>) {
 
 impl<B: Backend> Job<B> {
     fn run(self) {
-        let Self { mut finished, backend, control, results } = self;
+        let Self { number, mut finished, backend, control, results } = self;
         match backend.enter_cpu() {
             Ok(()) => {
-                finished.vcpu.run();
+                faults::working_for(number, || finished.vcpu.run());
                 backend.leave_cpu();
             }
             Err(error) => {

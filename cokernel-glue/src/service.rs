@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The VM service: runs what the manifest lists and accounts for it.
 
-use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
+use alloc::{format, string::ToString, sync::Arc, vec::Vec};
 
 use cokernel::memory;
 use host_iface::Host;
@@ -11,7 +11,7 @@ use wire::{
     VmReport,
 };
 
-use crate::{host::COKERNEL, report, round, vm::GuestVm};
+use crate::{faults, host::COKERNEL, report, round, vm::GuestVm};
 
 /// Runs all stages of the bundle's manifest, one after the other.
 pub fn run<B: Backend>(backend: B, bundle: &Bundle<'_>) -> RunReport {
@@ -62,37 +62,44 @@ fn run_stage<B: Backend>(backend: &Arc<B>, bundle: &Bundle<'_>, stage: &Stage) -
     reports
 }
 
+/// Creates the stage's VMs and runs them; one that cannot be created keeps none of the others from
+/// running.
 fn run_round<B: Backend>(backend: &Arc<B>, bundle: &Bundle<'_>, stage: &Stage) -> Vec<VmReport> {
-    match create_all(backend, bundle, stage) {
-        Ok(mut vms) => match round::run(backend, &mut vms) {
-            Ok(mut finished) => report::round(stage, &vms, &mut finished),
-            Err(why) => failed(&**backend, stage, &why),
-        },
-        Err(why) => failed(&**backend, stage, &why),
+    faults::load(stage);
+    let (mut described, mut vms, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, description) in stage.vms.iter().enumerate() {
+        let create = || GuestVm::create(&**backend, bundle, number, description);
+        match faults::working_for(number, create) {
+            Ok(vm) => {
+                described.push(description);
+                vms.push(vm);
+            }
+            Err(why) => {
+                let why = format!("VM '{}': {why}", description.name);
+                log::error!("{why}");
+                refused.push((number, failed(&**backend, description, &why)));
+            }
+        }
     }
-}
-
-fn create_all<B: Backend>(
-    backend: &Arc<B>,
-    bundle: &Bundle<'_>,
-    stage: &Stage,
-) -> Result<Vec<GuestVm<B>>, String> {
-    let create = |description| {
-        GuestVm::create(&**backend, bundle, description)
-            .map_err(|why| format!("VM '{}': {why}", description.name))
+    let mut reports = match round::run(backend, &described, &mut vms) {
+        Ok(mut finished) => report::round(&described, &vms, &mut finished),
+        Err(why) => {
+            log::error!("{why}");
+            described.iter().map(|vm| failed(&**backend, vm, &why)).collect()
+        }
     };
-    stage.vms.iter().map(create).collect()
+    faults::tell(stage);
+    for (number, report) in refused {
+        reports.insert(number.min(reports.len()), report);
+    }
+    reports
 }
 
-/// Reports for a round that could not be run.
-fn failed<B: Backend>(backend: &B, stage: &Stage, why: &str) -> Vec<VmReport> {
-    log::error!("{why}");
+/// The report of a VM that could not be run.
+fn failed<B: Backend>(backend: &B, description: &VmDescription, why: &str) -> VmReport {
     let end = End { kind: EndKind::Error, detail: why.to_string(), exit_code: None };
-    let vm = |description: &VmDescription| {
-        let default = if backend.has_nested_paging() { Paging::Nested } else { Paging::Shadow };
-        report::not_run(description, description.paging.unwrap_or(default), end.clone())
-    };
-    stage.vms.iter().map(vm).collect()
+    let default = if backend.has_nested_paging() { Paging::Nested } else { Paging::Shadow };
+    report::not_run(description, description.paging.unwrap_or(default), end)
 }
 
 /// The time-stamp counter since the co-kernel was entered.

@@ -22,6 +22,8 @@ const MIB: u64 = 1 << 20;
 
 /// A VM and what surrounds it.
 pub struct GuestVm<B: Backend> {
+    /// Its number in the stage.
+    pub number: usize,
     /// The VM.
     pub vm: Vm<B::Vcpu>,
     /// Where its first serial port leads.
@@ -48,13 +50,15 @@ impl TimerClient for TimeLimit {
 }
 
 impl<B: Backend> GuestVm<B> {
-    /// Builds the VM that `description` asks for and loads its images.
+    /// Builds the VM that `description` asks for, the stage's with this number, and loads its
+    /// images.
     ///
     /// # Errors
     /// A message for people.
     pub fn create(
         backend: &B,
         bundle: &Bundle<'_>,
+        number: usize,
         description: &VmDescription,
     ) -> Result<Self, String> {
         let heap_before = memory::heap_bytes();
@@ -107,6 +111,7 @@ impl<B: Backend> GuestVm<B> {
         let io_apic = platform.io_apic.clone();
         drop(platform);
         Ok(Self {
+            number,
             vm,
             console,
             doorbell,
@@ -177,9 +182,9 @@ fn spoil_entry<V: VcpuBackend>(
 /// Refuses to have an entry fail: this image is made for work.
 #[cfg(not(feature = "fault-injection"))]
 fn spoil_entry<V: VcpuBackend>(_: &mut Vcpu<V>, description: &VmDescription) -> Result<(), String> {
-    match description.entry_fault {
-        Some(_) => Err("entry_fault needs an image with the feature 'fault-injection'".into()),
-        None => Ok(()),
+    match (&description.entry_fault, &description.host_fault) {
+        (None, None) => Ok(()),
+        _ => Err("a fault needs an image with the feature 'fault-injection'".into()),
     }
 }
 

@@ -30,6 +30,11 @@ pub struct Tsc(pub u64);
 pub enum HostError {
     /// No run of free memory satisfies the request.
     OutOfMemory(PageRequest),
+    /// The heap has no room: the global allocator answered that it has no memory.
+    OutOfHeap {
+        /// What was asked for, in bytes.
+        bytes: u64,
+    },
     /// The request itself is malformed: no pages, or a bad alignment.
     InvalidRequest(PageRequest),
     /// There is no such CPU.
@@ -46,6 +51,9 @@ impl fmt::Display for HostError {
                 "the host has no {} contiguous pages aligned to {:#x} left",
                 r.pages, r.alignment
             ),
+            Self::OutOfHeap { bytes } => {
+                write!(f, "the heap of the host has no {bytes} bytes left")
+            }
             Self::InvalidRequest(r) => write!(f, "invalid memory request {r:?}"),
             Self::NoSuchCpu(cpu) => write!(f, "the host has no {cpu}"),
             Self::CpuBusy(cpu) => write!(f, "{cpu} of the host is busy"),

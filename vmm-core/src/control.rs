@@ -124,11 +124,12 @@ impl VmControl {
         self.shared.doorbells.call_once(|| doorbells);
     }
 
-    /// Ends the VM. Only the first reason counts.
+    /// Ends the VM. Only the first reason counts; every call kicks the vCPUs anew, so that a VM
+    /// can be ended even if its host has lost a kick.
     pub fn end(&self, reason: EndReason) {
         self.shared.end.call_once(|| reason);
         for doorbell in self.shared.doorbells.get().into_iter().flatten() {
-            doorbell.ring();
+            doorbell.insist();
         }
     }
 

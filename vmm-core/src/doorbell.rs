@@ -52,9 +52,17 @@ impl VcpuLink {
     }
 
     fn ring(&self, host: &dyn Host) {
-        if self.attention.swap(true, Ordering::SeqCst) {
-            return;
+        if !self.attention.swap(true, Ordering::SeqCst) {
+            self.kick(host);
         }
+    }
+
+    fn insist(&self, host: &dyn Host) {
+        self.attention.store(true, Ordering::SeqCst);
+        self.kick(host);
+    }
+
+    fn kick(&self, host: &dyn Host) {
         let place = self.place.load(Ordering::SeqCst);
         if let Some(cpu) = place.checked_sub(INSIDE_BASE).map(CpuId) {
             host.kick(cpu);
@@ -83,6 +91,14 @@ impl Doorbell {
     pub fn ring(&self) {
         if let Some((host, link)) = &self.target {
             link.ring(*host);
+        }
+    }
+
+    /// Makes the vCPU look, and kicks it although it was rung before and has not answered: what
+    /// was rung may have been lost on its way.
+    pub fn insist(&self) {
+        if let Some((host, link)) = &self.target {
+            link.insist(*host);
         }
     }
 }

@@ -44,6 +44,8 @@ pub mod hooks;
 mod host_registers;
 mod interrupt;
 pub mod memory;
+#[cfg(any(test, feature = "mock-backend"))]
+pub mod mock_backend;
 pub mod msr;
 pub mod paging;
 pub mod pvclock;

@@ -18,8 +18,8 @@ mod report;
 pub use bundle::{Bundle, BundleError};
 pub use interrupts::{IoApicInput, LocalApicReport, LocalVector};
 pub use manifest::{
-    Apic, EntryFault, FORMAT_VERSION, GuestConsole, MANIFEST_NAME, Manifest, ManifestError, Module,
-    Paging, RawMode, ShadowSettings, Stage, Start, VmDescription,
+    Apic, EntryFault, FORMAT_VERSION, GuestConsole, HostCall, HostFault, MANIFEST_NAME, Manifest,
+    ManifestError, Module, Paging, RawMode, ShadowSettings, Stage, Start, VmDescription,
 };
 pub use report::{
     Counter, End, EndKind, ExitCounter, GuestSize, HostMemory, Machine, Milestone, REPORT_PREFIX,

@@ -82,6 +82,49 @@ pub struct VmDescription {
     /// with the feature `fault-injection` do so; others refuse the VM.
     #[serde(default)]
     pub entry_fault: Option<EntryFault>,
+    /// Has calls fail that this VM makes of its host, to see what comes of it. Only images that
+    /// are built with the feature `fault-injection` do so; others refuse the VM.
+    #[serde(default)]
+    pub host_fault: Option<HostFault>,
+}
+
+/// A call of the host that is made to fail.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostFault {
+    /// The call.
+    pub call: HostCall,
+    /// Which one of the VM's, from its creation on; the first is 1.
+    pub at: u64,
+    /// All of them from there on.
+    #[serde(default)]
+    pub lasting: bool,
+}
+
+/// The calls of the host that can be made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostCall {
+    /// Memory is refused.
+    AllocatePages,
+    /// A CPU is refused.
+    RunOn,
+    /// A kick is lost.
+    Kick,
+    /// A timer does not come.
+    ArmTimer,
+}
+
+impl HostCall {
+    /// The name, as it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllocatePages => "allocate_pages",
+            Self::RunOn => "run_on",
+            Self::Kick => "kick",
+            Self::ArmTimer => "arm_timer",
+        }
+    }
 }
 
 /// An entry into the guest that is made to fail.

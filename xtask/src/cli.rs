@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchOptions;
 use crate::check::CheckOptions;
 use crate::clean::CleanOptions;
+use crate::faults::FaultsOptions;
 use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
 use crate::paths::Paths;
@@ -17,7 +18,7 @@ use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
-use crate::{bench, check, clean, fuzz, image, iso, lint, regress, run, setup, test};
+use crate::{bench, check, clean, faults, fuzz, image, iso, lint, regress, run, setup, test};
 
 /// Exit status of usage errors.
 pub const USAGE: u8 = 2;
@@ -37,6 +38,7 @@ enum Command {
     Test(TestOptions),
     Regress(RegressOptions),
     Bench(BenchOptions),
+    Faults(FaultsOptions),
     Fuzz(FuzzOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
@@ -116,6 +118,7 @@ impl Cli {
             Command::Test(options) => test::run(&paths, &options),
             Command::Regress(options) => regress::run(&paths, &options),
             Command::Bench(options) => bench::run(&paths, &options),
+            Command::Faults(options) => faults::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {

@@ -9,6 +9,7 @@ mod clean;
 mod cli;
 mod console;
 mod cpio;
+mod faults;
 mod fuzz;
 mod image;
 mod iso;

@@ -3,6 +3,7 @@
 
 mod allocate;
 mod guest;
+pub(crate) mod heap;
 mod layout;
 mod pages;
 mod walked;

@@ -138,6 +138,19 @@ impl Capabilities {
         Ok(())
     }
 
+    /// What QEMU's TCG offers, for tests.
+    #[cfg(any(test, feature = "mock-backend"))]
+    pub fn sample() -> Self {
+        Self {
+            features: SvmFeatures::NP,
+            asids: 16,
+            huge_pages: true,
+            tsc_aux: true,
+            loses_interrupt_shadow: true,
+            spoils_first_cpu: true,
+        }
+    }
+
     /// True if the CPU has all of `features`.
     pub fn has(&self, features: SvmFeatures) -> bool {
         self.features.contains(features)

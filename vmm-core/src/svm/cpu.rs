@@ -68,6 +68,39 @@ pub struct Svm {
 }
 
 impl Svm {
+    /// SVM on a machine whose CPUs offer `capabilities`, none of which is prepared.
+    ///
+    /// # Errors
+    /// What the host lacks; everything goes back then.
+    fn new(host: &'static dyn Host, capabilities: Capabilities) -> Result<Self, HostError> {
+        let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
+        let per_cpu = |_| {
+            Ok(PerCpu {
+                host_save: page()?,
+                host_vmcb: page()?,
+                asids: Mutex::new(AsidPool::new(capabilities.asids)),
+                before: Mutex::new(None),
+            })
+        };
+        let cpus: Result<Vec<_>, HostError> = (0..host.cpu_count()).map(per_cpu).collect();
+        Ok(Self {
+            host,
+            capabilities,
+            fpu: FpuSupport::probe(),
+            cpus: Arc::new(cpus?.into_boxed_slice()),
+            maps: Arc::new(PermissionMaps::new(host)?),
+        })
+    }
+
+    /// For tests: VMs can be built, but no CPU be prepared. The CPUs have nested paging.
+    ///
+    /// # Errors
+    /// What the host lacks; everything goes back then.
+    #[cfg(any(test, feature = "mock-backend"))]
+    pub fn sample(host: &'static dyn Host) -> Result<Self, HostError> {
+        Self::new(host, Capabilities::sample())
+    }
+
     fn this_cpu(&self) -> Option<&PerCpu> {
         self.cpus.get(self.host.current_cpu().0 as usize)
     }
@@ -97,23 +130,7 @@ impl Backend for Svm {
     fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
         let capabilities = Capabilities::from_cpuid(&CpuidLeaves::read())?;
         check_firmware_lock()?;
-        let page = || OwnedPages::zeroed(host, PageRequest::contiguous(1));
-        let per_cpu = |_| {
-            Ok(PerCpu {
-                host_save: page()?,
-                host_vmcb: page()?,
-                asids: Mutex::new(AsidPool::new(capabilities.asids)),
-                before: Mutex::new(None),
-            })
-        };
-        let cpus: Result<Vec<_>, HostError> = (0..host.cpu_count()).map(per_cpu).collect();
-        Ok(Self {
-            host,
-            capabilities,
-            fpu: FpuSupport::probe(),
-            cpus: Arc::new(cpus?.into_boxed_slice()),
-            maps: Arc::new(PermissionMaps::new(host)?),
-        })
+        Ok(Self::new(host, capabilities)?)
     }
 
     fn capabilities(&self) -> Vec<String> {

@@ -144,6 +144,12 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.control_bytes()
     }
 
+    /// The hardware that the vCPU runs on, for tests of crates above.
+    #[cfg(feature = "mock-backend")]
+    pub fn hardware(&mut self) -> &mut V {
+        &mut self.hardware
+    }
+
     /// Leaves the local APIC as a PC's firmware does, for guests that are started without
     /// firmware.
     pub fn apply_firmware_defaults(&mut self) {

@@ -16,7 +16,10 @@ use crate::{
     ApicBus, Doorbell, EoiObserver, ExternalInterruptSource, GuestPhysAddr, HostEventClient,
     MAX_TIMERS, MmioDevice, PAGE_SIZE, PortDevice, Timer, TimerBank, TimerClient, VcpuLink,
     VmClock, VmControl, VmInstant,
-    apic::{ApicInbox, BusMember, LocalApic, LocalApicBus, LocalApicConfig, X2APIC_MSRS},
+    apic::{
+        ApicInbox, BusMember, DEFAULT_APIC_BASE, LocalApic, LocalApicBus, LocalApicConfig,
+        X2APIC_MSRS,
+    },
     backend::{ApicSetup, ApicWindow, Backend, Translation, VcpuSetup},
     boot::{self, BootError},
     bus::{ClaimError, MmioBus, PortBus},
@@ -54,6 +57,34 @@ pub enum PagingChoice {
     Shadow,
 }
 
+/// A part of a VM for which memory of the host is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmPart {
+    /// The guest's memory.
+    Memory,
+    /// The tables that the CPUs walk on their way to it.
+    PageTables,
+    /// The control block and save areas of the vCPU with this index.
+    Vcpu(u32),
+}
+
+impl VmPart {
+    /// Names the part for which the host had no memory.
+    pub(super) fn lacks(self) -> impl FnOnce(HostError) -> BuildError {
+        move |error| BuildError::Host { part: self, error }
+    }
+}
+
+impl fmt::Display for VmPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => write!(f, "guest memory"),
+            Self::PageTables => write!(f, "page tables"),
+            Self::Vcpu(index) => write!(f, "control block of vCPU {index}"),
+        }
+    }
+}
+
 /// Why a VM could not be built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BuildError {
@@ -61,8 +92,13 @@ pub enum BuildError {
     VcpuCount(u32),
     /// The size of memory is out of range.
     MemorySize(u64),
-    /// The host could not give what is needed.
-    Host(HostError),
+    /// The host could not give what a part of the VM needs.
+    Host {
+        /// The part.
+        part: VmPart,
+        /// Why not.
+        error: HostError,
+    },
     /// Two devices want the same range, or one wants a range that is no device's.
     Claim(ClaimError),
     /// Devices want more timers than there are.
@@ -89,7 +125,7 @@ impl fmt::Display for BuildError {
                 "a VM cannot have {bytes} bytes of memory; choose a multiple of {PAGE_SIZE} \
                  from {MIN_MEMORY} on"
             ),
-            Self::Host(error) => write!(f, "{error}"),
+            Self::Host { part, error } => write!(f, "{part}: {error}"),
             Self::Claim(error) => write!(f, "{error}"),
             Self::NoNestedPaging => write!(
                 f,
@@ -105,12 +141,6 @@ impl fmt::Display for BuildError {
 }
 
 impl core::error::Error for BuildError {}
-
-impl From<HostError> for BuildError {
-    fn from(error: HostError) -> Self {
-        Self::Host(error)
-    }
-}
 
 impl From<ClaimError> for BuildError {
     fn from(error: ClaimError) -> Self {
@@ -156,7 +186,8 @@ impl VmBuilder {
         if !(MIN_MEMORY..=MAX_MEMORY).contains(&bytes) || !bytes.is_multiple_of(PAGE_SIZE) {
             return Err(BuildError::MemorySize(bytes));
         }
-        let memory = memory::allocate(host, MemoryLayout::of(bytes))?;
+        let memory =
+            memory::allocate(host, MemoryLayout::of(bytes)).map_err(VmPart::Memory.lacks())?;
         let links: Vec<Arc<VcpuLink>> = (0..config.vcpus).map(|_| Arc::default()).collect();
         let doorbells: Vec<Doorbell> =
             links.iter().map(|link| Doorbell::new(host, link.clone())).collect();
@@ -290,7 +321,8 @@ impl VmBuilder {
     /// Gives a guest-physical range to a device.
     ///
     /// # Errors
-    /// [`BuildError::Claim`], also if the range touches memory.
+    /// [`BuildError::Claim`], also if the range touches memory or the registers of the local APICs,
+    /// which answer there before any device.
     pub fn claim_mmio(
         &mut self,
         start: GuestPhysAddr,
@@ -305,6 +337,12 @@ impl VmBuilder {
         if in_the_way {
             let device = device.name().into();
             return Err(ClaimError::BadRange { start: start.as_u64(), device }.into());
+        }
+        let registers = DEFAULT_APIC_BASE.as_u64();
+        if start.as_u64() < registers + PAGE_SIZE && registers < end {
+            let (start, last) = (start.as_u64(), end.saturating_sub(1));
+            let (device, owner) = (device.name().into(), "local APIC".into());
+            return Err(ClaimError::Overlap { start, last, device, owner }.into());
         }
         Ok(self.mmio.claim(start, bytes, device)?)
     }
@@ -390,7 +428,7 @@ impl VmBuilder {
                 directed_eoi: true,
                 eoi_observers: eoi_observers.clone(),
             });
-            let hardware = backend.create_vcpu(setup)?;
+            let hardware = backend.create_vcpu(setup).map_err(VmPart::Vcpu(index).lacks())?;
             let parts = VcpuParts { core: core.clone(), index, hardware, apic };
             Ok(Box::new(Vcpu::new(parts)))
         };
@@ -430,14 +468,16 @@ impl VmBuilder {
         backend: &B,
     ) -> Result<(MemoryTables, Translation, Option<ApicWindow>), BuildError> {
         let huge = backend.has_huge_pages();
-        let mut memory = NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge)?;
+        let no_table = |error| VmPart::PageTables.lacks()(error);
+        let mut memory =
+            NestedTables::<B::Entries>::map_all(self.host, &self.memory, huge).map_err(no_table)?;
         if let Some(page) = backend.hardware_page() {
             self.mmio.check_free(page.guest, PAGE_SIZE, "the hardware's own page")?;
-            memory.map_read_only(page.guest, page.host)?;
+            memory.map_read_only(page.guest, page.host).map_err(no_table)?;
         }
         let apic_window = match self.emulates_apic() || !backend.wants_apic_window() {
             true => None,
-            false => ApicWindowTables::new(self.host, &memory)?,
+            false => ApicWindowTables::new(self.host, &memory).map_err(no_table)?,
         };
         let translation = Translation::Nested(memory.root());
         let window = apic_window.as_ref().map(ApicWindowTables::window);
@@ -456,7 +496,8 @@ impl VmBuilder {
         let doorbells =
             self.links.iter().map(|link| Doorbell::new(self.host, link.clone())).collect();
         let features = self.cpuid_table::<B>().paging_features();
-        let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, features, doorbells)?;
+        let mmu = ShadowMmu::new(self.host, &self.memory, self.shadow, features, doorbells)
+            .map_err(VmPart::PageTables.lacks())?;
         Ok(Box::new(mmu))
     }
 }

@@ -10,7 +10,7 @@ mod tests;
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-pub use builder::{BuildError, MAX_VCPUS, PagingChoice, VmBuilder, VmConfig};
+pub use builder::{BuildError, MAX_VCPUS, PagingChoice, VmBuilder, VmConfig, VmPart};
 pub(crate) use core::VmCore;
 
 use crate::{

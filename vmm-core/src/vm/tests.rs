@@ -85,7 +85,7 @@ fn an_allocation_that_fails_leaves_nothing_behind() {
         host.fail_allocation_in(n);
         match build(host, config) {
             Ok(vm) => assert_eq!(vm.memory().bytes(), bytes),
-            Err(BuildError::Host(_)) => refused += 1,
+            Err(BuildError::Host { .. }) => refused += 1,
             Err(other) => panic!("{other}"),
         }
         assert_eq!(host.live_runs(), 0, "allocation {n}");
@@ -132,6 +132,21 @@ fn devices_cannot_lie_in_memory() {
     }
     claim(0xA_0000, 0x2_0000).unwrap();
     claim(end, 1).unwrap();
+}
+
+/// The local APICs would answer, and the device never hear of it.
+#[test]
+fn devices_cannot_lie_on_the_registers_of_the_local_apics() {
+    let mut builder = VmBuilder::new(MockHost::leak(1), SMALL).unwrap();
+    let mut claim =
+        |start, bytes| builder.claim_mmio(GuestPhysAddr::new(start), bytes, Arc::new(Device("d")));
+    for (start, bytes) in [(0xFEE0_0000, 1), (0xFEE0_0FFF, 1), (0xFED0_0000, 0x20_0000)] {
+        let error = claim(start, bytes).unwrap_err();
+        assert!(matches!(&error, BuildError::Claim(ClaimError::Overlap { .. })), "{error}");
+        assert!(error.to_string().ends_with("local APIC is there"), "{error}");
+    }
+    claim(0xFED0_0000, 0x10_0000).unwrap();
+    claim(0xFEE0_1000, 0x1000).unwrap();
 }
 
 #[test]

@@ -420,9 +420,37 @@ impl Capabilities {
     }
 }
 
-#[cfg(test)]
-pub(super) mod samples {
+/// CPUs for tests.
+#[cfg(any(test, feature = "mock-backend"))]
+pub mod samples {
     use super::*;
+
+    /// A CPU model, by what its VT-x lacks.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum SampleModel {
+        /// Nothing that the library uses.
+        Complete,
+        /// Real mode, and protected mode without paging.
+        NoUnrestrictedGuest,
+        /// Nested paging.
+        NoEpt,
+    }
+
+    impl SampleModel {
+        /// What it offers.
+        pub(crate) fn capabilities(self) -> Capabilities {
+            const UNRESTRICTED_GUEST: u32 = 1 << 7;
+            let msrs = match self {
+                Self::Complete => TIGER_LAKE,
+                Self::NoUnrestrictedGuest => CapabilityMsrs {
+                    secondary: without(TIGER_LAKE.secondary, UNRESTRICTED_GUEST),
+                    ..TIGER_LAKE
+                },
+                Self::NoEpt => PENRYN,
+            };
+            Capabilities::new(msrs).expect("a VMM can use the CPU")
+        }
+    }
 
     /// Bochs's `tigerlake`, as far as it matters here.
     pub const TIGER_LAKE: CapabilityMsrs = CapabilityMsrs {

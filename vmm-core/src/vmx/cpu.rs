@@ -10,6 +10,8 @@ use x86::{
     vmx::vmcs::control::SecondaryControls,
 };
 
+#[cfg(any(test, feature = "mock-backend"))]
+use super::capability::samples::SampleModel;
 use super::{
     capability::{Capabilities, CapabilityMsrs, feature_control},
     ept::EptEntries,
@@ -87,15 +89,12 @@ pub struct Vmx {
     shared: Arc<Shared>,
 }
 
-impl Backend for Vmx {
-    type Vcpu = VmxVcpu;
-    type Entries = EptEntries;
-
-    const NAME: &'static str = "vmx";
-    const VENDOR: Vendor = Vendor::Intel;
-
-    fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
-        let capabilities = Capabilities::new(CapabilityMsrs::read())?;
+impl Vmx {
+    /// VT-x on a machine whose CPUs offer `capabilities`, none of which is prepared.
+    ///
+    /// # Errors
+    /// What the host lacks; everything goes back then.
+    fn new(host: &'static dyn Host, capabilities: Capabilities) -> Result<Self, HostError> {
         let per_cpu = |_| {
             let vmxon_region = OwnedPages::zeroed(host, PageRequest::contiguous(1))?;
             write_revision(&vmxon_region, capabilities.msrs.basic.revision());
@@ -116,6 +115,28 @@ impl Backend for Vmx {
             cpus: cpus?.into_boxed_slice(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// For tests: VMs can be built, but no CPU be prepared.
+    ///
+    /// # Errors
+    /// What the host lacks; everything goes back then.
+    #[cfg(any(test, feature = "mock-backend"))]
+    pub fn sample(host: &'static dyn Host, model: SampleModel) -> Result<Self, HostError> {
+        Self::new(host, model.capabilities())
+    }
+}
+
+impl Backend for Vmx {
+    type Vcpu = VmxVcpu;
+    type Entries = EptEntries;
+
+    const NAME: &'static str = "vmx";
+    const VENDOR: Vendor = Vendor::Intel;
+
+    fn probe(host: &'static dyn Host) -> Result<Self, Unsupported> {
+        let capabilities = Capabilities::new(CapabilityMsrs::read())?;
+        Ok(Self::new(host, capabilities)?)
     }
 
     fn capabilities(&self) -> Vec<String> {

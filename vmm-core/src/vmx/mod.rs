@@ -32,6 +32,8 @@ mod virtual_apic;
 mod vmcs;
 mod vpid;
 
+#[cfg(feature = "mock-backend")]
+pub use capability::samples::SampleModel;
 pub use capability::{Capabilities, CapabilityMsrs};
 pub use cpu::Vmx;
 pub use ept::EptEntries;

@@ -151,6 +151,7 @@ pub fn vm(job: Job<'_>, paging: Paging) -> VmDescription {
         exit_port: Some(wire::machine_exit::PORT),
         time_limit_ms: None,
         entry_fault: None,
+        host_fault: None,
     }
 }
 

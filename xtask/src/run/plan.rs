@@ -375,6 +375,7 @@ impl Guest {
             exit_port: (!self.format.is_linux()).then_some(EXIT_PORT),
             time_limit_ms: timeout.map(|seconds| seconds.saturating_mul(1000)),
             entry_fault: None,
+            host_fault: None,
         };
         bundle::write(path, &bundle::single(vm), &members)
     }

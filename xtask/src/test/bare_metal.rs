@@ -342,6 +342,7 @@ pub fn vm(name: &str, guest: &str, command_line: String) -> VmDescription {
         exit_port: Some(wire::machine_exit::PORT),
         time_limit_ms: Some(5000),
         entry_fault: None,
+        host_fault: None,
     }
 }
 

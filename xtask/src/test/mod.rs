@@ -4,6 +4,7 @@
 mod bad_input;
 pub mod bare_metal;
 mod exit_costs;
+mod host_faults;
 mod invoke;
 mod iso_row;
 pub mod machine;
@@ -69,6 +70,9 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bad_input::rows(paths));
     rows.extend(selftest::rows(paths, quick));
     rows.extend(bare_metal::rows(paths, quick)?);
+    if !quick {
+        rows.push(host_faults::row(paths));
+    }
     rows.push(exit_costs::row(paths));
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths, quick));

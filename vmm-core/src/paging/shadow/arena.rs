@@ -6,16 +6,17 @@
 //! and never reaches the table that has the slot now. The memory of a freed table is used again
 //! only after [`Arena::release_freed`], which is called when no CPU can walk the table any more.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::vec::Vec;
 
 use host_iface::{Host, HostError, HostPhysAddr, PageRequest};
 
 use super::{
     chain::{EntryId, EntryNote, Notes, Target},
     entry::ShadowEntry,
-    role::{ENTRIES, Gfn, Role},
+    role::{Gfn, Role},
     table_memory::TableMemory,
 };
+use crate::memory::heap;
 
 /// Names a shadow table, for as long as it is that table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +110,12 @@ impl Arena {
 
     fn grow(&mut self) -> Result<(), HostError> {
         let memory = TableMemory::new(self.host, PageRequest::contiguous(1))?;
-        let notes = Box::new([EntryNote::default(); ENTRIES]);
+        let notes = heap::boxed_array(EntryNote::default())?;
+        // Freeing and reusing tables allocates nothing: there is room for all of them.
+        let count = self.slots.len() + 1;
+        heap::make_room(&mut self.slots, count)?;
+        heap::make_room(&mut self.free, count)?;
+        heap::make_room(&mut self.freed, count)?;
         self.free.push(self.slots.len() as u32);
         self.slots.push(Slot { memory, notes, generation: 0, page: None });
         Ok(())
@@ -408,7 +414,7 @@ mod tests {
         arena.write(id, entry).unwrap();
         arena.write(id, entry).unwrap();
         assert_eq!((arena.get(table).unwrap().present, arena.read(id)), (1, Ok(entry)));
-        for (from, found) in [(0, Some(5)), (5, Some(5)), (6, None), (ENTRIES, None)] {
+        for (from, found) in [(0, Some(5)), (5, Some(5)), (6, None), (512, None)] {
             assert_eq!(arena.first_in_use(table, from), Ok(found), "from {from}");
         }
         arena.write(id, ShadowEntry::EMPTY).unwrap();

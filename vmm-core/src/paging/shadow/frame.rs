@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use host_iface::{HostError, HostPhysAddr, PageRequest};
+use host_iface::{HostError, HostPhysAddr};
 
 use super::{
     chain::EntryId,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     PAGE_SIZE,
-    memory::{GuestMemory, RegionAccess},
+    memory::{GuestMemory, RegionAccess, heap},
 };
 
 /// A frame of guest memory: the only thing that a shadow entry can be made to map.
@@ -44,7 +44,7 @@ impl FrameMap {
     /// # Errors
     /// When the host has no memory for the heads of the chains: 4 bytes a frame.
     pub fn new(memory: &GuestMemory, most_tables: usize) -> Result<Self, HostError> {
-        let mut extents = Vec::new();
+        let mut extents = heap::vec_with_room(memory.regions().len())?;
         let mut base = 0;
         for region in memory.regions() {
             let frames = region.bytes() / PAGE_SIZE;
@@ -52,13 +52,11 @@ impl FrameMap {
             extents.push(Extent { first, frames, host, access: region.access(), base });
             base += frames;
         }
-        let mut heads = Vec::new();
-        let bytes = base.saturating_mul(size_of::<Option<EntryId>>() as u64);
-        let no_memory = HostError::OutOfMemory(PageRequest::contiguous(bytes.div_ceil(PAGE_SIZE)));
-        let count = u32::try_from(base).map_err(|_| no_memory)? as usize;
-        heads.try_reserve_exact(count).map_err(|_| no_memory)?;
+        // Frames have numbers of 32 bits; what cannot be numbered cannot be had.
+        let count = u32::try_from(base).map_or(usize::MAX, |count| count as usize);
+        let mut heads = heap::vec_with_room(count)?;
         heads.resize(count, None);
-        Ok(Self { extents, heads, tables: HashMap::with_capacity(most_tables) })
+        Ok(Self { extents, heads, tables: heap::map_with_room(most_tables)? })
     }
 
     fn extent(&self, gfn: Gfn) -> Option<(&Extent, u64)> {
@@ -103,6 +101,12 @@ impl FrameMap {
         }
     }
 
+    /// Has room for `count` more tables to be noted without an allocation. False if the heap has
+    /// none.
+    pub fn have_room(&mut self, count: usize) -> bool {
+        self.tables.try_reserve(count).is_ok()
+    }
+
     /// Notes that a shadow table for `gfn` was made.
     pub fn table_made(&mut self, gfn: Gfn) {
         *self.tables.entry(gfn.large_base()).or_insert(0) += 1;
@@ -128,6 +132,7 @@ impl FrameMap {
 
 #[cfg(test)]
 mod tests {
+    use host_iface::PageRequest;
     use host_mock::MockHost;
 
     use super::*;

@@ -15,7 +15,11 @@ use super::{
     shootdown::Shootdown,
     statistics::ShadowStatistics,
 };
-use crate::{Doorbell, memory::GuestMemory, paging::walk::PagingFeatures};
+use crate::{
+    Doorbell,
+    memory::{GuestMemory, heap},
+    paging::walk::PagingFeatures,
+};
 
 /// Free tables that the mending of a fault may need: one for each level below the root. Loading a
 /// root needs no more.
@@ -66,9 +70,9 @@ impl Mmu {
         Ok(Self {
             arena: Arena::new(host, most, first)?,
             frames: FrameMap::new(memory, most)?,
-            index: HashMap::with_capacity(most),
+            index: heap::map_with_room(most)?,
             roots: roots?,
-            unsynced: Vec::with_capacity(most),
+            unsynced: heap::vec_with_room(most)?,
             shootdown: Arc::new(Shootdown::new(vcpus)),
             doorbells,
             current: 0,
@@ -96,6 +100,14 @@ impl Mmu {
         self.shootdown.flush(self.current, ring, core::hint::spin_loop);
         self.statistics.flushes += 1;
         self.arena.release_freed();
+    }
+
+    /// True if `count` tables more can be made without an allocation: a map that has lost and
+    /// gained many keys may want to grow although it holds no more than it had room for.
+    pub(super) fn have_room(&mut self, count: usize) -> bool {
+        self.index.try_reserve(count).is_ok()
+            && self.frames.have_room(count)
+            && self.arena.have_free(count)
     }
 
     /// The first shadow table of `gfn`, from which `next_of_frame` leads to the others.

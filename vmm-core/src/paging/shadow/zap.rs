@@ -61,7 +61,7 @@ impl Mmu {
     /// # Errors
     /// [`StaleHandle`].
     pub(super) fn make_room(&mut self, wanted: usize) -> Result<bool, StaleHandle> {
-        while !self.arena.have_free(wanted) {
+        while !self.have_room(wanted) {
             if !self.arena.has_freed() && !self.evict(wanted)? {
                 return Ok(false);
             }

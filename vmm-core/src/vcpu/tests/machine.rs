@@ -59,6 +59,7 @@ impl Registers {
         self.rflags = rflags::FIXED;
     }
 
+    /// Sets or clears RFLAGS.IF.
     pub fn set_interrupts_enabled(&mut self, enabled: bool) {
         self.rflags = self.rflags & !rflags::IF | if enabled { rflags::IF } else { 0 };
     }

@@ -5,7 +5,6 @@ mod apic;
 mod control;
 mod devices;
 mod events;
-pub mod hardware;
 mod input;
 mod instructions;
 mod interpret;
@@ -16,3 +15,5 @@ mod ports;
 mod smp;
 mod tasks;
 mod timers;
+
+pub use crate::mock_backend as hardware;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A backend whose hardware is plain fields and whose guest is a closure.
 
-use std::collections::{HashMap, VecDeque};
+use alloc::{boxed::Box, collections::VecDeque, string::String, vec::Vec};
 
+use hashbrown::HashMap;
 use host_iface::{Host, HostError, HostPhysAddr, PageRequest, Tsc};
 
 use crate::{
@@ -26,6 +27,7 @@ pub type Guest = Box<dyn FnMut(&mut Registers, Option<Event>) -> Exit + Send>;
 
 /// What the VMM asked of the hardware for one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "the names are those of the backend's methods")]
 pub struct Requests {
     pub interrupt_window: bool,
     pub nmi_window: bool,
@@ -34,6 +36,10 @@ pub struct Requests {
 
 /// The state of one vCPU.
 #[derive(Clone, Default)]
+#[expect(
+    missing_docs,
+    reason = "the names are the architecture's or those of the backend's methods"
+)]
 pub struct Registers {
     pub gprs: [u64; 16],
     pub rip: u64,
@@ -72,14 +78,17 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// Reads a general-purpose register.
     pub fn gpr(&self, register: Gpr) -> u64 {
         self.gprs[register as usize]
     }
 
+    /// Writes one.
     pub fn set_gpr(&mut self, register: Gpr, value: u64) {
         self.gprs[register as usize] = value;
     }
 
+    /// A segment register.
     pub fn segment_mut(&mut self, register: SegmentRegister) -> &mut Segment {
         &mut self.segments[register as usize]
     }
@@ -91,10 +100,15 @@ pub fn script(exits: impl IntoIterator<Item = Exit>) -> Guest {
     Box::new(move |_, _| exits.pop_front().unwrap_or(Exit::Shutdown))
 }
 
+/// The hardware of one vCPU.
 pub struct MockVcpu {
+    /// Its state.
     pub registers: Registers,
+    /// What runs on it.
     pub guest: Guest,
+    /// The event that the next entry delivers.
     pub injected: Option<Event>,
+    /// It is bound to a CPU.
     pub loaded: bool,
     /// It delivers the local APIC's interrupts itself.
     pub delivers_interrupts: bool,
@@ -303,7 +317,9 @@ impl VcpuBackend for MockVcpu {
     }
 }
 
+/// The mock machine.
 pub struct MockBackend {
+    /// The host that gives it memory.
     pub host: &'static dyn Host,
 }
 

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Room on the host's heap for what grows with a VM's configuration, or with what its guest does:
+//! asked for, so that a host that has none gets an error and not an abort.
+
+use alloc::{boxed::Box, vec::Vec};
+use core::hash::Hash;
+
+use hashbrown::HashMap;
+use host_iface::HostError;
+
+fn too_much<T>(count: usize) -> HostError {
+    HostError::OutOfHeap { bytes: count.saturating_mul(size_of::<T>()) as u64 }
+}
+
+/// An empty vector with room for `count` elements.
+///
+/// # Errors
+/// [`HostError::OutOfHeap`].
+pub fn vec_with_room<T>(count: usize) -> Result<Vec<T>, HostError> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(count).map_err(|_| too_much::<T>(count))?;
+    Ok(vec)
+}
+
+/// Makes room in `vec` for `count` elements in all.
+///
+/// # Errors
+/// [`HostError::OutOfHeap`]; the vector is as before then.
+pub fn make_room<T>(vec: &mut Vec<T>, count: usize) -> Result<(), HostError> {
+    let missing = count.saturating_sub(vec.len());
+    vec.try_reserve(missing).map_err(|_| too_much::<T>(count))
+}
+
+/// `N` times `value`, in a box.
+///
+/// # Errors
+/// [`HostError::OutOfHeap`].
+pub fn boxed_array<T: Clone, const N: usize>(value: T) -> Result<Box<[T; N]>, HostError> {
+    let mut vec = vec_with_room(N)?;
+    vec.resize(N, value);
+    // It has just this length, and room for no more, so that nothing is allocated again.
+    vec.into_boxed_slice().try_into().map_err(|_| too_much::<T>(N))
+}
+
+/// An empty map with room for `count` keys.
+///
+/// # Errors
+/// [`HostError::OutOfHeap`].
+pub fn map_with_room<K: Eq + Hash, V>(count: usize) -> Result<HashMap<K, V>, HostError> {
+    let mut map = HashMap::new();
+    map.try_reserve(count).map_err(|_| too_much::<(K, V)>(count))?;
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_had_is_an_error() {
+        let bytes = u64::MAX.min(usize::MAX as u64);
+        let none = HostError::OutOfHeap { bytes };
+        assert_eq!(vec_with_room::<u64>(usize::MAX).err(), Some(none));
+        assert_eq!(map_with_room::<u64, u64>(usize::MAX).err(), Some(none));
+        let mut vec = alloc::vec![1_u64];
+        assert_eq!(make_room(&mut vec, usize::MAX), Err(none));
+        assert_eq!(vec, [1]);
+    }
+
+    #[test]
+    fn what_can_be_had_is_there() {
+        assert_eq!(*boxed_array::<u16, 512>(7).unwrap(), [7; 512]);
+        let mut vec = alloc::vec![1_u64];
+        make_room(&mut vec, 9).unwrap();
+        assert!(vec.capacity() >= 9 && vec_with_room::<u8>(5).unwrap().capacity() >= 5);
+        assert!(map_with_room::<u8, u8>(5).unwrap().capacity() >= 5);
+    }
+}
