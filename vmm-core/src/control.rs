@@ -138,3 +138,31 @@ impl VmControl {
         self.shared.end.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use host_iface::CpuId;
+    use host_mock::MockHost;
+
+    use super::*;
+    use crate::VcpuLink;
+
+    /// A ring that the vCPU has not answered swallows others; one whose kick was lost must not
+    /// swallow the end.
+    #[test]
+    fn the_end_kicks_vcpus_that_were_rung_before() {
+        let host = MockHost::leak(2);
+        let link = Arc::<VcpuLink>::default();
+        link.going_inside(CpuId(1));
+        let doorbell = Doorbell::new(host, link);
+        doorbell.ring();
+        doorbell.ring();
+        assert_eq!(host.take_kicks(), [CpuId(1)]);
+        let control = VmControl::new();
+        control.connect(alloc::vec![doorbell]);
+        for _ in 0..2 {
+            control.end(EndReason::PowerOff);
+            assert_eq!(host.take_kicks(), [CpuId(1)]);
+        }
+    }
+}

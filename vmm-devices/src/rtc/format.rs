@@ -26,6 +26,14 @@ impl AlarmField {
             Self::Exactly(wanted) => wanted == value,
         }
     }
+
+    /// True if some value below `limit` matches.
+    pub fn matches_below(self, limit: u8) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(wanted) => wanted < limit,
+        }
+    }
 }
 
 impl Format {

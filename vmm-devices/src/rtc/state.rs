@@ -187,6 +187,11 @@ impl RtcState {
         let hours = format.alarm_hour(self.cmos.get(HOURS_ALARM));
         let minutes = format.alarm(self.cmos.get(MINUTES_ALARM));
         let seconds = format.alarm(self.cmos.get(SECONDS_ALARM));
+        // What no clock shows is not searched for, minute by minute, all day long. What remains is
+        // found within one hour that matches, and one minute of it.
+        if !hours.matches_below(24) || !minutes.matches_below(60) || !seconds.matches_below(60) {
+            return None;
+        }
         let first = self.time().saturating_add(1).rem_euclid(DAY);
         let (hour, minute, second) = (first / 3600, first / 60 % 60, first % 60);
         // Later hours begin with minute 0, later minutes with second 0.

@@ -38,7 +38,7 @@ const INIT: u64 = 5 << 8;
 const STARTUP: u64 = 6 << 8;
 
 /// How long a vCPU waits for another to wait in its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where the guest's page tables are, and how many entries its top one has.
 const TABLES: u64 = 0x10_0000;

@@ -147,10 +147,14 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let readable = kind::CODE | kind::READ_WRITE | kind::ACCESSED;
         let code = SegmentAttributes::new().with_kind(readable).with_code_or_data(true);
         for (register, selector) in SEGMENTS.into_iter().zip(state.segments) {
-            let attributes = match register {
-                SegmentRegister::Cs => code.with_dpl(cpl).with_present(true),
-                SegmentRegister::Ss => unusable.with_dpl(cpl),
-                _ => unusable,
+            let (selector, attributes) = match register {
+                SegmentRegister::Cs => (selector, code.with_dpl(cpl).with_present(true)),
+                // The fault that a bad stack leads to is delivered with this one, which VT-x takes
+                // at no other level than that of the code (Intel SDM vol. 3, 26.3.1.2).
+                SegmentRegister::Ss => {
+                    (Selector(selector).with_level(cpl).0, unusable.with_dpl(cpl))
+                }
+                _ => (selector, unusable),
             };
             self.cpu.set_segment(register, Segment { selector, attributes, ..Segment::default() });
         }

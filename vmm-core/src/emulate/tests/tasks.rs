@@ -335,6 +335,17 @@ fn the_code_selector_tells_the_privilege_level() {
     assert_eq!(machine.cpu.cpl, 3);
 }
 
+/// A CPU enters no guest whose stack selector has another level, also if the stack is unusable.
+#[test]
+fn a_bad_stack_of_a_user_task_leaves_a_state_that_can_be_entered() {
+    let mut machine = machine(9, 9).put(0x4C, 2, USER.into()).put(0x50, 2, STACK.into());
+    assert_eq!(machine.switch(TaskSwitchSource::Jump), fault(true, 10, STACK));
+    let (code, stack) =
+        (segment(&machine, SegmentRegister::Cs), segment(&machine, SegmentRegister::Ss));
+    assert_eq!((code.selector & 3, stack.selector), (3, STACK | 3));
+    assert!(stack.attributes.unusable() && stack.attributes.dpl() == 3);
+}
+
 #[test]
 fn local_descriptors_come_from_the_new_tables() {
     let machine = machine(9, 9).put(0x60, 2, LDT.into()).put(0x4C, 2, 0x0C);
