@@ -3,11 +3,12 @@
 
 mod all;
 mod boot;
+pub mod compute;
 pub mod exits;
 mod figures;
 mod layout;
 mod machine;
-mod memory;
+pub mod memory;
 mod paging;
 mod peer;
 mod place;
@@ -37,6 +38,7 @@ enum Command {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Boot(boot::BootOptions),
+    Compute(compute::ComputeOptions),
     Exits(exits::ExitsOptions),
     Memory(memory::MemoryOptions),
     Paging(paging::PagingOptions),
@@ -46,6 +48,7 @@ impl What {
     fn run(&self, paths: &Paths) -> Result<()> {
         match self {
             Self::Boot(options) => boot::run(paths, options),
+            Self::Compute(options) => compute::run(paths, options),
             Self::Exits(options) => exits::run(paths, options),
             Self::Memory(options) => memory::run(paths, options),
             Self::Paging(options) => paging::run(paths, options),
