@@ -10,6 +10,7 @@ mod memory;
 mod paging;
 mod peer;
 mod place;
+mod plot;
 mod probe;
 mod results;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What single operations cost that may leave the guest: bare, under Alcazar, under KVM.
 
+mod plot;
 pub mod stored;
 mod table;
 
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::figures::{self, Statistics};
 use super::place::{self, Job, Place};
-use super::results;
+use super::{plot as plots, results};
 use crate::paths::Paths;
 
 /// The guest.
@@ -42,7 +43,7 @@ pub struct ExitsOptions {
     /// Store Alcazar's figures as those that 'test' compares with
     #[arg(long, conflicts_with = "wall_clock")]
     store: bool,
-    /// Put the table into docs/performance.md
+    /// Put the table and the plot into the book
     #[arg(long, conflicts_with = "wall_clock")]
     update_docs: bool,
 }
@@ -61,6 +62,11 @@ impl Column {
     pub fn row(&self, name: &str) -> Option<&Statistics> {
         self.rows.iter().find(|(found, _)| found == name).map(|(_, figures)| figures)
     }
+}
+
+/// What figures are.
+const fn unit(wall_clock: bool) -> &'static str {
+    if wall_clock { "ticks" } else { "instructions" }
 }
 
 /// Measures at one place.
@@ -94,7 +100,9 @@ pub fn run(paths: &Paths, options: &ExitsOptions) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     print!("{}", table::text(&columns));
     let file =
-        results::write_json(paths, "exits", &table::Json::new(&columns, options.wall_clock))?;
+        results::write_json(paths, "exits", &table::Json::new(&columns, unit(options.wall_clock)))?;
+    let svg = plot::svg(&columns, unit(options.wall_clock))?;
+    plots::write(paths, "exits", &svg, options.update_docs)?;
     if let Some(path) = &options.json {
         std::fs::copy(&file, path)
             .with_context(|| format!("--json: cannot write {}", path.display()))?;

@@ -7,6 +7,7 @@
 //! instructions a VM says itself, see [`super::exits`]; the exits are those of the report, less
 //! those of the VM that does nothing.
 
+mod plot;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use wire::{FORMAT_VERSION, Manifest, Paging, RunReport, ShadowSettings, Stage, V
 
 use super::figures::{self, Statistics};
 use super::place::{self, Job};
-use super::results;
+use super::{plot as plots, results};
 use crate::paths::Paths;
 use crate::progress::Progress;
 use crate::run::folder::RunFolder;
@@ -57,7 +58,7 @@ pub struct PagingOptions {
     /// Write all figures to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put the table into docs/performance.md
+    /// Put the table and the plot into the book
     #[arg(long)]
     update_docs: bool,
 }
@@ -131,6 +132,7 @@ pub fn run(paths: &Paths, options: &PagingOptions) -> Result<()> {
     let rows = measure(paths)?;
     print!("{}", table::text(&rows));
     let file = results::write_json(paths, "paging", &rows)?;
+    plots::write(paths, "paging", &plot::svg(&rows)?, options.update_docs)?;
     if let Some(path) = &options.json {
         std::fs::copy(&file, path)
             .with_context(|| format!("--json: cannot write {}", path.display()))?;
