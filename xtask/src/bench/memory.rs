@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::exits;
 use super::place::{self, Job, Place};
-use super::results::{self, grouped};
+use super::results::{Output, grouped};
 use crate::paths::Paths;
 
 /// Size of a page-table page.
@@ -15,11 +15,10 @@ const PAGE: u64 = 4096;
 
 /// Adds up the memory that Alcazar needs for a guest of 1 GiB: image, heap, page tables and
 /// control blocks, and what a further vCPU adds.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct MemoryOptions {
-    /// Put the table into docs/performance.md
-    #[arg(long)]
-    update_docs: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Memory in bytes.
@@ -62,17 +61,14 @@ impl Footprint {
 ///
 /// # Errors
 /// When a guest does not get through or a file cannot be written.
-pub fn run(paths: &Paths, options: MemoryOptions) -> Result<()> {
+pub fn run(paths: &Paths, options: &MemoryOptions) -> Result<()> {
     let footprint = measure(paths)?;
     println!("a guest of 1 GiB with one vCPU, in bytes:");
     for (name, value) in footprint.lines() {
         println!("  {name:<38} {:>12}", grouped(value));
     }
-    results::write_json(paths, "memory", &footprint)?;
-    if options.update_docs {
-        results::update_docs(paths, "memory", &markdown(&footprint))?;
-    }
-    Ok(())
+    options.output.figures(paths, "memory", &footprint)?;
+    options.output.table(paths, "memory", &markdown(&footprint))
 }
 
 fn measure(paths: &Paths) -> Result<Footprint> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask bench`: measurements.
 
+mod all;
 mod boot;
 pub mod exits;
 mod figures;
@@ -23,9 +24,17 @@ use crate::paths::Paths;
 #[derive(Clone, Debug, Args)]
 pub struct BenchOptions {
     #[command(subcommand)]
-    what: What,
+    what: Command,
 }
 
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    All(all::AllOptions),
+    #[command(flatten)]
+    One(What),
+}
+
+/// One benchmark.
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Boot(boot::BootOptions),
@@ -34,16 +43,24 @@ enum What {
     Paging(paging::PagingOptions),
 }
 
-/// Measures what was asked for and prints it.
+impl What {
+    fn run(&self, paths: &Paths) -> Result<()> {
+        match self {
+            Self::Boot(options) => boot::run(paths, options),
+            Self::Exits(options) => exits::run(paths, options),
+            Self::Memory(options) => memory::run(paths, options),
+            Self::Paging(options) => paging::run(paths, options),
+        }
+    }
+}
+
+/// Measures what was asked for, prints it, and gives the exit status of the command.
 ///
 /// # Errors
-/// When a measurement fails.
+/// When a measurement fails; of all together none does, see [`all::run`].
 pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
     match &options.what {
-        What::Boot(options) => boot::run(paths, options)?,
-        What::Exits(options) => exits::run(paths, options)?,
-        What::Memory(options) => memory::run(paths, *options)?,
-        What::Paging(options) => paging::run(paths, options)?,
+        Command::All(options) => all::run(paths, options),
+        Command::One(what) => what.run(paths).map(|()| 0),
     }
-    Ok(0)
 }

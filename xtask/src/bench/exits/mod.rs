@@ -5,7 +5,7 @@ mod plot;
 pub mod stored;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::figures::{self, Statistics};
 use super::place::{self, Job, Place};
-use super::{plot as plots, results};
+use super::results::Output;
 use crate::paths::Paths;
 
 /// The guest.
@@ -26,27 +26,26 @@ const MEMORY_MIB: u64 = 64;
 /// Linux KVM on the same machine. Figures are instructions, by -icount.
 #[derive(Clone, Debug, Args)]
 pub struct ExitsOptions {
-    /// Write all figures to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
     /// Where to measure, separated by commas
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        default_values_t = [Place::Bare, Place::Alcazar, Place::Kvm, Place::KvmShadow]
+        default_values_t = PLACES
     )]
-    places: Vec<Place>,
+    pub places: Vec<Place>,
     /// Measure time on the emulated machine instead of instructions: only ratios mean something
-    #[arg(long)]
-    wall_clock: bool,
+    #[arg(long, visible_alias = "wall", conflicts_with = "update_docs")]
+    pub wall_clock: bool,
     /// Store Alcazar's figures as those that 'test' compares with
     #[arg(long, conflicts_with = "wall_clock")]
-    store: bool,
-    /// Put the table and the plot into the book
-    #[arg(long, conflicts_with = "wall_clock")]
-    update_docs: bool,
+    pub store: bool,
 }
+
+/// Where exits are measured if nothing else is said.
+pub const PLACES: [Place; 4] = [Place::Bare, Place::Alcazar, Place::Kvm, Place::KvmShadow];
 
 /// The figures of one place.
 #[derive(Clone, Debug, Serialize)]
@@ -99,20 +98,12 @@ pub fn run(paths: &Paths, options: &ExitsOptions) -> Result<()> {
         .map(|&place| measure(paths, &guest, place, !options.wall_clock))
         .collect::<Result<Vec<_>>>()?;
     print!("{}", table::text(&columns));
-    let file =
-        results::write_json(paths, "exits", &table::Json::new(&columns, unit(options.wall_clock)))?;
-    let svg = plot::svg(&columns, unit(options.wall_clock))?;
-    plots::write(paths, "exits", &svg, options.update_docs)?;
-    if let Some(path) = &options.json {
-        std::fs::copy(&file, path)
-            .with_context(|| format!("--json: cannot write {}", path.display()))?;
-    }
+    let unit = unit(options.wall_clock);
+    options.output.figures(paths, "exits", &table::Json::new(&columns, unit))?;
+    options.output.plot(paths, "exits", &plot::svg(&columns, unit)?)?;
     if options.store {
         let alcazar = columns.iter().find(|column| column.place == Place::Alcazar);
         stored::write(paths, alcazar.context("--store needs the place 'alcazar'")?)?;
     }
-    if options.update_docs {
-        results::update_docs(paths, "exits", &table::markdown(&columns))?;
-    }
-    Ok(())
+    options.output.table(paths, "exits", &table::markdown(&columns))
 }
