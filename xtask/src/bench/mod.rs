@@ -12,6 +12,7 @@ pub mod memory;
 mod paging;
 mod peer;
 mod place;
+mod plot;
 mod probe;
 mod results;
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 
+use super::plot;
 use crate::paths::Paths;
 
 /// The page with the tables.
@@ -19,7 +20,7 @@ pub struct Output {
     /// Write all figures to this file as JSON, too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Put the tables into docs/performance.md
+    /// Put tables and plots into docs/
     #[arg(long)]
     pub update_docs: bool,
 }
@@ -45,6 +46,14 @@ impl Output {
     /// When the page cannot be written.
     pub fn table(&self, paths: &Paths, name: &str, markdown: &str) -> Result<()> {
         if self.update_docs { update_docs(paths, name, markdown) } else { Ok(()) }
+    }
+
+    /// Writes a plot, also for the book if that was asked for; see [`plot::write`].
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn plot(&self, paths: &Paths, name: &str, svg: &str) -> Result<()> {
+        plot::write(paths, name, svg, self.update_docs)
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What single operations cost that may leave the guest: bare, under Alcazar, under KVM.
 
+mod plot;
 pub mod stored;
 mod table;
 
@@ -63,6 +64,11 @@ impl Column {
     }
 }
 
+/// What figures are.
+const fn unit(wall_clock: bool) -> &'static str {
+    if wall_clock { "ticks" } else { "instructions" }
+}
+
 /// Measures at one place.
 ///
 /// # Errors
@@ -101,8 +107,9 @@ pub fn run(paths: &Paths, options: &ExitsOptions) -> Result<()> {
         .map(|&place| measure(paths, &guest, place, !options.wall_clock))
         .collect::<Result<Vec<_>>>()?;
     print!("{}", table::text(&columns));
-    let json = table::Json::new(&columns, options.wall_clock);
-    options.output.figures(paths, "exits", &json)?;
+    let unit = unit(options.wall_clock);
+    options.output.figures(paths, "exits", &table::Json::new(&columns, unit))?;
+    options.output.plot(paths, "exits", &plot::svg(&columns, unit)?)?;
     if options.store {
         let alcazar = columns.iter().find(|column| column.place == Place::Alcazar);
         stored::write(paths, alcazar.context("--store needs the place 'alcazar'")?)?;

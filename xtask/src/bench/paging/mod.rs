@@ -7,6 +7,7 @@
 //! instructions a VM says itself, see [`super::exits`]; the exits are those of the report, less
 //! those of the VM that does nothing.
 
+mod plot;
 mod table;
 
 use std::path::Path;
@@ -127,6 +128,7 @@ pub fn run(paths: &Paths, options: &PagingOptions) -> Result<()> {
     let rows = measure(paths)?;
     print!("{}", table::text(&rows));
     options.output.figures(paths, "paging", &rows)?;
+    options.output.plot(paths, "paging", &plot::svg(&rows)?)?;
     options.output.table(paths, "paging", &table::markdown(&rows))
 }
 
