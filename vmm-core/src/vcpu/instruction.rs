@@ -13,7 +13,7 @@ use crate::{
     EndReason,
     address::{GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
-    emulate::{self, Outcome},
+    emulate::{self, Outcome, TriedAccess},
     paging::walk::probe,
     state::{Exception, SegmentRegister, dr6, efer, rflags},
 };
@@ -100,15 +100,31 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Emulates the instruction that exited, as far as possible.
     pub(super) fn try_to_emulate(&mut self) -> Outcome {
-        let reported = self.hardware.instruction_bytes().map(|bytes| {
-            let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
-            let count = bytes.len().min(copy.len());
-            copy[..count].copy_from_slice(&bytes[..count]);
-            (copy, count)
-        });
+        let reported = self.reported_bytes();
         let (mut cpu, mut bus) = self.views();
         let bytes = reported.as_ref().map(|(bytes, count)| &bytes[..*count]);
         emulate::emulate(&mut cpu, &mut bus, bytes)
+    }
+
+    /// Emulates the instruction that exited for the access `tried`.
+    pub(super) fn emulate_access(&mut self, tried: TriedAccess) -> Result<(), Exception> {
+        let reported = self.reported_bytes();
+        let (mut cpu, mut bus) = self.views();
+        let bytes = reported.as_ref().map(|(bytes, count)| &bytes[..*count]);
+        match emulate::emulate_move(&mut cpu, &mut bus, tried, bytes) {
+            Some(Outcome::Done { debug_trap: false }) => Ok(()),
+            Some(outcome) => self.conclude(outcome),
+            None => self.emulate(),
+        }
+    }
+
+    /// A copy of the bytes that the hardware reports, and how many they are.
+    fn reported_bytes(&self) -> Option<([u8; emulate::MAX_INSTRUCTION_LENGTH], usize)> {
+        let bytes = self.hardware.instruction_bytes()?;
+        let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
+        let count = bytes.len().min(copy.len());
+        copy[..count].copy_from_slice(&bytes[..count]);
+        Some((copy, count))
     }
 
     pub(super) fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {

@@ -4,13 +4,19 @@
 use alloc::format;
 
 use super::Vcpu;
-use crate::{EndReason, Exit, NestedPageFault, backend::VcpuBackend, state::Exception};
+use crate::{
+    EndReason, Exit, NestedPageFault, backend::VcpuBackend, emulate::TriedAccess, state::Exception,
+};
 
 impl<V: VcpuBackend> Vcpu<V> {
     pub(super) fn nested_page_fault(&mut self, fault: NestedPageFault) -> Result<(), Exception> {
         if let Some(event) = self.pending.interrupted {
             self.delivery_failed(fault, event);
             return Ok(());
+        }
+        if !fault.is_fetch && !fault.in_page_walk {
+            let NestedPageFault { address, is_write, .. } = fault;
+            return self.emulate_access(TriedAccess { address, is_write });
         }
         // Where nothing is, a fetch reads all ones, which is no instruction.
         if fault.is_fetch && !fault.in_page_walk && !self.core.memory.contains(fault.address) {
