@@ -233,11 +233,13 @@ impl LocalApic {
     }
 
     /// True unless the guest switched the local APIC off in IA32_APIC_BASE.
+    #[inline]
     pub fn is_enabled(&self) -> bool {
         self.base.enabled()
     }
 
     /// APIC ID as the current mode shows it.
+    #[inline]
     pub fn id(&self) -> u32 {
         self.config.id
     }

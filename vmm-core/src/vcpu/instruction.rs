@@ -14,12 +14,14 @@ use crate::{
     address::{GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
     emulate::{self, Outcome},
+    memory::Nearby,
     paging::walk::probe,
     state::{Exception, SegmentRegister, dr6, efer, rflags},
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
+    #[inline]
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
         let next = match self.next_instruction() {
             Ok(next) => next,
@@ -35,6 +37,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// Address of the instruction behind the one that exited.
+    #[inline]
     pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
         if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
             return Ok(next);
@@ -44,16 +47,23 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(self.address_after(rip, length as u64))
     }
 
+    #[inline]
     fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {
-        if let Some(length) = self.quick_length(rip) {
-            return Ok(length);
+        match self.quick_length(rip) {
+            Some(length) => Ok(length),
+            None => self.decoded_length(),
         }
+    }
+
+    #[cold]
+    fn decoded_length(&mut self) -> Result<usize, Outcome> {
         let (mut cpu, mut bus) = self.views();
         emulate::instruction_length(&mut cpu, &mut bus, None)
     }
 
     /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
     /// has just fetched it, so what it checks on the way is not checked again.
+    #[inline]
     fn quick_length(&self, rip: u64) -> Option<usize> {
         /// Longest instruction of those.
         const BYTES: u64 = 3;
@@ -61,15 +71,16 @@ impl<V: VcpuBackend> Vcpu<V> {
             return None;
         }
         let cr3 = self.hardware.control_registers().cr3;
-        let memory = &self.core.memory;
-        let at = probe(memory, cr3, GuestVirtAddr::new(rip))?;
+        let memory = Nearby::new(&self.core.memory, &self.code_region)?;
+        let read = |at| memory.read_u64(at);
+        let at = probe(read, cr3, GuestVirtAddr::new(rip))?;
         if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
             return None;
         }
         let (word, skipped) = (at.align_down(8), at.offset_in(8));
-        let mut bytes = memory.read_u64(word).ok()? >> (8 * skipped);
+        let mut bytes = read(word)? >> (8 * skipped);
         if skipped > 8 - BYTES {
-            let next = memory.read_u64(word.checked_add(8)?).ok()?;
+            let next = read(word.checked_add(8)?)?;
             bytes |= next << (64 - 8 * skipped);
         }
         emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
@@ -86,6 +97,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         long && self.hardware.segment(SegmentRegister::Cs).attributes.long()
     }
 
+    #[cold]
     fn single_step(&mut self) -> Result<(), Exception> {
         let (status, control) = self.hardware.debug_status_control();
         self.hardware.set_debug_status_control(status | dr6::SINGLE_STEP, control);

@@ -38,6 +38,7 @@ const fn hardware_msr(msr: u32) -> Option<(HardwareMsr, Rule)> {
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
+    #[inline]
     pub(super) fn read_msr(&mut self) -> Result<(), Exception> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let value = self.msr_value(msr).inspect_err(|_| {
@@ -48,6 +49,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.skip_instruction()
     }
 
+    #[inline]
     pub(super) fn write_msr(&mut self) -> Result<(), Exception> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let low = self.hardware.gpr(Gpr::Rax) & 0xFFFF_FFFF;
@@ -86,6 +88,8 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.hardware.set_msr(hardware, value);
             return Ok(());
         }
+        // What follows may reach the local APIC or the mode.
+        self.settled = false;
         match msr {
             IA32_EFER => self.set_efer(value),
             IA32_FS_BASE => self.set_base(SegmentRegister::Fs, value),
