@@ -12,8 +12,7 @@ use super::outcome::{MAX_INSTRUCTION_LENGTH, Outcome};
 use super::register::GprPart;
 use crate::access::AccessWidth;
 use crate::address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE};
-use crate::paging::walk::probe;
-use crate::state::{Gpr, SegmentRegister, cr0, cr4, efer, rflags};
+use crate::state::{Gpr, SegmentRegister, cr0, rflags};
 
 /// An access of the instruction at CS:RIP that the CPU has tried and for which it left the guest:
 /// neither a fetch nor one to page tables.
@@ -25,31 +24,22 @@ pub struct TriedAccess {
     pub is_write: bool,
 }
 
-/// Executes the instruction at CS:RIP if it is one of the simple moves in 64-bit code, and its
-/// operand can be what was tried. `bytes` are as for [`emulate`](super::emulate). `None`, and
-/// nothing has changed, if it is the full emulator's business.
+/// Executes the instruction at CS:RIP if it is one of the simple moves, and its operand can be
+/// what was tried. `code` are the bytes from there on, as far as they are known, and the CPU is in
+/// 64-bit mode. `None`, and nothing has changed, if it is the full emulator's business.
 #[inline]
 pub fn emulate_move(
     cpu: &mut impl EmulatorCpu,
     bus: &mut impl GuestBus,
     tried: TriedAccess,
-    bytes: Option<&[u8]>,
+    code: &[u8],
 ) -> Option<Outcome> {
-    let control = cpu.control();
-    let long = control.efer & efer::LMA != 0 && control.cr4 & cr4::LA57 == 0;
-    if !long || !cpu.segment(SegmentRegister::Cs).attributes.long() {
-        return None;
-    }
     let flags = cpu.rflags();
-    if flags & rflags::AC != 0 && control.cr0 & cr0::AM != 0 && cpu.cpl() == 3 {
+    if flags & rflags::AC != 0 && cpu.cpl() == 3 && cpu.control().cr0 & cr0::AM != 0 {
         return None;
     }
-    let rip = cpu.rip();
-    let found = match bytes.filter(|bytes| !bytes.is_empty()) {
-        Some(bytes) => Move::decode(bytes.get(..MAX_INSTRUCTION_LENGTH).unwrap_or(bytes)),
-        None => Move::decode(fetch(bus, control.cr3, rip, &mut [0; MAX_INSTRUCTION_LENGTH])?),
-    }?;
-    let next = rip.wrapping_add(found.length as u64);
+    let found = Move::decode(code.get(..MAX_INSTRUCTION_LENGTH).unwrap_or(code))?;
+    let next = cpu.rip().wrapping_add(found.length as u64);
     let width = found.width;
     let linear = GuestVirtAddr::new(found.operand.linear(cpu, next));
     let in_page = linear.offset_in(PAGE_SIZE);
@@ -78,26 +68,6 @@ pub fn emulate_move(
     }
     cpu.set_interrupt_shadow(None);
     Some(Outcome::Done { debug_trap: flags & rflags::TF != 0 })
-}
-
-/// The bytes at RIP up to the end of the page. The CPU has just fetched them, so what it checks
-/// on the way is not checked again.
-#[inline]
-fn fetch<'a>(
-    bus: &mut impl GuestBus,
-    cr3: u64,
-    rip: u64,
-    buffer: &'a mut [u8; MAX_INSTRUCTION_LENGTH],
-) -> Option<&'a [u8]> {
-    let address = probe(&*bus, cr3, GuestVirtAddr::new(rip))?;
-    let left = address.left_in_page() as usize;
-    if left >= buffer.len() {
-        bus.fetch(address, buffer).ok()?;
-        return Some(buffer);
-    }
-    let part = buffer.get_mut(..left)?;
-    bus.fetch(address, part).ok()?;
-    Some(part)
 }
 
 /// What a move does.
@@ -134,6 +104,7 @@ enum Base {
 }
 
 impl Operand {
+    #[inline(always)]
     fn linear(&self, cpu: &impl EmulatorCpu, next: u64) -> u64 {
         let base = match self.base {
             Base::None => 0,
@@ -195,7 +166,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    #[inline]
+    #[inline(always)]
     fn byte(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
@@ -203,7 +174,7 @@ impl Reader<'_> {
     }
 
     /// A signed number of so many bytes, 1, 2 or 4, extended to 64 bits.
-    #[inline]
+    #[inline(always)]
     fn signed(&mut self, width: AccessWidth) -> Option<u64> {
         let end = self.at + width.bytes();
         let bytes = self.bytes.get(self.at..end)?;
@@ -218,7 +189,7 @@ impl Reader<'_> {
 }
 
 impl Move {
-    #[inline]
+    #[inline(always)]
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader { bytes, at: 0 };
         let (mut opcode, mut segment, mut narrow) = (reader.byte()?, None, false);
@@ -280,7 +251,7 @@ enum Kind {
 
 impl Operand {
     /// The operand that ModRM, SIB and displacement give (AMD APM vol. 3, 1.4).
-    #[inline]
+    #[inline(always)]
     fn decode(reader: &mut Reader<'_>, modrm: u8, rex: Rex) -> Option<Self> {
         let (mode, rm) = (modrm >> 6, modrm & 7);
         let (number, index) = if rm == 4 {
