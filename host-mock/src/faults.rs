@@ -66,6 +66,13 @@ impl Faults {
         }
     }
 
+    /// True if every wait ends early from now on.
+    pub fn ends_all_waits(&self) -> bool {
+        let pattern = self.plan.as_ref().map(|plan| &plan.pattern);
+        let begun = |first: u64| self.count(HostCall::IdleWhile) + 1 >= first;
+        matches!(pattern, Some(FaultPattern::From(HostCall::IdleWhile, first)) if begun(*first))
+    }
+
     /// Calls of this kind by the plan's CPUs.
     pub fn count(&self, call: HostCall) -> u64 {
         self.counts[call as usize]

@@ -144,6 +144,11 @@ impl MockHost {
         self.sleeps.store(true, Ordering::SeqCst);
     }
 
+    /// False if CPUs never sleep, because they are not meant to or because every wait fails.
+    pub fn sleeps(&self) -> bool {
+        self.sleeps.load(Ordering::SeqCst) && !lock(&self.faults).ends_all_waits()
+    }
+
     /// Waits until no task on `cpus` gets any further by itself, but no longer than `limit`.
     pub fn rest(&self, cpus: RangeInclusive<u32>, limit: Duration) -> Rest {
         self.cpus.rest(cpus, limit)

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! I/O port space.
 
-use alloc::{boxed::Box, string::ToString, sync::Arc, vec, vec::Vec};
+use alloc::{boxed::Box, string::ToString, sync::Arc, vec::Vec};
 use core::ops::RangeInclusive;
 
+use host_iface::HostError;
+
 use super::{Answer, ClaimError};
-use crate::{AccessWidth, PortDevice};
+use crate::{AccessWidth, PortDevice, memory::heap};
 
 const PORTS: usize = 0x1_0000;
 const UNCLAIMED: u8 = 0;
@@ -23,13 +25,25 @@ pub struct PortBus {
     claims: Vec<Claim>,
 }
 
+/// For tests, whose hosts have memory.
+#[cfg(test)]
 impl Default for PortBus {
     fn default() -> Self {
-        Self { owner: vec![UNCLAIMED; PORTS].into_boxed_slice(), claims: Vec::new() }
+        Self::new().expect("there is room for a table of 64 KiB")
     }
 }
 
 impl PortBus {
+    /// Ports of which none is claimed.
+    ///
+    /// # Errors
+    /// [`HostError::OutOfHeap`].
+    pub fn new() -> Result<Self, HostError> {
+        let mut owner = heap::vec_with_room(PORTS)?;
+        owner.resize(PORTS, UNCLAIMED);
+        Ok(Self { owner: owner.into_boxed_slice(), claims: Vec::new() })
+    }
+
     /// Gives `ports` to `device`.
     ///
     /// # Errors
@@ -69,6 +83,7 @@ impl PortBus {
     }
 
     /// Reads from `port`.
+    #[inline]
     pub fn read(&self, port: u16, width: AccessWidth) -> (u32, Answer) {
         match self.whole(port, width) {
             Some(claim) => match claim.device.read_port(port - claim.start, width) {
@@ -81,6 +96,7 @@ impl PortBus {
     }
 
     /// Writes to `port`.
+    #[inline]
     pub fn write(&self, port: u16, width: AccessWidth, value: u32) -> Answer {
         match self.whole(port, width) {
             Some(claim) => Answer::from_bool(claim.device.write_port(
@@ -93,12 +109,14 @@ impl PortBus {
         }
     }
 
+    #[inline]
     fn claim_of(&self, port: u16) -> Option<&Claim> {
         let number = self.owner[usize::from(port)];
         self.claims.get(usize::from(number.checked_sub(1)?))
     }
 
     /// The device that takes the whole access as one.
+    #[inline]
     fn whole(&self, port: u16, width: AccessWidth) -> Option<&Claim> {
         let claim = self.claim_of(port)?;
         let last = usize::from(port) + width.bytes() - 1;

@@ -62,7 +62,9 @@ pub enum PagingChoice {
 pub enum VmPart {
     /// The guest's memory.
     Memory,
-    /// The tables that the CPUs walk on their way to it.
+    /// The table of I/O ports.
+    Ports,
+    /// The tables that the CPUs walk on their way to guest memory.
     PageTables,
     /// The control block and save areas of the vCPU with this index.
     Vcpu(u32),
@@ -79,6 +81,7 @@ impl fmt::Display for VmPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => write!(f, "guest memory"),
+            Self::Ports => write!(f, "table of I/O ports"),
             Self::PageTables => write!(f, "page tables"),
             Self::Vcpu(index) => write!(f, "control block of vCPU {index}"),
         }
@@ -198,7 +201,7 @@ impl VmBuilder {
             host,
             config,
             memory,
-            ports: PortBus::default(),
+            ports: PortBus::new().map_err(VmPart::Ports.lacks())?,
             mmio: MmioBus::default(),
             hooks: Hooks::default(),
             clock: VmClock::start(host),

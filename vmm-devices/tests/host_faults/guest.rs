@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use host_mock::MockHost;
+use host_mock::{MockHost, Rest};
 use vmm_core::{
     AccessWidth, Exit, GuestPhysAddr, PortIo,
     boot::InitialState,
@@ -37,8 +37,10 @@ const ASSERT: u64 = 1 << 14;
 const INIT: u64 = 5 << 8;
 const STARTUP: u64 = 6 << 8;
 
-/// How long a vCPU waits for another to wait in its turn.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a vCPU looks whether it waits in vain for another to wait.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often it does so at the most.
+const LOOKS: usize = 1000;
 
 /// Where the guest's page tables are, and how many entries its top one has.
 const TABLES: u64 = 0x10_0000;
@@ -115,13 +117,19 @@ pub fn guest(host: &'static MockHost, index: u32, vcpus: u32, shadow: bool) -> G
         registers.next_rip = Some(registers.rip);
         loop {
             match acts.pop_front().unwrap_or(Halt) {
-                AwaitRest(cpu) => {
-                    host.rest(cpu..=cpu, PATIENCE);
-                }
+                AwaitRest(cpu) => await_rest(host, cpu),
                 act => return exit(act, registers),
             }
         }
     })
+}
+
+fn await_rest(host: &MockHost, cpu: u32) {
+    for _ in 0..LOOKS {
+        if !host.sleeps() || host.rest(cpu..=cpu, LOOK) != Rest::Busy {
+            return;
+        }
+    }
 }
 
 fn exit(act: Act, registers: &mut Registers) -> Exit {

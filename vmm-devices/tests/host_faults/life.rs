@@ -25,7 +25,7 @@ pub const CPUS: std::ops::RangeInclusive<u32> = 0..=2;
 const VCPU_CPUS: std::ops::RangeInclusive<u32> = 1..=2;
 
 /// How long vCPUs may take to come to rest.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The smallest that holds what the guest wants.
 const MEMORY: u64 = 2 << 20;

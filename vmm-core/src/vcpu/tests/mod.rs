@@ -3,12 +3,12 @@
 
 mod apic;
 mod control;
-mod devices;
+pub(crate) mod devices;
 mod events;
 mod input;
 mod instructions;
 mod interpret;
-mod machine;
+pub(crate) mod machine;
 mod memory;
 mod msrs;
 mod ports;
