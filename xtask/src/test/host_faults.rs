@@ -17,8 +17,10 @@ use crate::paths::Paths;
 use crate::platform::accelerator::Accelerator;
 use crate::run::bundle::Member;
 
-/// The guest in all VMs.
+/// The guest in most VMs.
 const GUEST: &str = "hello";
+/// One that runs for so long that its second vCPU waits when it ends, and has to be kicked.
+const LONGER: (&str, &str) = ("counter", "lines=10");
 /// Name of the VM beside each faulty one.
 const NEIGHBOUR: &str = "neighbour";
 /// vCPUs of the faulty VM. The second is woken only by the VM's end.
@@ -41,7 +43,10 @@ pub fn row(paths: &Paths) -> Row {
 
 fn run(paths: &Paths, log: &mut Log) -> Result<Tally> {
     let image = cargo_build::faulty_cokernel(paths)?;
-    let members = [Member { name: GUEST.into(), path: bare_metal::path(paths, GUEST)? }];
+    let mut members = Vec::new();
+    for guest in [GUEST, LONGER.0] {
+        members.push(Member { name: guest.into(), path: bare_metal::path(paths, guest)? });
+    }
     let machine = TestMachine::with_image(image, &manifest(), &members)?;
     let cpus = Accelerator::Tcg.cpus_for(VCPUS + 1);
     let answer = machine.with(cpus, "max", 512).run(Duration::from_secs(120), log)?;
@@ -61,7 +66,11 @@ fn manifest() -> Manifest {
     };
     let stage = |call, at| {
         let host_fault = Some(HostFault { call, at, lasting: false });
-        let faulty = VmDescription { host_fault, vcpus: VCPUS, ..small(&name(call, at)) };
+        let (kernel, words) = if call == HostCall::Kick { LONGER } else { (GUEST, "") };
+        let (kernel, command_line) = (kernel.into(), words.into());
+        let name = name(call, at);
+        let faulty =
+            VmDescription { host_fault, vcpus: VCPUS, kernel, command_line, ..small(&name) };
         Stage { vms: vec![faulty, small(NEIGHBOUR)], repeat: 1 }
     };
     let faults = CALLS.iter().flat_map(|&(call, most)| (1..=most).map(move |at| (call, at)));
