@@ -9,7 +9,11 @@
 #[cfg(target_os = "none")]
 mod apic;
 #[cfg(target_os = "none")]
+mod clock;
+#[cfg(target_os = "none")]
 pub mod exits;
+#[cfg(target_os = "none")]
+pub mod noise;
 #[cfg(target_os = "none")]
 pub mod paging;
 #[cfg(target_os = "none")]
