@@ -8,10 +8,12 @@
 //! disturb what is measured.
 //!
 //! Options come from the kernel's command line, behind `--`:
-//! `memory=MIB`, `cpus=N`, `npt=0|1`, and `append=WORD`, which may be repeated.
+//! `memory=MIB`, `cpus=N`, `npt=0|1`, and, which may be repeated, `append=WORD` for the guest and
+//! `load=NAME` for other work of the host, see [`load`].
 
 mod host;
 mod image;
+mod load;
 mod memory;
 mod options;
 mod ports;
@@ -32,6 +34,9 @@ const GUEST: &str = "/guest";
 const MARK: &str = "@kvm-runner";
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == load::NOTHING) {
+        return ExitCode::SUCCESS;
+    }
     match run() {
         Ok(code) => println!("{MARK} guest ended with {code}"),
         Err(error) => println!("{MARK} error: {error:#}"),
@@ -53,6 +58,9 @@ fn run() -> Result<u32> {
     let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
     let file = fs::read(GUEST).with_context(|| format!("cannot read {GUEST}"))?;
     let entry = image::load(&file, &options.append.join(" "), &mut memory)?;
+    for load in &options.loads {
+        load.start()?;
+    }
     let end = vm::run(&options, memory, entry)?;
     print!("{}", String::from_utf8_lossy(&end.console));
     Ok(end.code)

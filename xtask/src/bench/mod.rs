@@ -8,6 +8,7 @@ mod figures;
 mod layout;
 mod machine;
 mod memory;
+mod noise;
 mod paging;
 mod peer;
 mod place;
@@ -40,6 +41,7 @@ enum What {
     Boot(boot::BootOptions),
     Exits(exits::ExitsOptions),
     Memory(memory::MemoryOptions),
+    Noise(noise::NoiseOptions),
     Paging(paging::PagingOptions),
 }
 
@@ -49,6 +51,7 @@ impl What {
             Self::Boot(options) => boot::run(paths, options),
             Self::Exits(options) => exits::run(paths, options),
             Self::Memory(options) => memory::run(paths, options),
+            Self::Noise(options) => noise::run(paths, options),
             Self::Paging(options) => paging::run(paths, options),
         }
     }

@@ -21,17 +21,31 @@ const SUCCESS: &str = "guest ended with 0";
 /// Memory that Linux has beside the guest's, in MiB; with little it uses no huge pages.
 const LINUX_MIB: u64 = 960;
 
+/// How Linux is set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting<'a> {
+    /// Whether KVM uses nested paging; shadow paging otherwise.
+    pub nested: bool,
+    /// What else Linux has to do, by the runner's names.
+    pub loads: &'a [&'a str],
+}
+
 /// Runs the guest.
 ///
 /// # Errors
 /// When something cannot be fetched or built, or the guest does not end well.
-pub fn run(paths: &Paths, job: Job<'_>, nested: bool, folder: &RunFolder) -> Result<Outcome> {
+pub fn run(
+    paths: &Paths,
+    job: Job<'_>,
+    setting: Setting<'_>,
+    folder: &RunFolder,
+) -> Result<Outcome> {
     setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
     let kernel = image::kernel(paths, image::DEFAULT_KERNEL)?;
     let initrd = folder.file("kvm.cpio");
     write_initrd(paths, job.guest, &initrd)?;
     let boot =
-        Boot::Kernel { kernel, initrd: Some(initrd), command_line: command_line(job, nested) };
+        Boot::Kernel { kernel, initrd: Some(initrd), command_line: command_line(job, setting) };
     let answer = machine::run(&place::machine(job, job.memory_mib + LINUX_MIB, boot), folder)?;
     let Some((console, end)) = answer.console.rsplit_once(MARK) else {
         bail!("Linux did not get to running the guest; see {}", answer.log.display());
@@ -44,16 +58,19 @@ pub fn run(paths: &Paths, job: Job<'_>, nested: bool, folder: &RunFolder) -> Res
 }
 
 /// Linux's options, and behind `--` those of the runner.
-fn command_line(job: Job<'_>, nested: bool) -> String {
+fn command_line(job: Job<'_>, setting: Setting<'_>) -> String {
     let mut line = format!(
         "{} -- memory={} cpus={} npt={}",
         run::COMMAND_LINE,
         job.memory_mib,
         job.cpus,
-        u8::from(nested)
+        u8::from(setting.nested)
     );
     for word in job.words.split_whitespace() {
         line.push_str(&format!(" append={word}"));
+    }
+    for load in setting.loads {
+        line.push_str(&format!(" load={load}"));
     }
     line
 }
@@ -94,8 +111,11 @@ mod tests {
             cpus: 2,
             deterministic: true,
         };
-        let line = command_line(job, false);
+        let line = command_line(job, Setting { nested: false, loads: &["fork"] });
         assert!(line.starts_with(run::COMMAND_LINE));
-        assert!(line.ends_with(" -- memory=64 cpus=2 npt=0 append=a append=b=1"), "{line}");
+        assert!(
+            line.ends_with(" -- memory=64 cpus=2 npt=0 append=a append=b=1 load=fork"),
+            "{line}"
+        );
     }
 }
