@@ -11,6 +11,8 @@ mod apic;
 #[cfg(target_os = "none")]
 mod clock;
 #[cfg(target_os = "none")]
+pub mod compute;
+#[cfg(target_os = "none")]
 pub mod exits;
 #[cfg(target_os = "none")]
 pub mod noise;

@@ -24,8 +24,18 @@ pub struct AllOptions {
     store: bool,
 }
 
+/// One benchmark: the name of its figures, and its command line.
+type Step = (&'static str, &'static [&'static str]);
+
 /// The benchmarks, shortest first: what is wrong shows early.
-const NAMES: [&str; 4] = ["memory", "exits", "paging", "boot"];
+const STEPS: [Step; 6] = [
+    ("memory", &["memory"]),
+    ("exits", &["exits"]),
+    ("compute", &["compute"]),
+    ("compute-wall", &["compute", "--wall", "--repeat", "3"]),
+    ("paging", &["paging"]),
+    ("boot", &["boot"]),
+];
 
 /// A benchmark's own command line.
 #[derive(Parser)]
@@ -53,7 +63,7 @@ struct Outcome {
 /// # Errors
 /// When the figures of all cannot be written.
 pub fn run(paths: &Paths, options: &AllOptions) -> Result<u8> {
-    let outcomes = conduct(&NAMES, |name| one(paths, name, options));
+    let outcomes = conduct(&STEPS, |step| one(paths, step, options));
     options.output.figures(paths, "all", &figures(paths, &outcomes)?)?;
     print!("{}", summary(&outcomes));
     println!("figures and plots are in {}", results::folder(paths)?.display());
@@ -61,23 +71,24 @@ pub fn run(paths: &Paths, options: &AllOptions) -> Result<u8> {
 }
 
 /// Runs each by `run` and says on standard error where it is.
-fn conduct(names: &[&'static str], run: impl Fn(&str) -> Result<()>) -> Vec<Outcome> {
-    let one = |(index, &name): (usize, &&'static str)| {
-        eprintln!("[{}/{}] {name}", index + 1, names.len());
+fn conduct(steps: &[Step], run: impl Fn(Step) -> Result<()>) -> Vec<Outcome> {
+    let one = |(index, &step): (usize, &Step)| {
+        let (name, _) = step;
+        eprintln!("[{}/{}] {name}", index + 1, steps.len());
         let begin = Instant::now();
-        let result = run(name);
+        let result = run(step);
         if let Err(error) = &result {
             eprintln!("error: {name}: {error:#}");
         }
         Outcome { name, took: begin.elapsed(), result }
     };
-    names.iter().enumerate().map(one).collect()
+    steps.iter().enumerate().map(one).collect()
 }
 
 /// Runs one as if its own command had been given.
-fn one(paths: &Paths, name: &str, options: &AllOptions) -> Result<()> {
+fn one(paths: &Paths, (name, words): Step, options: &AllOptions) -> Result<()> {
     println!("\n== {name}");
-    let line = ["bench", name].into_iter();
+    let line = std::iter::once("bench").chain(words.iter().copied());
     let line = line.chain(options.output.update_docs.then_some("--update-docs"));
     let line = line.chain((options.store && name == "exits").then_some("--store"));
     let AnyBenchmark::Any(what) = Line::try_parse_from(line)?.what;
@@ -122,10 +133,11 @@ mod tests {
 
     #[test]
     fn a_failure_does_not_stop_the_others_and_is_named() {
-        let outcomes = conduct(&["one", "two", "three"], |name| match name {
-            "two" => bail!("no such machine"),
-            _ => Ok(()),
-        });
+        let outcomes =
+            conduct(&[("one", &[]), ("two", &[]), ("three", &[])], |step| match step.0 {
+                "two" => bail!("no such machine"),
+                _ => Ok(()),
+            });
         let good: Vec<_> = outcomes.iter().map(|outcome| outcome.result.is_ok()).collect();
         assert_eq!(good, [true, false, true]);
         let summary = summary(&outcomes);
@@ -135,8 +147,9 @@ mod tests {
 
     #[test]
     fn every_benchmark_is_a_command() {
-        for name in NAMES {
-            assert!(Line::try_parse_from(["bench", name, "--update-docs"]).is_ok(), "{name}");
+        for (name, words) in STEPS {
+            let line = std::iter::once("bench").chain(words.iter().copied());
+            assert!(Line::try_parse_from(line.chain(["--update-docs"])).is_ok(), "{name}");
         }
     }
 
@@ -147,8 +160,8 @@ mod tests {
         for name in ["old", "new"] {
             results::write_json(&paths, name, &[name]).unwrap();
         }
-        let outcomes =
-            conduct(&["old", "new"], |name| if name == "old" { bail!("x") } else { Ok(()) });
+        let run = |(name, _): Step| if name == "old" { bail!("x") } else { Ok(()) };
+        let outcomes = conduct(&[("old", &[]), ("new", &[])], run);
         let figures = figures(&paths, &outcomes).unwrap();
         assert_eq!(figures.into_iter().collect::<Vec<_>>(), [("new", serde_json::json!(["new"]))]);
     }

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use wire::{RunReport, VmMemory};
 
 use super::exits;
 use super::place::{self, Job, Place};
@@ -55,6 +56,24 @@ impl Footprint {
             ("control blocks for each further vCPU", self.control_per_vcpu),
         ]
     }
+}
+
+/// Everything that Alcazar adds for a guest with one vCPU is to stay below this.
+pub const LIMIT: u64 = 2 << 20;
+
+/// Image, heap, page tables and control blocks of a run with one VM, in bytes.
+///
+/// # Errors
+/// When the report has no VM.
+pub fn total(report: &RunReport) -> Result<u64> {
+    let vm = report.vms.first().context("the run report has no VM")?;
+    let VmMemory { heap_bytes, page_table_bytes, control_bytes } = vm.memory;
+    Ok(report.machine.image_bytes + heap_bytes + page_table_bytes + control_bytes)
+}
+
+/// What there is to say against so many bytes.
+pub fn complaint(bytes: u64) -> Option<String> {
+    (bytes >= LIMIT).then(|| format!("memory: {bytes} bytes for one VM, {LIMIT} is the limit"))
 }
 
 /// Measures, prints and writes what was asked for.

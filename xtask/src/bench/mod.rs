@@ -3,11 +3,12 @@
 
 mod all;
 mod boot;
+pub mod compute;
 pub mod exits;
 mod figures;
 mod layout;
 mod machine;
-mod memory;
+pub mod memory;
 mod noise;
 mod paging;
 mod peer;
@@ -39,6 +40,7 @@ enum Command {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     Boot(boot::BootOptions),
+    Compute(compute::ComputeOptions),
     Exits(exits::ExitsOptions),
     Memory(memory::MemoryOptions),
     Noise(noise::NoiseOptions),
@@ -49,6 +51,7 @@ impl What {
     fn run(&self, paths: &Paths) -> Result<()> {
         match self {
             Self::Boot(options) => boot::run(paths, options),
+            Self::Compute(options) => compute::run(paths, options),
             Self::Exits(options) => exits::run(paths, options),
             Self::Memory(options) => memory::run(paths, options),
             Self::Noise(options) => noise::run(paths, options),

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use wire::RunReport;
 
 use super::figures::{self, Statistics};
 use super::place::{self, Job, Place};
@@ -73,17 +74,25 @@ const fn unit(wall_clock: bool) -> &'static str {
 /// # Errors
 /// When the guest does not get through.
 pub fn measure(paths: &Paths, guest: &Path, place: Place, deterministic: bool) -> Result<Column> {
-    let job = Job { guest, words: "", memory_mib: MEMORY_MIB, cpus: 1, deterministic };
-    let outcome = place.run(paths, job)?;
+    let outcome = place.run(paths, job(guest, deterministic))?;
     Ok(Column { place, rows: figures::parse(&outcome.console)? })
 }
 
-/// Measures under Alcazar, for the test that compares with the stored figures.
+fn job(guest: &Path, deterministic: bool) -> Job<'_> {
+    Job { guest, words: "", memory_mib: MEMORY_MIB, cpus: 1, deterministic }
+}
+
+/// Measures under Alcazar, for the test that compares with the stored figures; gives the report,
+/// too.
 ///
 /// # Errors
 /// When the guest does not get through.
-pub fn under_alcazar(paths: &Paths) -> Result<Column> {
-    measure(paths, &place::guest(paths, GUEST)?, Place::Alcazar, true)
+pub fn under_alcazar(paths: &Paths) -> Result<(Column, RunReport)> {
+    let guest = place::guest(paths, GUEST)?;
+    let outcome = Place::Alcazar.run(paths, job(&guest, true))?;
+    let rows = figures::parse(&outcome.console)?;
+    let report = outcome.report.context("there is no run report")?;
+    Ok((Column { place: Place::Alcazar, rows }, report))
 }
 
 /// Measures, prints and writes what was asked for.
