@@ -8,6 +8,7 @@
 //! the others' slices: they would look like detours. So neighbours run on Bochs, which executes a
 //! few instructions of each CPU in turn and has time pass by as many, whatever they do.
 
+mod claims;
 mod figures;
 mod measure;
 mod parse;
@@ -61,6 +62,17 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario::Alone,
     Scenario::Neighbour,
 ];
+
+/// What there is to say against Alcazar's noise: nothing, if all is well.
+///
+/// # Errors
+/// When the guest does not get through.
+pub fn complaints(paths: &Paths) -> Result<Vec<String>> {
+    let guest = place::guest(paths, GUEST)?;
+    let settings = Settings { span_ms: 100, threshold: 50, tick_hz: 100 };
+    let samples = measure::run(paths, &guest, Scenario::Alcazar, settings)?;
+    Ok(samples.iter().filter_map(claims::complaint).collect())
+}
 
 /// What a program gets.
 #[derive(Serialize)]
