@@ -13,6 +13,8 @@ pub mod compute;
 #[cfg(target_os = "none")]
 pub mod exits;
 #[cfg(target_os = "none")]
+pub mod memory;
+#[cfg(target_os = "none")]
 pub mod paging;
 #[cfg(target_os = "none")]
 mod samples;

@@ -98,8 +98,8 @@ impl Place {
             Self::Bare => bare(job, &folder),
             Self::Alcazar => alcazar(paths, job, Paging::Nested, &folder),
             Self::AlcazarShadow => alcazar(paths, job, Paging::Shadow, &folder),
-            Self::Kvm => peer::run(paths, job, true, &folder),
-            Self::KvmShadow => peer::run(paths, job, false, &folder),
+            Self::Kvm => peer::run(paths, job, None, true, &folder),
+            Self::KvmShadow => peer::run(paths, job, None, false, &folder),
         }
         .with_context(|| format!("{} failed", self.title()))
     }
