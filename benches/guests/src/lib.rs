@@ -15,6 +15,8 @@ pub mod compute;
 #[cfg(target_os = "none")]
 pub mod exits;
 #[cfg(target_os = "none")]
+pub mod memory;
+#[cfg(target_os = "none")]
 pub mod noise;
 #[cfg(target_os = "none")]
 pub mod paging;

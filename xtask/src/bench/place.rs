@@ -100,7 +100,9 @@ impl Place {
             Self::Bare => bare(job, &folder),
             Self::Alcazar => alcazar(paths, job, Paging::Nested, &folder),
             Self::AlcazarShadow => alcazar(paths, job, Paging::Shadow, &folder),
-            Self::Kvm => peer::run(paths, job, Setting { nested: true, loads: &[] }, &folder),
+            Self::Kvm => {
+                peer::run(paths, job, Setting { nested: true, ..Setting::default() }, &folder)
+            }
             Self::KvmShadow => peer::run(paths, job, Setting::default(), &folder),
         }
         .with_context(|| format!("{} failed", self.title()))
