@@ -6,7 +6,7 @@
 //! QEMU machine with one CPU, whose time-stamp counter counts instructions by `-icount`. With
 //! several CPUs QEMU would execute them in turn, a long slice each, and the counter would count
 //! the others' slices: they would look like detours. So neighbours run on Bochs, which executes a
-//! few instructions of each CPU in turn and has time pass by as many, whatever they do.
+//! few instructions of each CPU in turn and lets time pass for all of them at once.
 
 mod claims;
 mod figures;
@@ -104,7 +104,7 @@ pub fn run(paths: &Paths, options: &NoiseOptions) -> Result<()> {
         let shown: Vec<_> =
             samples.iter().filter(|sample| sample.scenario.has_two_cpus() == two_cpus).collect();
         if !shown.is_empty() {
-            options.output.plot(paths, name, &plot::svg(title, &shown, options.span)?)?;
+            options.output.plot(paths, name, &plot::svg(title, &shown, settings)?)?;
         }
     }
     options.output.table(paths, "noise", &table::markdown(&samples))
