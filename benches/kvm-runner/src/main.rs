@@ -19,12 +19,14 @@
 //! at that moment, and the kernel's memory before the VM was made and before it is ended.
 //!
 //! Options come from the kernel's command line, behind `--`:
-//! `memory=MIB`, `cpus=N`, `npt=0|1`, and `append=WORD`, which may be repeated.
+//! `memory=MIB`, `cpus=N`, `npt=0|1`, and, which may be repeated, `append=WORD` for the guest and
+//! `load=NAME` for other work of the host, see [`load`].
 
 mod clock;
 mod host;
 mod image;
 mod linux;
+mod load;
 mod memory;
 mod mp_table;
 mod options;
@@ -51,6 +53,9 @@ const INITRD: &str = "/initrd";
 const MARK: &str = "@kvm-runner";
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == load::NOTHING) {
+        return ExitCode::SUCCESS;
+    }
     match run() {
         Ok(code) => println!("{MARK} guest ended with {code}"),
         Err(error) => println!("{MARK} error: {error:#}"),
@@ -78,6 +83,9 @@ fn run() -> Result<u32> {
     let begin = clock::tsc();
     let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
     let entry = image::load(&file, &initrd, &options, &mut memory)?;
+    for load in &options.loads {
+        load.start()?;
+    }
     let end = vm::run(&options, memory, entry)?;
     println!("{}", String::from_utf8_lossy(&end.console));
     println!("timing created={} guest_tsc={}", end.started.host - begin, end.started.guest);

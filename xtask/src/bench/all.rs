@@ -28,12 +28,13 @@ pub struct AllOptions {
 type Step = (&'static str, &'static [&'static str]);
 
 /// The benchmarks, shortest first: what is wrong shows early.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("memory", &["memory"]),
     ("exits", &["exits"]),
     ("compute", &["compute"]),
     ("compute-wall", &["compute", "--wall", "--repeat", "3"]),
     ("paging", &["paging"]),
+    ("noise", &["noise"]),
     ("boot", &["boot"]),
 ];
 

@@ -21,24 +21,33 @@ const SUCCESS: &str = "guest ended with 0";
 /// Memory that Linux has beside the guest's, in MiB; with little it uses no huge pages.
 const LINUX_MIB: u64 = 960;
 
-/// Runs the guest, which is Linux if it has an initial RAM disk. What the runner measured itself
-/// follows the guest's own lines.
+/// How Linux is set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting<'a> {
+    /// Whether KVM uses nested paging; shadow paging otherwise.
+    pub nested: bool,
+    /// What else Linux has to do, by the runner's names.
+    pub loads: &'a [&'a str],
+    /// The guest's own initial RAM disk, if it is Linux.
+    pub initrd: Option<&'a Path>,
+}
+
+/// Runs the guest. What the runner measured itself follows the guest's own lines.
 ///
 /// # Errors
 /// When something cannot be fetched or built, or the guest does not end well.
 pub fn run(
     paths: &Paths,
     job: Job<'_>,
-    guest_initrd: Option<&Path>,
-    nested: bool,
+    setting: Setting<'_>,
     folder: &RunFolder,
 ) -> Result<Outcome> {
     setup::ensure_tools(&setup::PACKAGE_TOOLS)?;
     let kernel = image::kernel(paths, image::DEFAULT_KERNEL)?;
     let initrd = folder.file("kvm.cpio");
-    write_initrd(paths, job.guest, guest_initrd, &initrd)?;
+    write_initrd(paths, job.guest, setting.initrd, &initrd)?;
     let boot =
-        Boot::Kernel { kernel, initrd: Some(initrd), command_line: command_line(job, nested) };
+        Boot::Kernel { kernel, initrd: Some(initrd), command_line: command_line(job, setting) };
     let answer = machine::run(&place::machine(job, job.memory_mib + LINUX_MIB, boot), folder)?;
     let Some((console, end)) = answer.console.rsplit_once(MARK) else {
         bail!("Linux did not get to running the guest; see {}", answer.log.display());
@@ -51,16 +60,19 @@ pub fn run(
 }
 
 /// Linux's options, and behind `--` those of the runner.
-fn command_line(job: Job<'_>, nested: bool) -> String {
+fn command_line(job: Job<'_>, setting: Setting<'_>) -> String {
     let mut line = format!(
         "{} -- memory={} cpus={} npt={}",
         run::COMMAND_LINE,
         job.memory_mib,
         job.cpus,
-        u8::from(nested)
+        u8::from(setting.nested)
     );
     for word in job.words.split_whitespace() {
         line.push_str(&format!(" append={word}"));
+    }
+    for load in setting.loads {
+        line.push_str(&format!(" load={load}"));
     }
     line
 }
@@ -161,8 +173,11 @@ mod tests {
             cpus: 2,
             deterministic: true,
         };
-        let line = command_line(job, false);
+        let line = command_line(job, Setting { loads: &["fork"], ..Setting::default() });
         assert!(line.starts_with(run::COMMAND_LINE));
-        assert!(line.ends_with(" -- memory=64 cpus=2 npt=0 append=a append=b=1"), "{line}");
+        assert!(
+            line.ends_with(" -- memory=64 cpus=2 npt=0 append=a append=b=1 load=fork"),
+            "{line}"
+        );
     }
 }

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 
 use super::{Boot, BootOptions, Prepared};
-use crate::bench::peer;
+use crate::bench::peer::{self, Setting};
 use crate::bench::place::Job;
 use crate::console::filter::{Filter, Marker, Piece};
 use crate::paths::Paths;
@@ -30,7 +30,8 @@ pub fn boot(paths: &Paths, options: &BootOptions, nested: bool) -> Result<Boot> 
         deterministic: true,
     };
     let _progress = Progress::start("booting under KVM");
-    let outcome = peer::run(paths, job, initrd.as_deref(), nested, &prepared.folder)?;
+    let setting = Setting { nested, initrd: initrd.as_deref(), ..Setting::default() };
+    let outcome = peer::run(paths, job, setting, &prepared.folder)?;
     let nonce = prepared.plan.nonce.as_deref();
     figures(&outcome.console, nonce).context("the guest under KVM")
 }
