@@ -192,7 +192,7 @@ fn svg(Figures { alcazar, kvm, .. }: &Figures) -> Result<String> {
     let series = [
         ("image, or KVM's modules", palette::ALCAZAR),
         ("heap, or objects of the kernel", palette::ALCAZAR_OTHER),
-        ("page tables", palette::KVM),
+        ("page tables", palette::BARE),
         ("control blocks", palette::KVM_OTHER),
     ];
     Bars {

@@ -21,15 +21,15 @@ const SUCCESS: &str = "guest ended with 0";
 /// Memory that Linux has beside the guest's, in MiB; with little it uses no huge pages.
 const LINUX_MIB: u64 = 960;
 
-/// How Linux and its guest are set up.
+/// How Linux is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting<'a> {
     /// Whether KVM uses nested paging; shadow paging otherwise.
     pub nested: bool,
-    /// The guest's initial RAM disk, if the guest is Linux.
-    pub initrd: Option<&'a Path>,
     /// What else Linux has to do, by the runner's names.
     pub loads: &'a [&'a str],
+    /// The guest's own initial RAM disk, if it is Linux.
+    pub initrd: Option<&'a Path>,
 }
 
 /// Runs the guest. What the runner measured itself follows the guest's own lines.

@@ -68,6 +68,7 @@ pub fn judge(figures: &Value) -> Vec<Verdict> {
     verdicts.extend(boot(&figures["boot"]));
     verdicts.extend(memory(&figures["memory"]));
     verdicts.extend(compute(&figures["compute"]));
+    verdicts.extend(noise(&figures["noise"]));
     verdicts
 }
 
@@ -114,6 +115,33 @@ fn compute(figures: &Value) -> Option<Verdict> {
     let overheads = rows.iter().filter_map(|row| row["overhead_per_cent"]["alcazar"].as_f64());
     let worst = overheads.max_by(f64::total_cmp)?;
     Some(Verdict::new("compute: instructions added, in per cent", worst, COMPUTE, 2))
+}
+
+/// An undisturbed guest has no detours but its own ticks, and a neighbour changes nothing.
+fn noise(figures: &Value) -> Vec<Verdict> {
+    let samples = || figures["samples"].as_array().into_iter().flatten();
+    let value = |scenario: &str, ticks: bool, part: &str, field: &str| {
+        let is_wanted = |sample: &&Value| {
+            sample["scenario"] == scenario && sample["span"]["tick"].is_null() != ticks
+        };
+        samples().find(is_wanted)?[part][field].as_f64()
+    };
+    let detours = |scenario, ticks| value(scenario, ticks, "figures", "detours");
+    let foreign =
+        || Some(detours("alcazar", true)? - value("alcazar", true, "span", "timer_ticks")?);
+    let change = |ticks, field| {
+        let of = |scenario| value(scenario, ticks, "figures", field);
+        Some((of("neighbour")? - of("alone")?).abs())
+    };
+    let rows = [
+        ("noise: detours without a tick", detours("alcazar", false)),
+        ("noise: detours beyond the guest's own ticks", foreign()),
+        ("noise: detours that a neighbour adds, no tick", change(false, "detours")),
+        ("noise: detours that a neighbour adds", change(true, "detours")),
+        ("noise: change of the longest by a neighbour", change(true, "longest")),
+    ];
+    let verdict = |(name, figure): (&str, Option<f64>)| Some(Verdict::new(name, figure?, 0.0, 0));
+    rows.into_iter().filter_map(verdict).collect()
 }
 
 fn cells(verdicts: &[Verdict]) -> Vec<Vec<String>> {
@@ -179,6 +207,28 @@ mod tests {
         let text = text(&verdicts);
         assert!(text.contains("2 of 4 targets met"), "{text}");
         assert!(text.contains("1,500,000") && text.contains("1.05 times"), "{text}");
+    }
+
+    #[test]
+    fn noise_is_counted_beyond_own_ticks() {
+        let sample = |scenario: &str, tick: Option<u64>, detours: u64, longest: u64| {
+            json!({
+                "scenario": scenario,
+                "figures": { "detours": detours, "longest": longest },
+                "span": { "tick": tick, "timer_ticks": tick.map_or(0, |_| 50) },
+            })
+        };
+        let samples = [
+            sample("alcazar", None, 0, 0),
+            sample("alcazar", Some(9), 52, 300),
+            sample("alone", None, 1, 5),
+            sample("neighbour", None, 1, 5),
+            sample("alone", Some(9), 50, 300),
+            sample("neighbour", Some(9), 50, 340),
+        ];
+        let figures: Vec<_> =
+            noise(&json!({ "samples": samples })).iter().map(|verdict| verdict.figure).collect();
+        assert_eq!(figures, [0.0, 2.0, 0.0, 0.0, 40.0]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn boot(paths: &Paths, options: &BootOptions, nested: bool) -> Result<Boot> 
         deterministic: true,
     };
     let _progress = Progress::start("booting under KVM");
-    let setting = Setting { nested, initrd: initrd.as_deref(), loads: &[] };
+    let setting = Setting { nested, initrd: initrd.as_deref(), ..Setting::default() };
     let outcome = peer::run(paths, job, setting, &prepared.folder)?;
     let nonce = prepared.plan.nonce.as_deref();
     figures(&outcome.console, nonce).context("the guest under KVM")

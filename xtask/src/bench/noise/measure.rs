@@ -109,10 +109,12 @@ pub fn run(
     let loads = if scenario == Scenario::KvmBusy { LOADS } else { &[] };
     let outcome = match scenario {
         Scenario::Bare => Place::Bare.run(paths, job(guest, &words, 1)),
-        Scenario::Kvm | Scenario::KvmBusy => {
-            let setting = Setting { nested: true, initrd: None, loads };
-            peer::run(paths, job(guest, &words, 1), setting, &folder)
-        }
+        Scenario::Kvm | Scenario::KvmBusy => peer::run(
+            paths,
+            job(guest, &words, 1),
+            Setting { nested: true, loads, ..Setting::default() },
+            &folder,
+        ),
         Scenario::Alcazar => {
             let manifest = manifest(guest, scenario, settings);
             place::under_alcazar(paths, job(guest, "", 1), &manifest, &folder)
