@@ -16,17 +16,30 @@ use crate::{
     emulate::{self, Outcome},
     memory::Nearby,
     paging::walk::probe,
-    state::{Exception, SegmentRegister, dr6, efer, rflags},
+    state::{Exception, dr6, rflags},
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
     #[inline]
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
-        let next = match self.next_instruction() {
-            Ok(next) => next,
-            Err(outcome) => return self.conclude(outcome),
-        };
+        match self.next_by_a_glance() {
+            Some(next) => self.go_on_at(next),
+            None => self.skip_by_decoding(),
+        }
+    }
+
+    #[cold]
+    fn skip_by_decoding(&mut self) -> Result<(), Exception> {
+        match self.next_instruction() {
+            Ok(next) => self.go_on_at(next),
+            Err(outcome) => self.conclude(outcome),
+        }
+    }
+
+    /// The instruction is done; the next one is at `next`.
+    #[inline]
+    fn go_on_at(&mut self, next: u64) -> Result<(), Exception> {
         self.hardware.set_rip(next);
         let flags = self.hardware.rflags();
         if flags & rflags::RF != 0 {
@@ -37,50 +50,42 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// Address of the instruction behind the one that exited.
-    #[inline]
     pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
-        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+        if let Some(next) = self.next_by_a_glance() {
             return Ok(next);
         }
         let rip = self.hardware.rip();
-        let length = self.instruction_length(rip)?;
+        let (mut cpu, mut bus) = self.views();
+        let length = emulate::instruction_length(&mut cpu, &mut bus, None)?;
         Ok(self.address_after(rip, length as u64))
     }
 
-    #[inline]
-    fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {
-        match self.quick_length(rip) {
-            Some(length) => Ok(length),
-            None => self.decoded_length(),
+    /// That address, if it is known or a look at the instruction's first bytes is enough.
+    #[inline(always)]
+    fn next_by_a_glance(&self) -> Option<u64> {
+        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+            return Some(next);
         }
-    }
-
-    #[cold]
-    fn decoded_length(&mut self) -> Result<usize, Outcome> {
-        let (mut cpu, mut bus) = self.views();
-        emulate::instruction_length(&mut cpu, &mut bus, None)
+        let rip = self.hardware.rip();
+        self.quick_length(rip).map(|length| rip.wrapping_add(length as u64))
     }
 
     /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
     /// has just fetched it, so what it checks on the way is not checked again.
-    #[inline]
+    #[inline(always)]
     fn quick_length(&self, rip: u64) -> Option<usize> {
         /// Longest instruction of those.
         const BYTES: u64 = 3;
-        if !self.is_64_bit_code() {
-            return None;
-        }
-        let cr3 = self.hardware.control_registers().cr3;
-        let memory = Nearby::new(&self.core.memory, &self.code_region)?;
-        let read = |at| memory.read_u64(at);
-        let at = probe(read, cr3, GuestVirtAddr::new(rip))?;
+        let cr3 = self.hardware.cr3_of_64_bit_code()?;
+        let mut memory = Nearby::new(&self.core.memory, &self.code_region)?;
+        let at = probe(&mut memory, cr3, GuestVirtAddr::new(rip))?;
         if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
             return None;
         }
         let (word, skipped) = (at.align_down(8), at.offset_in(8));
-        let mut bytes = read(word)? >> (8 * skipped);
+        let mut bytes = memory.read_u64(word)? >> (8 * skipped);
         if skipped > 8 - BYTES {
-            let next = read(word.checked_add(8)?)?;
+            let next = memory.read_u64(word.checked_add(8)?)?;
             bytes |= next << (64 - 8 * skipped);
         }
         emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
@@ -92,9 +97,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.is_64_bit_code() { next } else { next & 0xFFFF_FFFF }
     }
 
+    #[inline]
     pub(super) fn is_64_bit_code(&self) -> bool {
-        let long = self.hardware.control_registers().efer & efer::LMA != 0;
-        long && self.hardware.segment(SegmentRegister::Cs).attributes.long()
+        self.hardware.cr3_of_64_bit_code().is_some()
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use super::Vcpu;
 use crate::{
     backend::{HardwareMsr, VcpuBackend},
     msr::{GeneralProtection, is_canonical, validate_efer, validate_pat, validate_tsc_aux},
-    state::{ControlRegisters, Exception, Gpr, SegmentRegister},
+    state::{ControlRegisters, Gpr, SegmentRegister},
     statistics::Unclaimed,
 };
 
@@ -38,35 +38,41 @@ const fn hardware_msr(msr: u32) -> Option<(HardwareMsr, Rule)> {
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
+    /// RDMSR, without going on behind it.
     #[inline]
-    pub(super) fn read_msr(&mut self) -> Result<(), Exception> {
+    pub(super) fn read_msr(&mut self) -> Result<(), GeneralProtection> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let value = self.msr_value(msr).inspect_err(|_| {
             self.statistics.count_unclaimed(Unclaimed::MsrRead);
         })?;
         self.hardware.set_gpr(Gpr::Rax, value & 0xFFFF_FFFF);
         self.hardware.set_gpr(Gpr::Rdx, value >> 32);
-        self.skip_instruction()
+        Ok(())
     }
 
+    /// WRMSR, without going on behind it.
     #[inline]
-    pub(super) fn write_msr(&mut self) -> Result<(), Exception> {
+    pub(super) fn write_msr(&mut self) -> Result<(), GeneralProtection> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let low = self.hardware.gpr(Gpr::Rax) & 0xFFFF_FFFF;
         let value = self.hardware.gpr(Gpr::Rdx) << 32 | low;
         self.set_msr_value(msr, value).inspect_err(|_| {
             self.statistics.count_unclaimed(Unclaimed::MsrWrite);
-        })?;
-        self.skip_instruction()
+        })
     }
 
+    #[inline]
     fn msr_value(&mut self, msr: u32) -> Result<u64, GeneralProtection> {
         if let Some(hook) = self.core.hooks.msr(msr) {
             return hook.read_msr(self.index, msr);
         }
-        if let Some((hardware, _)) = hardware_msr(msr) {
-            return Ok(self.hardware.msr(hardware));
+        match hardware_msr(msr) {
+            Some((hardware, _)) => Ok(self.hardware.msr(hardware)),
+            None => self.other_msr_value(msr),
         }
+    }
+
+    fn other_msr_value(&mut self, msr: u32) -> Result<u64, GeneralProtection> {
         match msr {
             IA32_EFER => Ok(self.hardware.control_registers().efer),
             IA32_FS_BASE => Ok(self.hardware.segment(SegmentRegister::Fs).base),
@@ -79,17 +85,22 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
+    #[inline]
     fn set_msr_value(&mut self, msr: u32, value: u64) -> Result<(), GeneralProtection> {
         if let Some(hook) = self.core.hooks.msr(msr) {
             return hook.write_msr(self.index, msr, value);
         }
-        if let Some((hardware, rule)) = hardware_msr(msr) {
-            self.check(rule, value)?;
-            self.hardware.set_msr(hardware, value);
-            return Ok(());
-        }
-        // What follows may reach the local APIC or the mode.
-        self.settled = false;
+        let Some((hardware, rule)) = hardware_msr(msr) else {
+            // It may reach the local APIC or the mode.
+            self.settled = false;
+            return self.set_other_msr_value(msr, value);
+        };
+        self.check(rule, value)?;
+        self.hardware.set_msr(hardware, value);
+        Ok(())
+    }
+
+    fn set_other_msr_value(&mut self, msr: u32, value: u64) -> Result<(), GeneralProtection> {
         match msr {
             IA32_EFER => self.set_efer(value),
             IA32_FS_BASE => self.set_base(SegmentRegister::Fs, value),
