@@ -313,10 +313,10 @@ pub trait VcpuBackend: Send {
     /// [`load`](Self::load) and [`put`](Self::put), with interrupts enabled.
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit;
 
-    /// [`run`](Self::run) where it can be made shorter. The last entry was to deliver no event, and
-    /// ended with an instruction that was completed since: there is no interrupt shadow, and but
-    /// for general-purpose registers, RIP, RFLAGS and [MSRs](Self::set_msr) all is as it was at
-    /// that exit. Called only if [`can_resume`](Self::can_resume) says so.
+    /// [`run`](Self::run) where it can be made shorter. The last entry ended with an instruction
+    /// that was completed since: there is no event to deliver and no interrupt shadow, and but for
+    /// general-purpose registers, RIP, RFLAGS, the task priority and [MSRs](Self::set_msr) all is
+    /// as it was at that exit. Called only if [`can_resume`](Self::can_resume) says so.
     #[inline]
     fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
         self.run(gate)

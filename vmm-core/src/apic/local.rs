@@ -132,6 +132,12 @@ impl LocalApic {
         self.irr.highest()
     }
 
+    /// True if an interrupt waits in the IRR, whatever the priorities are.
+    #[inline]
+    pub fn has_request(&self) -> bool {
+        !self.irr.is_empty()
+    }
+
     /// The CPU takes `vector`: it moves from IRR to ISR.
     #[inline]
     pub fn accept(&mut self, vector: Vector) {

@@ -23,7 +23,7 @@ pub(super) struct Prepared {
     rip: u64,
     /// It delivers nothing, steps through nothing, and is in no shadow and no handler of an NMI: of
     /// such things its exit need not be searched for traces.
-    plain: bool,
+    pub(super) plain: bool,
 }
 
 impl SvmVcpu {

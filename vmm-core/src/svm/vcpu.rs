@@ -182,7 +182,7 @@ impl VcpuBackend for SvmVcpu {
 
     #[inline]
     fn can_resume(&self) -> bool {
-        !self.has_tlb_work()
+        self.cpu.is_some() && self.prepared.plain && !self.has_tlb_work()
     }
 
     #[inline]

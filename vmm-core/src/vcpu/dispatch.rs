@@ -54,10 +54,15 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.note_exit(ExitReason::WriteMsr);
                 self.write_msr()
             }
+            Exit::NestedPageFault(fault) => {
+                let handled = self.brief_access(*fault)?;
+                self.note_exit(ExitReason::Mmio);
+                return Some(handled);
+            }
             _ => return None,
         };
         Some(match handled {
-            Ok(()) => self.skip_instruction(),
+            Ok(()) => self.skip_at_once(),
             Err(exception) => Err(exception.into()),
         })
     }
@@ -158,7 +163,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpuid(&mut self) {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;

@@ -19,8 +19,10 @@ impl<V: VcpuBackend> Vcpu<V> {
         #[cfg(feature = "fault-injection")]
         self.inject_entry_fault();
         let mut again = false;
+        // Written in place by each entry: copies would be a good part of a brief exit.
+        let mut exit = Exit::NotEntered;
         loop {
-            let exit = self.pass(again);
+            self.pass(again, &mut exit);
             if self.settled
                 && let Some(handled) = self.handle_brief(&exit)
             {
@@ -28,8 +30,8 @@ impl<V: VcpuBackend> Vcpu<V> {
                     return self.pending.raise(exception);
                 }
                 // What comes from others meanwhile closes the gate.
-                if self.settled && self.hardware.can_resume() {
-                    again = true;
+                if self.settled {
+                    again = self.hardware.can_resume();
                     continue;
                 }
             } else if let Some(reason) = ExitReason::of(&exit) {
@@ -47,12 +49,12 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
-    /// Goes into the guest, if the gate opens, and comes back with its exit. `again` tells that it
-    /// is the way on after a brief exit.
+    /// Goes into the guest, if the gate opens, and comes back with its `exit`. `again` tells that
+    /// it is the way on after a brief exit.
     #[inline(always)]
-    fn pass(&mut self, again: bool) -> Exit {
+    fn pass(&mut self, again: bool, exit: &mut Exit) {
         self.link.going_inside(self.cpu);
-        let (exit, entered_at) = if again { self.resume() } else { self.run_prepared() };
+        let entered_at = if again { self.resume(exit) } else { self.run_prepared(exit) };
         self.link.back_outside();
         if let Some(interrupted) = self.hardware.take_interrupted_event() {
             self.pending.interrupted = Some(interrupted);
@@ -60,7 +62,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         if matches!(exit, Exit::NotEntered) {
             self.now = entered_at;
-            return exit;
+            return;
         }
         self.close_exit(entered_at);
         if V::COUNTS_ACCESSES {
@@ -69,11 +71,10 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.now = self.core.host.tsc();
         self.statistics.note_passage(entered_at, self.now);
         self.take_back_apic();
-        exit
     }
 
-    /// The entry that was just prepared, and when the gate was asked.
-    fn run_prepared(&mut self) -> (Exit, Tsc) {
+    /// The entry that was just prepared; tells when the gate was asked.
+    fn run_prepared(&mut self, exit: &mut Exit) -> Tsc {
         if let Some(shadow) = self.core.shadow()
             && shadow.enter(self.index)
         {
@@ -82,22 +83,22 @@ impl<V: VcpuBackend> Vcpu<V> {
         let deadline = self.hardware_deadline();
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
             .with_hardware_deadline(deadline, self.now);
-        let exit = self.hardware.run(&mut gate);
+        *exit = self.hardware.run(&mut gate);
         let entered_at = gate.asked_at();
         if let Some(shadow) = self.core.shadow() {
             shadow.leave(self.index);
         }
-        (exit, entered_at)
+        entered_at
     }
 
     /// The same entry once more.
     #[inline(always)]
-    fn resume(&mut self) -> (Exit, Tsc) {
+    fn resume(&mut self, exit: &mut Exit) -> Tsc {
         let deadline = self.hardware_deadline();
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
             .with_hardware_deadline(deadline, self.now);
-        let exit = self.hardware.resume(&mut gate);
-        (exit, gate.asked_at())
+        *exit = self.hardware.resume(&mut gate);
+        gate.asked_at()
     }
 
     /// Notes why the guest has exited.

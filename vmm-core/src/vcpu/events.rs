@@ -109,7 +109,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.request_interrupt_window(waiting);
         self.hardware.watch_task_priority(self.watched_class());
         self.hardware.request_nmi_window(self.pending.nmi);
-        self.settled = free && !waits && self.may_settle();
+        self.settled = !waiting && !self.pending.nmi && self.may_settle();
     }
 
     /// False where every entry needs preparations of its own.

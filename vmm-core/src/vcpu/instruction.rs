@@ -11,18 +11,51 @@ use super::{
 };
 use crate::{
     EndReason,
-    address::{GuestVirtAddr, PAGE_SIZE},
+    address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
-    emulate::{self, Outcome},
+    emulate::{self, Outcome, TriedAccess},
     memory::Nearby,
     paging::walk::probe,
-    state::{Exception, dr6, rflags},
+    state::{Exception, cr4, dr6, rflags},
 };
+
+/// Bytes that are read from memory at once.
+const WORD: u64 = 8;
+
+/// Code from RIP on, in the words of memory that it lies in.
+struct Code {
+    bytes: [u8; Self::BYTES],
+    from: usize,
+    to: usize,
+}
+
+impl Code {
+    /// Words that hold the longest instruction, wherever it begins in the first.
+    const WORDS: usize = 3;
+    const BYTES: usize = Self::WORDS * WORD as usize;
+
+    fn of_reported(reported: &[u8]) -> Self {
+        let mut bytes = [0; Self::BYTES];
+        let to = reported.len().min(bytes.len());
+        bytes[..to].copy_from_slice(&reported[..to]);
+        Self { bytes, from: 0, to }
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(self.from..self.to).unwrap_or_default()
+    }
+}
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
-    #[inline]
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
+        self.skip_at_once()
+    }
+
+    /// The same, as a part of its caller.
+    #[inline(always)]
+    pub(super) fn skip_at_once(&mut self) -> Result<(), Exception> {
         match self.next_by_a_glance() {
             Some(next) => self.go_on_at(next),
             None => self.skip_by_decoding(),
@@ -38,7 +71,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// The instruction is done; the next one is at `next`.
-    #[inline]
+    #[inline(always)]
     fn go_on_at(&mut self, next: u64) -> Result<(), Exception> {
         self.hardware.set_rip(next);
         let flags = self.hardware.rflags();
@@ -66,19 +99,16 @@ impl<V: VcpuBackend> Vcpu<V> {
         if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
             return Some(next);
         }
-        let rip = self.hardware.rip();
-        self.quick_length(rip).map(|length| rip.wrapping_add(length as u64))
+        self.quick_length().map(|length| self.hardware.rip().wrapping_add(length as u64))
     }
 
     /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
     /// has just fetched it, so what it checks on the way is not checked again.
     #[inline(always)]
-    fn quick_length(&self, rip: u64) -> Option<usize> {
+    fn quick_length(&self) -> Option<usize> {
         /// Longest instruction of those.
         const BYTES: u64 = 3;
-        let cr3 = self.hardware.cr3_of_64_bit_code()?;
-        let mut memory = Nearby::new(&self.core.memory, &self.code_region)?;
-        let at = probe(&mut memory, cr3, GuestVirtAddr::new(rip))?;
+        let (mut memory, at) = self.code_place()?;
         if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
             return None;
         }
@@ -89,6 +119,19 @@ impl<V: VcpuBackend> Vcpu<V> {
             bytes |= next << (64 - 8 * skipped);
         }
         emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
+    }
+
+    /// Where the instruction lies, in 64-bit code on tables of four levels that have not changed
+    /// since the CPU fetched it; and the memory that it lies in.
+    #[inline(always)]
+    fn code_place(&self) -> Option<(Nearby<'_>, GuestPhysAddr)> {
+        let cr3 = self.hardware.cr3_of_64_bit_code()?;
+        if self.hardware.cr4() & cr4::LA57 != 0 {
+            return None;
+        }
+        let mut memory = Nearby::new(&self.core.memory, &self.code_region)?;
+        let at = probe(&mut memory, cr3, GuestVirtAddr::new(self.hardware.rip()))?;
+        Some((memory, at))
     }
 
     /// RIP is 64 bits wide in 64-bit code only.
@@ -117,15 +160,64 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Emulates the instruction that exited, as far as possible.
     pub(super) fn try_to_emulate(&mut self) -> Outcome {
-        let reported = self.hardware.instruction_bytes().map(|bytes| {
-            let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
-            let count = bytes.len().min(copy.len());
-            copy[..count].copy_from_slice(&bytes[..count]);
-            (copy, count)
-        });
+        let reported = self.reported_bytes();
         let (mut cpu, mut bus) = self.views();
         let bytes = reported.as_ref().map(|(bytes, count)| &bytes[..*count]);
         emulate::emulate(&mut cpu, &mut bus, bytes)
+    }
+
+    /// Emulates the instruction that exited for the access `tried`.
+    pub(super) fn emulate_access(&mut self, tried: TriedAccess) -> Result<(), Exception> {
+        match self.try_to_move(tried) {
+            Some(outcome) => self.conclude_move(outcome),
+            None => self.emulate(),
+        }
+    }
+
+    /// Emulates the instruction that exited for the access `tried` by the short way, if that leads
+    /// to the end. If not, nothing has changed.
+    #[inline]
+    pub(super) fn try_to_move(&mut self, tried: TriedAccess) -> Option<Outcome> {
+        let code = match self.reported_bytes() {
+            Some((bytes, count)) if self.is_64_bit_code() => Code::of_reported(&bytes[..count]),
+            Some(_) => return None,
+            None => self.code()?,
+        };
+        let (mut cpu, mut bus) = self.views();
+        emulate::emulate_move(&mut cpu, &mut bus, tried, code.as_slice())
+    }
+
+    #[inline]
+    pub(super) fn conclude_move(&mut self, outcome: Outcome) -> Result<(), Exception> {
+        match outcome {
+            Outcome::Done { debug_trap: false } => Ok(()),
+            outcome => self.conclude(outcome),
+        }
+    }
+
+    /// The bytes from RIP on in 64-bit code, at least up to the end of the page or as many as an
+    /// instruction may have. The CPU has just fetched it, so what it checks on the way is not
+    /// checked again. `None` if the page tables have changed since.
+    #[inline]
+    fn code(&self) -> Option<Code> {
+        let (mut memory, at) = self.code_place()?;
+        let word = at.align_down(WORD);
+        let words = ((PAGE_SIZE - word.offset_in(PAGE_SIZE)) / WORD).min(Code::WORDS as u64);
+        let mut bytes = [0; Code::BYTES];
+        let (all, _) = bytes.as_chunks_mut::<{ WORD as usize }>();
+        for (number, bytes) in (0..words).zip(all) {
+            *bytes = memory.read_u64(word.checked_add(number * WORD)?)?.to_le_bytes();
+        }
+        Some(Code { bytes, from: at.offset_in(WORD) as usize, to: (words * WORD) as usize })
+    }
+
+    /// A copy of the bytes that the hardware reports, and how many they are.
+    fn reported_bytes(&self) -> Option<([u8; emulate::MAX_INSTRUCTION_LENGTH], usize)> {
+        let bytes = self.hardware.instruction_bytes()?;
+        let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
+        let count = bytes.len().min(copy.len());
+        copy[..count].copy_from_slice(&bytes[..count]);
+        Some((copy, count))
     }
 
     pub(super) fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {
@@ -135,6 +227,8 @@ impl<V: VcpuBackend> Vcpu<V> {
             }
             Outcome::Fault(exception) => return Err(exception),
             Outcome::Intercepted { exit, next_rip } => {
+                // It may be an exit of any kind.
+                self.settled = false;
                 self.intercepted_next = Some(next_rip);
                 let handled = self.handle(exit);
                 self.intercepted_next = None;

@@ -223,7 +223,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.armed.is_some_and(|deadline| deadline <= self.now) {
             self.deadline_came();
             self.apic.expire(self.now);
-            if self.serves_devices() {
+            if self.device_deadline.is_some_and(|deadline| deadline <= self.now) {
                 self.core.timers.expire(self.core.clock.now());
             }
         }

@@ -4,10 +4,12 @@
 use x86::msr::{
     IA32_CSTAR, IA32_EFER, IA32_FMASK, IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR,
     IA32_PAT, IA32_STAR, IA32_SYSENTER_CS, IA32_SYSENTER_EIP, IA32_SYSENTER_ESP, IA32_TSC_AUX,
+    IA32_TSC_DEADLINE,
 };
 
 use super::Vcpu;
 use crate::{
+    apic::{LocalApic, X2APIC_MSRS},
     backend::{HardwareMsr, VcpuBackend},
     msr::{GeneralProtection, is_canonical, validate_efer, validate_pat, validate_tsc_aux},
     state::{ControlRegisters, Gpr, SegmentRegister},
@@ -90,17 +92,23 @@ impl<V: VcpuBackend> Vcpu<V> {
         if let Some(hook) = self.core.hooks.msr(msr) {
             return hook.write_msr(self.index, msr, value);
         }
-        let Some((hardware, rule)) = hardware_msr(msr) else {
-            // It may reach the local APIC or the mode.
-            self.settled = false;
-            return self.set_other_msr_value(msr, value);
-        };
-        self.check(rule, value)?;
-        self.hardware.set_msr(hardware, value);
-        Ok(())
+        if let Some((hardware, rule)) = hardware_msr(msr) {
+            self.check(rule, value)?;
+            self.hardware.set_msr(hardware, value);
+            return Ok(());
+        }
+        self.set_other_msr_value(msr, value)
     }
 
     fn set_other_msr_value(&mut self, msr: u32, value: u64) -> Result<(), GeneralProtection> {
+        if X2APIC_MSRS.contains(&msr) || msr == IA32_TSC_DEADLINE {
+            self.apic.write_msr(msr, value)?;
+            let offset = u64::from(msr.wrapping_sub(*X2APIC_MSRS.start())) << 4;
+            self.follow_apic_access(msr == IA32_TSC_DEADLINE || LocalApic::is_confined(offset));
+            return Ok(());
+        }
+        // What follows may switch the local APIC, or change the mode.
+        self.settled = false;
         match msr {
             IA32_EFER => self.set_efer(value),
             IA32_FS_BASE => self.set_base(SegmentRegister::Fs, value),
