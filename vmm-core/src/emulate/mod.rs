@@ -61,7 +61,7 @@ mod transfer;
 mod width;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};

@@ -5,7 +5,7 @@ mod device_move;
 mod events;
 mod far;
 mod faults;
-mod machine;
+pub(crate) mod machine;
 mod memory;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;
