@@ -9,7 +9,7 @@ mod figures;
 mod layout;
 mod machine;
 pub mod memory;
-mod noise;
+pub mod noise;
 mod paging;
 mod peer;
 mod place;

@@ -175,8 +175,8 @@ pub fn under_alcazar(
     attend(&MachineConfig { cpus, ..machine(job, memory_mib, boot) }, folder)
 }
 
-/// Like [`under_alcazar`] on a Bochs machine with this CPU model. All of its CPUs are executed in
-/// lockstep, a few instructions each, and time passes by instructions.
+/// Like [`under_alcazar`] on a Bochs machine with this CPU model. Its CPUs are executed in turn, a
+/// few instructions each, and time passes for all of them at once, by instructions.
 ///
 /// # Errors
 /// See [`under_alcazar`]; also when Bochs cannot be installed.

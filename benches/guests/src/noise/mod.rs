@@ -25,7 +25,7 @@ use detours::Detours;
 use tick::Tick;
 
 /// Ticks for which it samples before it counts, so that all it needs is there.
-const WARM_UP: u64 = 1_000_000;
+const WARM_UP: u64 = 3_000_000;
 
 /// The exit value for a command line that lacks something.
 const USAGE: u32 = 2;

@@ -6,8 +6,9 @@
 //! QEMU machine with one CPU, whose time-stamp counter counts instructions by `-icount`. With
 //! several CPUs QEMU would execute them in turn, a long slice each, and the counter would count
 //! the others' slices: they would look like detours. So neighbours run on Bochs, which executes a
-//! few instructions of each CPU in turn and has time pass by as many, whatever they do.
+//! few instructions of each CPU in turn and lets time pass for all of them at once.
 
+mod claims;
 mod figures;
 mod measure;
 mod parse;
@@ -62,6 +63,17 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario::Neighbour,
 ];
 
+/// What there is to say against Alcazar's noise: nothing, if all is well.
+///
+/// # Errors
+/// When the guest does not get through.
+pub fn complaints(paths: &Paths) -> Result<Vec<String>> {
+    let guest = place::guest(paths, GUEST)?;
+    let settings = Settings { span_ms: 100, threshold: 50, tick_hz: 100 };
+    let samples = measure::run(paths, &guest, Scenario::Alcazar, settings)?;
+    Ok(samples.iter().filter_map(claims::complaint).collect())
+}
+
 /// What a program gets.
 #[derive(Serialize)]
 struct Json<'a> {
@@ -92,7 +104,7 @@ pub fn run(paths: &Paths, options: &NoiseOptions) -> Result<()> {
         let shown: Vec<_> =
             samples.iter().filter(|sample| sample.scenario.has_two_cpus() == two_cpus).collect();
         if !shown.is_empty() {
-            options.output.plot(paths, name, &plot::svg(title, &shown, options.span)?)?;
+            options.output.plot(paths, name, &plot::svg(title, &shown, settings)?)?;
         }
     }
     options.output.table(paths, "noise", &table::markdown(&samples))

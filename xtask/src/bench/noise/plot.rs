@@ -3,21 +3,21 @@
 
 use anyhow::Result;
 
-use super::measure::Sample;
+use super::measure::{Sample, Settings};
 use crate::bench::plot::scatter::{Panel, Scatter};
 use crate::bench::results::grouped;
 
-/// The picture: a row for each scenario, without and with the guest's tick. Nothing if there are
-/// no samples.
+/// The picture: a row for each scenario, without and with the guest's tick.
 ///
 /// # Errors
 /// When it cannot be drawn.
-pub fn svg(title: &str, samples: &[&Sample], span_ms: u64) -> Result<String> {
+pub fn svg(title: &str, samples: &[&Sample], settings: Settings) -> Result<String> {
     Scatter {
         title: title.to_owned(),
         right: "time in the span, milliseconds of the machine".into(),
         up: "duration of a detour, instructions".into(),
-        end: span_ms as f64,
+        end: settings.span_ms as f64,
+        least: settings.threshold as f64,
         columns: 2,
         panels: samples.iter().map(|sample| panel(sample)).collect(),
     }
