@@ -42,6 +42,18 @@ pub fn boxed_array<T: Clone, const N: usize>(value: T) -> Result<Box<[T; N]>, Ho
     vec.into_boxed_slice().try_into().map_err(|_| too_much::<T>(N))
 }
 
+/// `value`, in a box.
+///
+/// # Errors
+/// [`HostError::OutOfHeap`].
+pub fn boxed<T>(value: T) -> Result<Box<T>, HostError> {
+    let mut vec = vec_with_room(1)?;
+    vec.push(value);
+    let one = Box::into_raw(vec.into_boxed_slice());
+    // SAFETY: the slice has one element, so it has the layout of that, and was a box until now.
+    Ok(unsafe { Box::from_raw(one.cast::<T>()) })
+}
+
 /// An empty map with room for `count` keys.
 ///
 /// # Errors
@@ -58,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_an_error() {
-        let bytes = u64::MAX.min(usize::MAX as u64);
+        let bytes = usize::MAX as u64;
         let none = HostError::OutOfHeap { bytes };
         assert_eq!(vec_with_room::<u64>(usize::MAX).err(), Some(none));
         assert_eq!(map_with_room::<u64, u64>(usize::MAX).err(), Some(none));
@@ -70,6 +82,7 @@ mod tests {
     #[test]
     fn what_can_be_had_is_there() {
         assert_eq!(*boxed_array::<u16, 512>(7).unwrap(), [7; 512]);
+        assert_eq!(*boxed([1_u64, 2]).unwrap(), [1, 2]);
         let mut vec = alloc::vec![1_u64];
         make_room(&mut vec, 9).unwrap();
         assert!(vec.capacity() >= 9 && vec_with_room::<u8>(5).unwrap().capacity() >= 5);

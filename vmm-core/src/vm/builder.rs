@@ -25,7 +25,7 @@ use crate::{
     bus::{ClaimError, MmioBus, PortBus},
     cpuid::{CpuidModel, CpuidTable, Vendor, host_cpuid},
     hooks::Hooks,
-    memory::{self, GuestMemory, MIN_MEMORY, MemoryLayout},
+    memory::{self, GuestMemory, MIN_MEMORY, MemoryLayout, heap},
     paging::{
         NestedTables,
         shadow::{ShadowConfig, ShadowMmu, least_tables},
@@ -433,7 +433,7 @@ impl VmBuilder {
             });
             let hardware = backend.create_vcpu(setup).map_err(VmPart::Vcpu(index).lacks())?;
             let parts = VcpuParts { core: core.clone(), index, hardware, apic };
-            Ok(Box::new(Vcpu::new(parts)))
+            heap::boxed(Vcpu::new(parts)).map_err(VmPart::Vcpu(index).lacks())
         };
         let vcpus: Result<Vec<_>, _> = (0..config.vcpus).map(vcpu).collect();
         Ok(Vm { core: core.clone(), vcpus: vcpus? })
