@@ -91,9 +91,14 @@ struct Json<'a> {
 /// # Errors
 /// When a measurement fails or a file cannot be written.
 pub fn run(paths: &Paths, options: &NoiseOptions) -> Result<()> {
+    models::find(&options.cpu)?;
     let guest = place::guest(paths, GUEST)?;
-    let settings =
-        Settings { span_ms: options.span, threshold: options.threshold, tick_hz: options.tick };
+    let settings = Settings {
+        model: &options.cpu,
+        span_ms: options.span,
+        threshold: options.threshold,
+        tick_hz: options.tick,
+    };
     let mut samples = Vec::new();
     for &scenario in &options.scenarios {
         samples.extend(measure::run(paths, &guest, scenario, settings)?);
