@@ -53,7 +53,9 @@ pub trait EmulatorCpu {
     fn time_stamp(&self) -> u64;
 
     /// TSC_AUX as RDTSCP reads it; none if the processor model has no RDTSCP.
-    fn time_stamp_auxiliary(&self) -> Option<u32>;
+    fn time_stamp_auxiliary(&self) -> Option<u32> {
+        None
+    }
 
     /// An instruction is complete: the shadow that it stood in ends, and one of its own
     /// begins.
