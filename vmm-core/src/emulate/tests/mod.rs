@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the emulator.
 
+mod device_move;
 mod events;
 mod far;
 mod faults;
