@@ -56,8 +56,9 @@ mod task;
 mod transfer;
 mod width;
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
+pub(crate) mod tests;
 
 pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};

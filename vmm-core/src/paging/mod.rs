@@ -4,8 +4,9 @@
 
 mod nested;
 pub mod shadow;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
+pub(crate) mod tests;
 pub mod walk;
 
 pub use nested::{LongModeEntries, NestedEntries, NestedTables};

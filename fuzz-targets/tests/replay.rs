@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every target takes its seeds and some thousand random inputs, the same ones each time.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use fuzz_targets::{TARGETS, check, find};
+
+/// Inputs of each target that are drawn.
+const INPUTS: u64 = 2_000;
+/// Longest of them, in bytes.
+const LONGEST: u64 = 400;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Bytes at random, with runs of those that mean something more often than others.
+    fn bytes(&mut self) -> Vec<u8> {
+        let length = self.next() % LONGEST;
+        let plain = self.next() % 2 == 0;
+        (0..length)
+            .map(|_| match self.next() {
+                number if plain || number % 4 != 0 => (number >> 8) as u8,
+                number if number % 8 == 0 => 0,
+                _ => 0xFF,
+            })
+            .collect()
+    }
+}
+
+/// Prints the input that was at work when a test fails.
+struct Shown<'a>(&'a str, &'a [u8]);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let hex = self.1.iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            eprintln!("{} fails with the input {hex}", self.0);
+        }
+    }
+}
+
+fn replay(name: &str) {
+    let target = find(name).expect("a target of that name");
+    let give = |input: &[u8]| {
+        let shown = Shown(name, input);
+        check(target, input);
+        drop(shown);
+    };
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&seeds)
+        .unwrap_or_else(|error| panic!("{}: {error}", seeds.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{name} has no seeds");
+    for file in files {
+        give(&std::fs::read(file).unwrap());
+    }
+    let mut random = Random(name.bytes().map(u64::from).sum());
+    (0..INPUTS).for_each(|_| give(&random.bytes()));
+}
+
+/// A test for each target, so that they run side by side.
+macro_rules! replays {
+    ($($name:ident)+) => {
+        $(#[test] fn $name() { replay(stringify!($name)); })+
+
+        const REPLAYED: &[&str] = &[$(stringify!($name)),+];
+    };
+}
+
+replays! {
+    boot bundle emulator emulator_native guest_walk instruction_length local_apic platform
+    save_restore shadow task_switch
+}
+
+#[test]
+fn every_target_is_replayed() {
+    let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(names, REPLAYED);
+}
