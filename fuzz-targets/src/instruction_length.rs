@@ -58,8 +58,19 @@ fn second_opinion(mode: Mode, code: &[u8]) -> Option<usize> {
     usize::try_from(length).ok()
 }
 
-/// Where the two differ, and both may.
+/// Where the two differ, and the other decoder is wrong, or the processors differ as well.
+///
+/// - Near branches with an operand-size prefix: the prefix chooses between displacements of 16
+///   and 32 bits (AMD APM vol. 3, 1.2.2), which the other decoder does not see outside 32-bit
+///   code.
 fn is_known_difference(mode: Mode, code: &[u8]) -> bool {
-    let _ = (mode, code);
-    false
+    let prefixes = code.iter().take_while(|byte| is_prefix(mode, **byte)).count();
+    let (prefixes, rest) = code.split_at(prefixes);
+    let near_branch = matches!(rest, [0xE8 | 0xE9, ..] | [0x0F, 0x80..=0x8F, ..]);
+    near_branch && prefixes.contains(&0x66)
+}
+
+fn is_prefix(mode: Mode, byte: u8) -> bool {
+    let legacy = [0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3];
+    legacy.contains(&byte) || mode == Mode::Long && byte & 0xF0 == 0x40
 }

@@ -89,11 +89,11 @@ fn local_apic(bytes: &[u8]) {
         if let Some(vector) = apic.pending_vector() {
             apic.accept(vector);
         }
-        host_iface_time_passes(u64::from(*register) << 10, &mut apic);
+        pass(u64::from(*register) << 10, &mut apic);
     }
 }
 
-fn host_iface_time_passes(ticks: u64, apic: &mut LocalApic) {
+fn pass(ticks: u64, apic: &mut LocalApic) {
     host().advance(ticks);
     apic.expire(host_iface::Host::tsc(host()));
 }

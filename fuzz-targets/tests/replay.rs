@@ -6,8 +6,6 @@ use std::path::Path;
 
 use fuzz_targets::{TARGETS, check, find};
 
-/// Inputs of each target that are drawn.
-const INPUTS: u64 = 2_000;
 /// Longest of them, in bytes.
 const LONGEST: u64 = 400;
 
@@ -52,7 +50,7 @@ impl Drop for Shown<'_> {
     }
 }
 
-fn replay(name: &str) {
+fn replay(name: &str, inputs: u64) {
     let target = find(name).expect("a target of that name");
     let give = |input: &[u8]| {
         let shown = Shown(name, input);
@@ -70,21 +68,30 @@ fn replay(name: &str) {
         give(&std::fs::read(file).unwrap());
     }
     let mut random = Random(name.bytes().map(u64::from).sum());
-    (0..INPUTS).for_each(|_| give(&random.bytes()));
+    (0..inputs).for_each(|_| give(&random.bytes()));
 }
 
-/// A test for each target, so that they run side by side.
+/// A test for each target, so that they run side by side, with the number of random inputs.
 macro_rules! replays {
-    ($($name:ident)+) => {
-        $(#[test] fn $name() { replay(stringify!($name)); })+
+    ($($name:ident: $inputs:literal)+) => {
+        $(#[test] fn $name() { replay(stringify!($name), $inputs); })+
 
         const REPLAYED: &[&str] = &[$(stringify!($name)),+];
     };
 }
 
 replays! {
-    boot bundle emulator emulator_native guest_walk instruction_length local_apic platform
-    save_restore shadow task_switch
+    boot: 1_000
+    bundle: 5_000
+    emulator: 4_000
+    emulator_native: 1_000
+    guest_walk: 4_000
+    instruction_length: 10_000
+    local_apic: 4_000
+    platform: 1_000
+    save_restore: 2_000
+    shadow: 100
+    task_switch: 2_000
 }
 
 #[test]
