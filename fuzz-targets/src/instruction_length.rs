@@ -63,11 +63,14 @@ fn second_opinion(mode: Mode, code: &[u8]) -> Option<usize> {
 /// - Near branches with an operand-size prefix: the prefix chooses between displacements of 16
 ///   and 32 bits (AMD APM vol. 3, 1.2.2), which the other decoder does not see outside 32-bit
 ///   code.
+/// - UD0 (0F FF) has operands on Intel's processors only (SDM vol. 2, UD). It exits on none, so
+///   its length is never asked for.
 fn is_known_difference(mode: Mode, code: &[u8]) -> bool {
     let prefixes = code.iter().take_while(|byte| is_prefix(mode, **byte)).count();
     let (prefixes, rest) = code.split_at(prefixes);
     let near_branch = matches!(rest, [0xE8 | 0xE9, ..] | [0x0F, 0x80..=0x8F, ..]);
-    near_branch && prefixes.contains(&0x66)
+    let undefined = matches!(rest, [0x0F, 0xFF, ..]);
+    undefined || near_branch && prefixes.contains(&0x66)
 }
 
 fn is_prefix(mode: Mode, byte: u8) -> bool {
