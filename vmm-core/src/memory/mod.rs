@@ -5,6 +5,8 @@ mod allocate;
 mod guest;
 mod layout;
 mod pages;
+#[cfg(test)]
+mod ranges;
 mod walked;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
