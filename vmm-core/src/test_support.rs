@@ -18,7 +18,7 @@ pub struct Given(vec::IntoIter<u8>);
 impl Given {
     /// These bytes, the first one first.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec().into_iter())
+        Self(Vec::from(bytes).into_iter())
     }
 
     /// The number in the next `bytes` bytes, at most 8, of which the last may be missing; `None`

@@ -13,12 +13,15 @@ use crate::clean::CleanOptions;
 use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
 use crate::miri::MiriOptions;
+use crate::mutants::MutantsOptions;
 use crate::paths::Paths;
 use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
-use crate::{bench, check, clean, deny, fuzz, image, iso, lint, miri, regress, run, setup, test};
+use crate::{
+    bench, check, clean, deny, fuzz, image, iso, lint, miri, mutants, regress, run, setup, test,
+};
 
 /// Exit status of usage errors.
 pub const USAGE: u8 = 2;
@@ -39,6 +42,7 @@ enum Command {
     Regress(RegressOptions),
     Bench(BenchOptions),
     Fuzz(FuzzOptions),
+    Mutants(MutantsOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
     /// Is a machine made by Bochs
@@ -121,6 +125,7 @@ impl Cli {
             Command::Regress(options) => regress::run(&paths, &options),
             Command::Bench(options) => bench::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
+            Command::Mutants(options) => mutants::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {
                 setup::ensure_all(options.iso)?;

@@ -17,6 +17,7 @@ mod kernel_file;
 mod lint;
 mod memory;
 mod miri;
+mod mutants;
 mod paths;
 mod platform;
 mod process;

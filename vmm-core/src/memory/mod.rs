@@ -4,6 +4,7 @@
 mod allocate;
 mod guest;
 mod layout;
+mod nearby;
 mod pages;
 #[cfg(test)]
 mod ranges;
@@ -12,4 +13,5 @@ mod walked;
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
+pub(crate) use nearby::{Nearby, RegionHint};
 pub use pages::OwnedPages;

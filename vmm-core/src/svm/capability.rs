@@ -139,6 +139,7 @@ impl Capabilities {
     }
 
     /// True if the CPU has all of `features`.
+    #[inline]
     pub fn has(&self, features: SvmFeatures) -> bool {
         self.features.contains(features)
     }

@@ -6,6 +6,7 @@ mod capability;
 mod cpu;
 mod debug;
 mod decode;
+mod entry;
 mod entry_check;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;

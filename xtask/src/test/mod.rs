@@ -3,7 +3,7 @@
 
 mod bad_input;
 pub mod bare_metal;
-mod exit_costs;
+mod costs;
 mod invoke;
 mod iso_row;
 pub mod machine;
@@ -69,7 +69,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bad_input::rows(paths));
     rows.extend(selftest::rows(paths, quick));
     rows.extend(bare_metal::rows(paths, quick)?);
-    rows.push(exit_costs::row(paths));
+    rows.extend([costs::exits(paths), costs::compute(paths)]);
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths, quick));
     rows.extend(regress::test_rows(paths, quick));

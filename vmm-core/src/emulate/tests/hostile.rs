@@ -29,7 +29,7 @@ pub fn machine(random: &mut Random, code: &[u8]) -> Machine {
     for register in &mut cpu.gprs {
         *register = if random.chance(2) { DATA + random.below(0x2010) } else { random.operand() };
     }
-    cpu.rflags = random.next() & 0x3F_7FD5 | rflags::FIXED;
+    cpu.rflags = random.bits() & 0x3F_7FD5 | rflags::FIXED;
     cpu.cpl = random.below(4) as u8;
     if random.chance(4) {
         disturb(random, cpu);
@@ -45,7 +45,7 @@ fn disturb(random: &mut Random, cpu: &mut TestCpu) {
     cpu.control.cr3 = random.operand();
     cpu.rip = random.operand();
     for segment in &mut cpu.segments {
-        *segment = flat(SegmentAttributes::from_bits(random.next() as u32));
+        *segment = flat(SegmentAttributes::from_bits(random.bits() as u32));
         segment.base = random.operand();
         segment.limit = random.operand() as u32;
     }
@@ -54,8 +54,8 @@ fn disturb(random: &mut Random, cpu: &mut TestCpu) {
 
 /// Random bytes that often are an instruction with a memory operand.
 pub fn code(random: &mut Random) -> [u8; 15] {
-    let mut bytes = random.next().to_le_bytes().repeat(2);
-    bytes[9..15].copy_from_slice(&random.next().to_le_bytes()[..6]);
+    let mut bytes = random.bits().to_le_bytes().repeat(2);
+    bytes[9..15].copy_from_slice(&random.bits().to_le_bytes()[..6]);
     if random.chance(2) {
         bytes.insert(0, *random.pick(&[0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x48, 0x0F, 0x64]));
     }
@@ -172,12 +172,12 @@ fn seed_descriptors(random: &mut Random, machine: &mut Machine) {
 }
 
 fn event(random: &mut Random) -> Event {
-    let vector = Vector(random.next() as u8);
+    let vector = Vector(random.bits() as u8);
     match random.below(4) {
         0 => Event::Interrupt(vector),
         1 => Event::Nmi,
         2 => Event::SoftwareInterrupt { vector, length: 1 + random.below(15) as u8 },
-        _ => Event::Exception(Exception::with_code(vector.0 & 31, random.next() as u32)),
+        _ => Event::Exception(Exception::with_code(vector.0 & 31, random.bits() as u32)),
     }
 }
 
@@ -191,7 +191,7 @@ fn switch(random: &mut Random, machine: &mut Machine) {
     let switch = TaskSwitch {
         selector: random.below(0x100) as u16,
         source: *random.pick(&sources),
-        error_code: random.chance(2).then(|| random.next() as u32),
+        error_code: random.chance(2).then(|| random.bits() as u32),
     };
     let departure = Departure { return_to: random.operand(), external: random.chance(2) };
     let before = machine.cpu.clone();

@@ -265,10 +265,14 @@ impl TestBus {
     }
 
     pub fn store_bytes(&self, address: u64, bytes: &[u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let mut ram = self.ram.borrow_mut();
+        let mut ram = self.ram.borrow_mut();
+        let (mut at, mut rest) = (address, bytes);
+        while !rest.is_empty() {
             let page = ram.get_mut(&(at >> 12)).expect("RAM was added there");
-            page[(at & 0xFFF) as usize] = *byte;
+            let place = &mut page[(at & 0xFFF) as usize..];
+            let (piece, behind) = rest.split_at(rest.len().min(place.len()));
+            place[..piece.len()].copy_from_slice(piece);
+            (at, rest) = (at.wrapping_add(piece.len() as u64), behind);
         }
     }
 

@@ -2,6 +2,8 @@
 //! Tests of the emulator.
 
 #[cfg(test)]
+mod device_move;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod far;

@@ -69,7 +69,7 @@ fn registers(random: &mut Random, arena: u64, form: &Form) -> Registers {
         gprs[Gpr::Rdi as usize] = boundary + 0x100 - random.below(256);
         gprs[Gpr::Rcx as usize] = random.below(20);
     }
-    let flags = random.next() & (STATUS | if form.string { DF } else { 0 });
+    let flags = random.bits() & (STATUS | if form.string { DF } else { 0 });
     Registers { gprs, flags: flags | FIXED | IF }
 }
 

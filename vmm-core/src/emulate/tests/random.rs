@@ -22,11 +22,11 @@ impl Random {
     }
 
     /// All 64 bits are random.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.given.take(8).unwrap_or_else(|| self.generate())
     }
 
-    /// As [`next`](Self::next), and takes none of the bytes.
+    /// As [`bits`](Self::bits), and takes none of the bytes.
     pub fn generate(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
@@ -59,9 +59,9 @@ impl Random {
             [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0x7FFF_FFFF, 0x8000_0000, u64::MAX];
         match self.below(4) {
             0 => *self.pick(&EDGES),
-            1 => self.next() & 0xFF,
+            1 => self.bits() & 0xFF,
             2 => 1 << self.below(64),
-            _ => self.next(),
+            _ => self.bits(),
         }
     }
 }

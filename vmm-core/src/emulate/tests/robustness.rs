@@ -35,7 +35,7 @@ fn an_instruction_cut_off_by_the_end_of_memory_faults_there() {
     for _ in 0..2000 {
         let mut machine = Machine::long(&[]).set(Gpr::Rsp, DATA + 0x100);
         machine.cpu.rip = last;
-        let opcode = random.next() & 0xFF;
+        let opcode = random.bits() & 0xFF;
         machine.bus.store(last, 1, opcode);
         match machine.run() {
             Outcome::Fault(fault) if fault.fault_address == Some(beyond) => cut += 1,

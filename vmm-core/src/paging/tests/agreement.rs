@@ -6,7 +6,9 @@ use super::reference::{self, Outcome, Page};
 use super::shape::Shape;
 use crate::GuestVirtAddr;
 use crate::paging::walk::rules::Rules;
-use crate::paging::walk::{TranslateError, Translation, probe, translate, translate_by};
+use crate::paging::walk::{
+    PhysicalMemory, TranslateError, Translation, probe, translate, translate_by,
+};
 use crate::state::efer;
 
 /// A walker that follows the rules `R` agrees with the reference on one shape.
@@ -63,7 +65,7 @@ pub fn probe_agrees(shape: Shape) -> Result<(), String> {
         let address = GuestVirtAddr::new(address);
         if let Ok(found) = translate(&memory, &space, address, access) {
             // Where tables are that are no memory it gives up.
-            let probed = probe(&memory, space.control.cr3, address);
+            let probed = probe(|at| memory.read_u64(at).ok(), space.control.cr3, address);
             if probed.is_some_and(|at| at != found.address) {
                 return Err(format!("a probe of {address} finds {probed:?}, not {found:x?}"));
             }

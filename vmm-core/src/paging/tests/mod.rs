@@ -3,7 +3,7 @@
 
 mod agreement;
 pub mod dice;
-mod memory;
+pub(crate) mod memory;
 #[cfg(test)]
 mod mutants;
 #[cfg(test)]
