@@ -9,6 +9,8 @@ use serde::Serialize;
 use super::{Column, PLACES, agree};
 use crate::bench::layout;
 use crate::bench::place::Place;
+use crate::bench::plot::bars::{Bars, Group, Layout, Series};
+use crate::bench::plot::{palette, scale};
 
 /// Ratios to the bare machine's time.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -90,6 +92,29 @@ pub fn text(rows: &[Row], repeat: u32) -> String {
     text
 }
 
+/// The medians as bars.
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn svg(rows: &[Row]) -> Result<String> {
+    let series =
+        |place: &Place| Series { name: place.title().to_owned(), colour: palette::of(*place) };
+    let group = |row: &Row| Group {
+        name: row.name.clone(),
+        values: row.ratios.iter().map(|ratio| Some(ratio.median)).collect(),
+    };
+    Bars {
+        title: "Time of computations".into(),
+        axis: "times that of the bare machine, median".into(),
+        scale: scale::Kind::Linear,
+        layout: Layout::Grouped,
+        series: PLACES.iter().skip(1).map(series).collect(),
+        groups: rows.iter().map(group).collect(),
+        mark: Some((1.0, "bare machine".into())),
+    }
+    .svg()
+}
+
 /// For the book.
 pub fn markdown(rows: &[Row]) -> String {
     layout::markdown(&cells(rows))
@@ -118,6 +143,7 @@ mod tests {
             assert!(ratio.min <= ratio.median && ratio.median <= ratio.max);
         }
         assert!(markdown(&rows).contains("| `x` | 1.10 (1.10–1.10) | 1.50 (1.50–1.50) |"));
+        assert!(svg(&rows).unwrap().contains("bare machine"));
     }
 
     #[test]

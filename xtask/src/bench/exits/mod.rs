@@ -18,7 +18,7 @@ use super::results::Output;
 use crate::paths::Paths;
 
 /// The guest.
-pub const GUEST: &str = "bench-exits";
+const GUEST: &str = "bench-exits";
 
 /// Memory of the guest: it touches some 4 MiB from 32 MiB on.
 const MEMORY_MIB: u64 = 64;
