@@ -24,11 +24,11 @@ impl Random {
     /// Bytes at random, with runs of those that mean something more often than others.
     fn bytes(&mut self) -> Vec<u8> {
         let length = self.next() % LONGEST;
-        let plain = self.next() % 2 == 0;
+        let plain = self.next().is_multiple_of(2);
         (0..length)
             .map(|_| match self.next() {
-                number if plain || number % 4 != 0 => (number >> 8) as u8,
-                number if number % 8 == 0 => 0,
+                number if plain || !number.is_multiple_of(4) => (number >> 8) as u8,
+                number if number.is_multiple_of(8) => 0,
                 _ => 0xFF,
             })
             .collect()
@@ -60,12 +60,12 @@ fn replay(name: &str, inputs: u64) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
     let mut files: Vec<_> = std::fs::read_dir(&seeds)
         .unwrap_or_else(|error| panic!("{}: {error}", seeds.display()))
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("a folder that can be read").path())
         .collect();
     files.sort();
     assert!(!files.is_empty(), "{name} has no seeds");
     for file in files {
-        give(&std::fs::read(file).unwrap());
+        give(&std::fs::read(file).expect("a seed"));
     }
     let mut random = Random(name.bytes().map(u64::from).sum());
     (0..inputs).for_each(|_| give(&random.bytes()));
