@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A CPU and a bus for tests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use crate::access::AccessWidth;
@@ -209,6 +209,8 @@ type Page = Box<[u8; 4096]>;
 /// RAM in pages that exist once they are added, a device, and ports.
 pub struct TestBus {
     ram: RefCell<HashMap<u64, Page>>,
+    /// Accesses to memory, devices and ports so far.
+    pub accesses: Cell<u64>,
     pub log: Vec<Event>,
     pub port_value: u32,
     /// This many compare-and-exchanges fail with another CPU's write of this value first.
@@ -226,6 +228,7 @@ impl TestBus {
     pub fn new(pages: &[u64]) -> Self {
         let bus = Self {
             ram: RefCell::default(),
+            accesses: Cell::new(0),
             log: Vec::new(),
             port_value: 0x1234_5678,
             interference: None,
@@ -268,15 +271,24 @@ impl TestBus {
     }
 
     pub fn store_bytes(&self, address: u64, bytes: &[u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let mut ram = self.ram.borrow_mut();
-            ram.get_mut(&(at >> 12)).unwrap()[(at & 0xFFF) as usize] = *byte;
+        let mut ram = self.ram.borrow_mut();
+        let (mut at, mut rest) = (address, bytes);
+        while !rest.is_empty() {
+            let page = ram.get_mut(&(at >> 12)).expect("RAM was added there");
+            let place = &mut page[(at & 0xFFF) as usize..];
+            let (piece, behind) = rest.split_at(rest.len().min(place.len()));
+            place[..piece.len()].copy_from_slice(piece);
+            (at, rest) = (at.wrapping_add(piece.len() as u64), behind);
         }
     }
 
     /// Copy of a whole page.
     pub fn page(&self, address: u64) -> [u8; 4096] {
         *self.ram.borrow()[&(address >> 12)]
+    }
+
+    fn count(&self) {
+        self.accesses.set(self.accesses.get() + 1);
     }
 
     fn is_ram(&self, address: GuestPhysAddr) -> bool {
@@ -289,6 +301,7 @@ impl TestBus {
 
     fn checked(&self, address: GuestPhysAddr, bytes: u64) -> Result<u64, BusError> {
         assert!(bytes <= address.left_in_page(), "access crosses a page");
+        self.count();
         if self.is_ram(address) { Ok(address.as_u64()) } else { Err(BusError) }
     }
 }
@@ -408,11 +421,13 @@ impl GuestBus for TestBus {
     }
 
     fn port_in(&mut self, port: u16, size: AccessWidth) -> u32 {
+        self.count();
         self.log.push(Event::In(port, size));
         self.port_value & size.mask() as u32
     }
 
     fn port_out(&mut self, port: u16, size: AccessWidth, value: u32) {
+        self.count();
         self.log.push(Event::Out(port, size, value));
     }
 }
