@@ -17,7 +17,8 @@ use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
-use crate::{bench, check, clean, fuzz, image, iso, lint, regress, run, setup, test};
+use crate::torture::TortureOptions;
+use crate::{bench, check, clean, fuzz, image, iso, lint, regress, run, setup, test, torture};
 
 /// Exit status of usage errors.
 pub const USAGE: u8 = 2;
@@ -38,6 +39,7 @@ enum Command {
     Regress(RegressOptions),
     Bench(BenchOptions),
     Fuzz(FuzzOptions),
+    Torture(TortureOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
     /// Is a machine made by Bochs
@@ -117,6 +119,7 @@ impl Cli {
             Command::Regress(options) => regress::run(&paths, &options),
             Command::Bench(options) => bench::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
+            Command::Torture(options) => torture::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {
                 setup::ensure_all(options.iso)?;

@@ -23,6 +23,7 @@ mod regress;
 mod run;
 mod setup;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 

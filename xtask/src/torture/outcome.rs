@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What came of it, and whose fault it is.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use anyhow::Result;
+use serde::Serialize;
+use wire::{Counter, ROUND_PREFIX, RunReport, TORTURE_PREFIX, TortureFault, TortureReport};
+use wire::{HostMemory, machine_exit};
+
+use super::machine::Limit;
+use super::plan::{NEIGHBOUR, Plan};
+use crate::process::last_line;
+use crate::run::outcome::exit_status;
+use crate::run::report;
+
+/// A machine that has ended.
+#[derive(Debug)]
+pub struct Run {
+    /// Its exit status; `None` if it had to be ended.
+    pub status: Option<ExitStatus>,
+    /// How long it took.
+    pub seconds: f64,
+    /// What the co-kernel wrote.
+    pub log: String,
+    /// What the emulator said.
+    pub errors: Vec<u8>,
+    /// Where the log is.
+    pub log_file: PathBuf,
+}
+
+/// What was done and found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    platform: &'static str,
+    cpu: String,
+    paging: &'static str,
+    backend: String,
+    seed: u64,
+    seconds: f64,
+    rounds: u64,
+    ends: Vec<Counter>,
+    exits: Vec<Counter>,
+    checks: u64,
+    watched_bytes: u64,
+    /// How the neighbour ended.
+    neighbour: String,
+    before: Option<HostMemory>,
+    after: Option<HostMemory>,
+    /// What was not as it should be.
+    faults: Vec<TortureFault>,
+    /// How the emulator died, if it did: no fault of Alcazar's can be told from it.
+    emulator: Option<String>,
+    log: PathBuf,
+}
+
+impl Outcome {
+    /// Makes it of a run.
+    ///
+    /// # Errors
+    /// When a report cannot be read.
+    pub fn judge(plan: &Plan, run: &Run) -> Result<Self> {
+        let mut outcome = Self {
+            platform: plan.platform.name(),
+            cpu: plan.cpu.clone(),
+            paging: plan.paging_name(),
+            backend: String::new(),
+            seed: plan.torture.first_seed,
+            seconds: run.seconds,
+            rounds: 0,
+            ends: Vec::new(),
+            exits: Vec::new(),
+            checks: 0,
+            watched_bytes: 0,
+            neighbour: String::new(),
+            before: None,
+            after: None,
+            faults: Vec::new(),
+            emulator: None,
+            log: run.log_file.clone(),
+        };
+        let seed = last_seed(&run.log).unwrap_or(plan.torture.first_seed);
+        let tortured = torture_report(&run.log)?;
+        let report = report::parse(&run.log)?;
+        match end(run) {
+            Ended::Well => {}
+            Ended::Emulator(why) => outcome.emulator = Some(format!("{why}, seed {seed}")),
+            Ended::Badly(what) => outcome.fault(seed, what),
+        }
+        match (&tortured, &report) {
+            (Some(tortured), Some(report)) => outcome.take(plan, seed, tortured, report),
+            _ if outcome.emulator.is_none() && outcome.faults.is_empty() => {
+                outcome.fault(seed, "the co-kernel wrote no report".into());
+            }
+            _ => {}
+        }
+        Ok(outcome)
+    }
+
+    fn take(&mut self, plan: &Plan, seed: u64, tortured: &TortureReport, report: &RunReport) {
+        self.backend.clone_from(&report.machine.backend);
+        self.rounds = tortured.rounds;
+        self.ends.clone_from(&tortured.ends);
+        self.exits.clone_from(&tortured.exits);
+        self.checks = tortured.checks;
+        self.watched_bytes = tortured.watched_bytes;
+        self.faults.extend(tortured.faults.iter().cloned());
+        (self.before, self.after) = (Some(report.before), Some(report.after));
+        if report.before != report.after {
+            self.fault(seed, "memory was left behind".into());
+        }
+        if plan.torture.neighbour.is_some() {
+            let neighbour = report.vms.iter().find(|vm| vm.name == NEIGHBOUR);
+            let end = neighbour.map(|vm| &vm.end);
+            self.neighbour = end.map_or("it was not run".into(), |end| end.detail.clone());
+            if end.and_then(|end| end.exit_code) != Some(0) {
+                self.fault(seed, format!("the neighbour was disturbed: {}", self.neighbour));
+            }
+        }
+        if self.rounds == 0 || self.checks == 0 {
+            self.fault(seed, "nothing was run".into());
+        }
+        if let Limit::Rounds(rounds) = plan.limit
+            && self.rounds != rounds
+            && self.faults.is_empty()
+        {
+            self.fault(seed, format!("{} rounds instead of {rounds}", self.rounds));
+        }
+    }
+
+    fn fault(&mut self, seed: u64, what: String) {
+        self.faults.push(TortureFault { seed, what });
+    }
+
+    /// Whether nothing was found.
+    pub fn is_well(&self) -> bool {
+        self.faults.is_empty() && self.emulator.is_none()
+    }
+
+    /// What was found.
+    pub fn faults(&self) -> &[TortureFault] {
+        &self.faults
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let counts = |counters: &[Counter]| -> String {
+            let one = |counter: &Counter| format!("{} {}", counter.count, counter.name);
+            counters.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let mut text = format!(
+            "{} {} {}: {} rounds from seed {} in {:.0} s\n  ends: {}\n  exits: {}\n",
+            self.platform,
+            self.cpu,
+            self.paging,
+            self.rounds,
+            self.seed,
+            self.seconds,
+            counts(&self.ends),
+            counts(&self.exits)
+        );
+        text.push_str(&format!(
+            "  memory: {} MiB watched, found as it was {} times\n  neighbour: {}\n",
+            self.watched_bytes >> 20,
+            self.checks,
+            self.neighbour
+        ));
+        let again = |seed| {
+            let Self { platform, cpu, paging, .. } = self;
+            let paging = match *paging {
+                "default" => String::new(),
+                paging => format!(" --paging {paging}"),
+            };
+            format!(
+                "cargo xtask torture --seed {seed} --rounds 1 --platform {platform} --cpu {cpu}{paging}"
+            )
+        };
+        for fault in &self.faults {
+            text.push_str(&format!(
+                "FAIL  seed {}: {}\n      again: {}\n",
+                fault.seed,
+                fault.what,
+                again(fault.seed)
+            ));
+        }
+        if let Some(why) = &self.emulator {
+            text.push_str(&format!("DIED  the emulator itself: {why}\n"));
+        }
+        if !self.is_well() {
+            text.push_str(&format!("      log: {}\n", self.log.display()));
+        }
+        let verdict = if self.is_well() { "ok" } else { "not ok" };
+        text + &format!("{verdict}: the co-kernel, its memory and the neighbour\n")
+    }
+}
+
+/// How the machine ended.
+enum Ended {
+    Well,
+    /// The emulator failed: an assertion, a crash, a panic of its own.
+    Emulator(String),
+    /// The co-kernel ended it, or it was reset or hung.
+    Badly(String),
+}
+
+fn end(run: &Run) -> Ended {
+    let Some(status) = run.status else {
+        return Ended::Badly("the machine does not come to an end: the co-kernel hangs".into());
+    };
+    let said = last_line(&run.errors);
+    if let Some(signal) = status.signal() {
+        return Ended::Emulator(format!("signal {signal}: {said}"));
+    }
+    let code = status.code().unwrap_or_default();
+    let is = |expected| code == exit_status(expected);
+    match code {
+        _ if is(machine_exit::DONE) => Ended::Well,
+        _ if is(machine_exit::PANIC) => {
+            let mut lines = run.log.lines();
+            let line = lines.find(|line| line.contains("panic") || line.contains("exception "));
+            Ended::Badly(format!("the co-kernel panicked: {}", line.unwrap_or("see the log")))
+        }
+        0 => Ended::Badly("the machine was reset, by a triple fault of the co-kernel".into()),
+        1 => Ended::Emulator(said),
+        _ => Ended::Badly(format!("the machine ended with status {code}")),
+    }
+}
+
+/// Seed of the last round that began.
+fn last_seed(log: &str) -> Option<u64> {
+    log.lines().rev().find_map(|line| line.strip_prefix(ROUND_PREFIX)?.trim().parse().ok())
+}
+
+fn torture_report(log: &str) -> Result<Option<TortureReport>> {
+    let json = log.lines().rev().find_map(|line| line.strip_prefix(TORTURE_PREFIX));
+    Ok(json.map(serde_json::from_str).transpose()?)
+}
