@@ -166,6 +166,7 @@ pub struct EntryGate<'a> {
 
 impl<'a> EntryGate<'a> {
     /// A gate that stays closed when `attention` is set or `deadline` has come.
+    #[inline]
     pub fn new(host: &'static dyn Host, attention: &'a AtomicBool, deadline: Option<Tsc>) -> Self {
         let hardware_deadline = None;
         Self { host, attention, deadline, hardware_deadline, left_at: Tsc(0), asked_at: Tsc(0) }
@@ -174,6 +175,7 @@ impl<'a> EntryGate<'a> {
     /// The same gate for hardware that [ends entries](VcpuBackend::ends_at_deadline) by itself:
     /// it does so at `deadline`. The guest was last left, or the gate found closed, at
     /// `left_at`.
+    #[inline]
     #[must_use]
     pub fn with_hardware_deadline(self, deadline: Option<Tsc>, left_at: Tsc) -> Self {
         Self { hardware_deadline: deadline, left_at, ..self }
@@ -190,6 +192,7 @@ impl<'a> EntryGate<'a> {
     }
 
     /// True if the guest may be entered.
+    #[inline]
     pub fn opens(&mut self) -> bool {
         self.asked_at = self.host.tsc();
         !self.attention.load(Ordering::SeqCst)
@@ -197,6 +200,7 @@ impl<'a> EntryGate<'a> {
     }
 
     /// When the gate was last asked.
+    #[inline]
     pub fn asked_at(&self) -> Tsc {
         self.asked_at
     }
@@ -303,6 +307,14 @@ pub trait VcpuBackend: Send {
     /// held pending already; returns when the guest exits. Called between
     /// [`load`](Self::load) and [`put`](Self::put), with interrupts enabled.
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit;
+
+    /// [`run`](Self::run) where it can be made shorter. The last entry ended with an instruction
+    /// that was completed since: there is no event to deliver and no interrupt shadow, and but for
+    /// general-purpose registers, RIP, RFLAGS, the task priority and [MSRs](Self::set_msr) all is
+    /// as it was at that exit.
+    fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        self.run(gate)
+    }
 
     /// Reads a general-purpose register.
     fn gpr(&self, register: Gpr) -> u64;

@@ -133,6 +133,7 @@ impl VmControl {
     }
 
     /// Why the VM ended, if it has.
+    #[inline]
     pub fn ended(&self) -> Option<&EndReason> {
         self.shared.end.get()
     }

@@ -27,26 +27,31 @@ pub struct VcpuLink {
 impl VcpuLink {
     /// The flag that a backend looks at with interrupts held, just before it enters the
     /// guest.
+    #[inline]
     pub fn attention(&self) -> &AtomicBool {
         &self.attention
     }
 
     /// Says that the vCPU is about to enter the guest, or to wait, on `cpu`.
+    #[inline]
     pub fn going_inside(&self, cpu: CpuId) {
         self.place.store(cpu.0.saturating_add(INSIDE_BASE), Ordering::SeqCst);
     }
 
     /// Says that the vCPU is back in the VMM.
+    #[inline]
     pub fn back_outside(&self) {
         self.place.store(OUTSIDE, Ordering::SeqCst);
     }
 
     /// Takes the attention flag; work published before it was set is visible afterwards.
+    #[inline]
     pub fn take_attention(&self) -> bool {
         self.attention.load(Ordering::SeqCst) && self.attention.swap(false, Ordering::SeqCst)
     }
 
     /// True if somebody rang.
+    #[inline]
     pub fn needs_attention(&self) -> bool {
         self.attention.load(Ordering::SeqCst)
     }

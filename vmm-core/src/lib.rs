@@ -29,6 +29,8 @@ mod address;
 pub mod apic;
 pub mod backend;
 pub mod boot;
+#[cfg(test)]
+mod bug_classes;
 pub mod bus;
 mod control;
 pub mod control_registers;

@@ -6,6 +6,8 @@
 
 use alloc::{boxed::Box, vec, vec::Vec};
 
+use host_iface::Tsc;
+
 use crate::{Exit, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
@@ -219,7 +221,7 @@ impl Unclaimed {
 /// The counters of one vCPU.
 #[derive(Clone, Debug)]
 pub struct VcpuStatistics {
-    exits: Box<[ExitStatistics]>,
+    exits: Box<[ExitStatistics; ExitReason::ALL.len()]>,
     interrupts: Box<[u64]>,
     exceptions: [u64; 32],
     unclaimed: [u64; Unclaimed::ALL.len()],
@@ -241,7 +243,7 @@ pub struct VcpuStatistics {
 impl Default for VcpuStatistics {
     fn default() -> Self {
         Self {
-            exits: vec![NO_EXITS; ExitReason::ALL.len()].into_boxed_slice(),
+            exits: Box::new([NO_EXITS; ExitReason::ALL.len()]),
             interrupts: vec![0; 256].into_boxed_slice(),
             exceptions: [0; 32],
             unclaimed: [0; Unclaimed::ALL.len()],
@@ -256,10 +258,14 @@ impl Default for VcpuStatistics {
 }
 
 impl VcpuStatistics {
-    /// Counts an entry that ended with `reason`.
+    /// Counts an entry at `from` that ended with `reason` at `until`.
     #[inline]
-    pub fn count_exit(&mut self, reason: ExitReason) {
+    pub fn note_passage(&mut self, reason: ExitReason, from: Tsc, until: Tsc) {
+        if self.entries == 0 {
+            self.first_entry = Some(from.0);
+        }
         self.entries += 1;
+        self.guest_ticks += until.0.saturating_sub(from.0);
         self.exits[reason as usize].count += 1;
     }
 
@@ -340,7 +346,7 @@ mod tests {
     fn counts_add_up() {
         let mut statistics = VcpuStatistics::default();
         for ticks in [0, 1, 1000, u64::MAX / 2] {
-            statistics.count_exit(ExitReason::Cpuid);
+            statistics.note_passage(ExitReason::Cpuid, Tsc(7), Tsc(10));
             statistics.note_duration(ExitReason::Cpuid, ticks);
         }
         statistics.count_interrupt(Vector(255));
@@ -348,6 +354,7 @@ mod tests {
         assert_eq!((cpuid.count, cpuid.max_ticks), (4, u64::MAX / 2));
         assert_eq!(cpuid.histogram.iter().sum::<u32>(), 4);
         assert_eq!((cpuid.histogram[0], cpuid.histogram[9]), (2, 1));
+        assert_eq!((statistics.guest_ticks, statistics.first_entry), (12, Some(7)));
         assert_eq!(statistics.interrupts(), [(Vector(255), 1)]);
     }
 }

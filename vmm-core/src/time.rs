@@ -109,8 +109,15 @@ impl TimerBank {
     }
 
     /// True if [`earliest`](Self::earliest) may have another answer than before the last call.
+    #[inline]
     pub fn take_changed(&self) -> bool {
-        self.changed.load(Ordering::Acquire) && self.changed.swap(false, Ordering::AcqRel)
+        self.have_changed() && self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// True if [`take_changed`](Self::take_changed) would say so.
+    #[inline]
+    pub fn have_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
     }
 
     /// The earliest deadline of all armed timers.

@@ -152,7 +152,8 @@ fn find(binaries: Vec<(String, PathBuf)>, name: &str) -> Result<PathBuf> {
         .with_context(|| format!("Cargo made no binary '{name}'"))
 }
 
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+/// Names and paths of the executables that Cargo tells of in its messages.
+pub fn executables(messages: &str) -> Vec<(String, PathBuf)> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())

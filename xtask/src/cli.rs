@@ -12,13 +12,16 @@ use crate::check::CheckOptions;
 use crate::clean::CleanOptions;
 use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
+use crate::mutants::MutantsOptions;
 use crate::paths::Paths;
 use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
 use crate::torture::TortureOptions;
-use crate::{bench, check, clean, fuzz, image, iso, lint, regress, run, setup, test, torture};
+use crate::{
+    bench, check, clean, fuzz, image, iso, lint, mutants, regress, run, setup, test, torture,
+};
 
 /// Exit status of usage errors.
 pub const USAGE: u8 = 2;
@@ -39,6 +42,7 @@ enum Command {
     Regress(RegressOptions),
     Bench(BenchOptions),
     Fuzz(FuzzOptions),
+    Mutants(MutantsOptions),
     Torture(TortureOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
@@ -119,6 +123,7 @@ impl Cli {
             Command::Regress(options) => regress::run(&paths, &options),
             Command::Bench(options) => bench::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
+            Command::Mutants(options) => mutants::run(&paths, &options),
             Command::Torture(options) => torture::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {

@@ -15,6 +15,7 @@ mod iso;
 mod kernel_file;
 mod lint;
 mod memory;
+mod mutants;
 mod paths;
 mod platform;
 mod process;

@@ -9,6 +9,8 @@
 #[cfg(target_os = "none")]
 mod apic;
 #[cfg(target_os = "none")]
+pub mod compute;
+#[cfg(target_os = "none")]
 pub mod exits;
 #[cfg(target_os = "none")]
 pub mod paging;

@@ -13,6 +13,9 @@ const ROUNDS: usize = 1000;
 /// Rounds before them, in which whoever answers does what he does only once.
 const WARM_UP: usize = 8;
 
+/// Rounds before those of long operations.
+pub const FEW_WARM_UP: usize = 1;
+
 static SAMPLES: Fixed<[u64; ROUNDS]> = Fixed::new([0; ROUNDS]);
 
 /// Measures and prints one line for each operation:
@@ -29,7 +32,8 @@ impl Bench {
     /// Calibrates the measurement by doing nothing.
     pub fn new() -> Self {
         let mut bench = Self { overhead: 0 };
-        bench.overhead = bench.gather(|_| ticks(|| {})).first().copied().unwrap_or(0);
+        let nothing = bench.gather(WARM_UP, ROUNDS, |_| ticks(|| {}));
+        bench.overhead = nothing.first().copied().unwrap_or(0);
         bench
     }
 
@@ -56,15 +60,24 @@ impl Bench {
         if !is_wanted(name) {
             return;
         }
-        let sorted = self.gather(measure);
+        self.say(name, self.gather(WARM_UP, ROUNDS, measure));
+    }
+
+    /// The ticks of a long operation in a few rounds, at most [`ROUNDS`].
+    pub fn few(&self, name: &str, rounds: usize, mut operation: impl FnMut()) {
+        self.say(name, self.gather(FEW_WARM_UP, rounds, |_| ticks(&mut operation)));
+    }
+
+    fn say(&self, name: &str, sorted: &[u64]) {
+        let rounds = sorted.len();
         let at =
             |index: usize| sorted.get(index).copied().unwrap_or(0).saturating_sub(self.overhead);
         print_line(format_args!(
-            "bench {name} rounds={ROUNDS} min={} median={} p99={} max={}",
+            "bench {name} rounds={rounds} min={} median={} p99={} max={}",
             at(0),
-            at(ROUNDS / 2),
-            at(ROUNDS * 99 / 100),
-            at(ROUNDS - 1)
+            at(rounds / 2),
+            at(rounds * 99 / 100),
+            at(rounds.saturating_sub(1))
         ));
     }
 
@@ -74,15 +87,21 @@ impl Bench {
     }
 
     /// Runs all rounds and gives the samples in ascending order.
-    fn gather(&self, mut measure: impl FnMut(usize) -> u64) -> &'static [u64] {
-        for round in 0..WARM_UP {
+    fn gather(
+        &self,
+        warm_up: usize,
+        rounds: usize,
+        mut measure: impl FnMut(usize) -> u64,
+    ) -> &'static [u64] {
+        for round in 0..warm_up {
             measure(round);
         }
         // SAFETY: the boot CPU alone measures, one operation at a time, and the shared slice of
         // the previous one is no longer used when the next begins.
         let samples = unsafe { &mut *SAMPLES.get() };
+        let samples = samples.get_mut(..rounds).unwrap_or_default();
         for (round, sample) in samples.iter_mut().enumerate() {
-            *sample = measure(WARM_UP + round);
+            *sample = measure(warm_up + round);
         }
         samples.sort_unstable();
         samples

@@ -26,12 +26,14 @@ pub struct InterruptState {
 
 impl LocalApic {
     /// Operating mode.
+    #[inline]
     pub fn mode(&self) -> ApicMode {
         self.base.mode()
     }
 
     /// True if interrupts are delivered at all: it is switched on, in IA32_APIC_BASE and in
     /// the spurious-interrupt vector register.
+    #[inline]
     pub fn delivers(&self) -> bool {
         self.base.enabled() && self.software_enabled()
     }

@@ -132,6 +132,12 @@ impl LocalApic {
         self.irr.highest()
     }
 
+    /// True if an interrupt waits in the IRR, whatever the priorities are.
+    #[inline]
+    pub fn has_request(&self) -> bool {
+        !self.irr.is_empty()
+    }
+
     /// The CPU takes `vector`: it moves from IRR to ISR.
     #[inline]
     pub fn accept(&mut self, vector: Vector) {
@@ -233,11 +239,13 @@ impl LocalApic {
     }
 
     /// True unless the guest switched the local APIC off in IA32_APIC_BASE.
+    #[inline]
     pub fn is_enabled(&self) -> bool {
         self.base.enabled()
     }
 
     /// APIC ID as the current mode shows it.
+    #[inline]
     pub fn id(&self) -> u32 {
         self.config.id
     }

@@ -41,6 +41,26 @@ const VERSION_NUMBER: u32 = 0x14;
 const VERSION_DIRECTED_EOI: u32 = 1 << 24;
 
 impl LocalApic {
+    /// True if a write to the register at `offset` in the page (the MSR's number less that of the
+    /// first, times 16) changes for the owner nothing but the interrupts that wait and are in
+    /// service, the task priority and [the deadline](Self::next_deadline).
+    #[inline]
+    pub const fn is_confined(offset: u64) -> bool {
+        const LAST: u64 = (SELF_IPI as u64) << 4;
+        offset <= LAST
+            && matches!(
+                (offset >> 4) as u32,
+                TPR | EOI
+                    | ESR
+                    | ICR_LOW
+                    | ICR_HIGH
+                    | LVT_TIMER
+                    | INITIAL_COUNT
+                    | DIVIDE
+                    | SELF_IPI
+            )
+    }
+
     /// The value of register `index`; `None` if there is none.
     pub(super) fn read_register(&mut self, index: u32, x2apic: bool) -> Option<u32> {
         let value = match index {

@@ -79,6 +79,7 @@ impl ApicTimer {
         *self = Self { tsc_offset: self.tsc_offset, ..Self::new(self.tsc_hz) };
     }
 
+    #[inline]
     pub(super) fn expiry(&self) -> Option<Tsc> {
         self.expiry
     }

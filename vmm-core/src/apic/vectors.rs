@@ -69,6 +69,7 @@ impl VectorSet {
     }
 
     /// True if the set is empty.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 4]
     }

@@ -22,6 +22,10 @@ use super::{
 const NOTE_NAME: &[u8] = b"Xen";
 const NOTE_PHYS32_ENTRY: u64 = 18;
 
+/// Most program headers of a file. Kernels have a few; a file of headers that all name the same
+/// megabytes would be read for minutes.
+const MAX_PROGRAM_HEADERS: usize = 128;
+
 /// What is to be loaded of an ELF file, and where it starts.
 pub(super) struct Elf<'a> {
     /// Entry point of its header, an address that its own code knows.
@@ -48,6 +52,9 @@ impl<'a> Elf<'a> {
             return Err(BootError::Malformed("it is an ELF file, but not for x86"));
         }
         let headers = elf.segments().ok_or(BootError::Malformed("it has nothing to load"))?;
+        if headers.len() > MAX_PROGRAM_HEADERS {
+            return Err(BootError::Malformed("it has more program headers than any kernel"));
+        }
         let pvh_entry = headers
             .iter()
             .filter(|header| header.p_type == PT_NOTE)

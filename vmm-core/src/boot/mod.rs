@@ -19,7 +19,7 @@ mod pvh;
 mod raw;
 mod segments;
 #[cfg(test)]
-mod test_memory;
+pub(crate) mod test_memory;
 mod zero_page;
 
 pub use error::BootError;

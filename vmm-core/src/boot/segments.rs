@@ -31,6 +31,13 @@ impl<'a> Segments<'a> {
         if segments.is_empty() {
             return Err(BootError::Malformed("it has nothing to load"));
         }
+        // So that what lies on top of each other is not cleared over and over.
+        let bytes = segments.iter().try_fold(0_u64, |sum, next| sum.checked_add(next.bytes));
+        if bytes.is_none_or(|bytes| bytes > FOUR_GIB) {
+            return Err(BootError::Malformed(
+                "its segments are larger than the memory for kernels",
+            ));
+        }
         Ok(Self(segments))
     }
 

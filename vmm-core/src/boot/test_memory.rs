@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Memory from address zero, with the usual hole below 1 MiB in the map.
-pub(super) struct TestGuest {
-    pub(super) memory: GuestMemory,
-    pub(super) map: Vec<MemoryRange>,
+pub(crate) struct TestGuest {
+    pub(crate) memory: GuestMemory,
+    pub(crate) map: Vec<MemoryRange>,
 }
 
 impl TestGuest {
-    pub(super) fn with_mib(mib: u64) -> Self {
+    pub(crate) fn with_mib(mib: u64) -> Self {
         let request = PageRequest::contiguous((mib << 20) / PAGE_SIZE);
         let pages = OwnedPages::zeroed(MockHost::leak(1), request).unwrap();
         let mut memory = GuestMemory::new();
@@ -39,36 +39,36 @@ impl TestGuest {
         Self { memory, map }
     }
 
-    pub(super) fn bytes(&self, at: u64, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&self, at: u64, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.memory.read(GuestPhysAddr::new(at), &mut bytes).unwrap();
         bytes
     }
 
-    pub(super) fn u32(&self, at: u64) -> u32 {
+    pub(crate) fn u32(&self, at: u64) -> u32 {
         self.memory.read_u32(GuestPhysAddr::new(at)).unwrap()
     }
 
-    pub(super) fn u64(&self, at: u64) -> u64 {
+    pub(crate) fn u64(&self, at: u64) -> u64 {
         self.memory.read_u64(GuestPhysAddr::new(at)).unwrap()
     }
 }
 
 impl<'a> BootImages<'a> {
     /// A kernel and nothing else.
-    pub(super) fn of(kernel: &'a [u8], memory_map: &'a [MemoryRange]) -> Self {
+    pub(crate) fn of(kernel: &'a [u8], memory_map: &'a [MemoryRange]) -> Self {
         let (start, modules) = (Start::Detect, &[][..]);
         Self { kernel, start, modules, command_line: "", memory_map, rsdp: None }
     }
 }
 
 /// Modules without texts.
-pub(super) fn modules<'a>(contents: &[&'a [u8]]) -> Vec<Module<'a>> {
+pub(crate) fn modules<'a>(contents: &[&'a [u8]]) -> Vec<Module<'a>> {
     contents.iter().map(|content| Module { content, command_line: "" }).collect()
 }
 
 /// Fills memory with what a loader must not rely on being zero.
-pub(super) fn garbage(memory: &GuestMemory, range: Range<u64>) {
+pub(crate) fn garbage(memory: &GuestMemory, range: Range<u64>) {
     let bytes = vec![0xA5; (range.end - range.start) as usize];
     memory.write(GuestPhysAddr::new(range.start), &bytes).unwrap();
 }

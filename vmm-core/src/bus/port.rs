@@ -69,6 +69,7 @@ impl PortBus {
     }
 
     /// Reads from `port`.
+    #[inline]
     pub fn read(&self, port: u16, width: AccessWidth) -> (u32, Answer) {
         match self.whole(port, width) {
             Some(claim) => match claim.device.read_port(port - claim.start, width) {
@@ -81,6 +82,7 @@ impl PortBus {
     }
 
     /// Writes to `port`.
+    #[inline]
     pub fn write(&self, port: u16, width: AccessWidth, value: u32) -> Answer {
         match self.whole(port, width) {
             Some(claim) => Answer::from_bool(claim.device.write_port(
@@ -93,12 +95,14 @@ impl PortBus {
         }
     }
 
+    #[inline]
     fn claim_of(&self, port: u16) -> Option<&Claim> {
         let number = self.owner[usize::from(port)];
         self.claims.get(usize::from(number.checked_sub(1)?))
     }
 
     /// The device that takes the whole access as one.
+    #[inline]
     fn whole(&self, port: u16, width: AccessWidth) -> Option<&Claim> {
         let claim = self.claim_of(port)?;
         let last = usize::from(port) + width.bytes() - 1;

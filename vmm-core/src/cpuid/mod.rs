@@ -20,7 +20,7 @@ pub use hypervisor::{
     KVM_FEATURE_NOP_IO_DELAY,
 };
 pub use model::{CpuidModel, Vendor};
-pub use table::{CpuidResult, CpuidTable, DynamicCpuid};
+pub use table::{CpuidResult, CpuidTable, DynamicCpuid, XSAVE_LEAF};
 pub use xsave::{XSTATE_AVX, XSTATE_AVX512, XSTATE_SSE, XSTATE_X87};
 
 /// The CPU that executes the call, as its own CPUID instruction answers.

@@ -37,7 +37,7 @@ impl CpuidResult {
 pub struct DynamicCpuid {
     /// The vCPU's CR4, for OSXSAVE.
     pub cr4: u64,
-    /// The vCPU's XCR0, for the size of the XSAVE area.
+    /// The vCPU's XCR0, for the size of the XSAVE area: looked at for [`XSAVE_LEAF`] only.
     pub xcr0: u64,
     /// The vCPU's APIC ID, which is its core number, too.
     pub apic_id: u32,
@@ -92,6 +92,9 @@ impl LeafRange {
     }
 }
 
+/// The leaf that tells of XSAVE.
+pub const XSAVE_LEAF: u32 = 0xD;
+
 const EXTENDED_BASE: u32 = 0x8000_0000;
 
 /// Everything that CPUID answers to one VM's guest.
@@ -127,6 +130,7 @@ impl CpuidTable {
     }
 
     /// Answers one CPUID instruction.
+    #[inline]
     pub fn query(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
         match leaf >> 16 {
             0 => self.query_basic(leaf, subleaf, vcpu),
@@ -226,7 +230,7 @@ impl CpuidTable {
                 result.ecx |= subleaf & 0xFF;
                 result.edx = vcpu.apic_id;
             }
-            0xD if self.xsave.supported() != 0 => match subleaf {
+            XSAVE_LEAF if self.xsave.supported() != 0 => match subleaf {
                 0 => result.ebx = self.xsave.standard_size(vcpu.xcr0),
                 1 if result.eax != 0 => result.ebx = self.xsave.compacted_size(vcpu.xcr0),
                 _ => {}

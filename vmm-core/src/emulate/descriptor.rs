@@ -190,10 +190,20 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.system_span(at, 1, AccessKind::Write)
     }
 
-    /// The upper half of a base address, which a system descriptor of long mode has in the 8
-    /// bytes behind it.
-    pub fn upper_base(&mut self, descriptor: &Descriptor) -> Step<u64> {
-        Ok(self.read_system(descriptor.at.wrapping_add(8), 4)? << 32)
+    /// The upper half of a base address, which a system descriptor of long mode, in the GDT, has
+    /// in the 8 bytes behind it (Intel SDM vol. 3, figure 7-4): #GP of the selector if these are
+    /// beyond the table, or not of type zero.
+    pub fn upper_base(&mut self, selector: Selector, descriptor: &Descriptor) -> Step<u64> {
+        const TYPE: u64 = 0x1F << 40;
+        let (gdtr, _) = self.cpu.descriptor_tables();
+        if selector.table_offset() + 15 > u64::from(gdtr.limit) {
+            return Err(selector.general_protection().into());
+        }
+        let upper = self.read_system(descriptor.at.wrapping_add(8), 8)?;
+        if upper & TYPE != 0 {
+            return Err(selector.general_protection().into());
+        }
+        Ok(upper << 32)
     }
 }
 

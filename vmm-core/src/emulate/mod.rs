@@ -20,6 +20,9 @@
 //! tasks. What needs state beyond [`EmulatorCpu`] (SSE, x87) or changes the privilege level is
 //! [`Outcome::Unsupported`]. Breakpoints of the guest's debug registers are not checked.
 //!
+//! [`emulate_move`] does the same for the commonest accesses to devices, which it recognises
+//! without the decoder.
+//!
 //! There is one file per family of instructions; `dispatch.rs` is the table of them all.
 
 mod arith;
@@ -32,6 +35,7 @@ mod convert;
 mod cpu;
 mod decimal;
 mod descriptor;
+mod device_move;
 mod dispatch;
 mod event;
 mod exchange;
@@ -57,10 +61,11 @@ mod transfer;
 mod width;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};
+pub use device_move::{TriedAccess, emulate_move};
 pub use fetch::length_of_common;
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;

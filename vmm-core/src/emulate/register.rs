@@ -39,6 +39,23 @@ impl GprPart {
         Some(Self::new(Gpr::from_encoding((number - first as u32) as u8), size))
     }
 
+    /// The part of `whole`, the value of the register, zero-extended.
+    pub fn extracted(self, whole: u64) -> u64 {
+        (whole >> if self.high_byte { 8 } else { 0 }) & self.size.mask()
+    }
+
+    /// What the register holds, which held `whole`, when `value` was written to the part.
+    pub fn merged(self, whole: u64, value: u64) -> u64 {
+        let value = value & self.size.mask();
+        match self.size {
+            AccessWidth::Dword | AccessWidth::Qword => value,
+            AccessWidth::Byte | AccessWidth::Word => {
+                let shift = if self.high_byte { 8 } else { 0 };
+                (whole & !(self.size.mask() << shift)) | (value << shift)
+            }
+        }
+    }
+
     /// The decoder orders byte registers AL–BL, AH–BH, SPL–DIL, R8L–R15L.
     fn byte(index: u32) -> Self {
         let (encoding, high_byte) = match index {
@@ -67,22 +84,13 @@ pub(super) fn segment_from_decoder(register: Register) -> Option<SegmentRegister
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Reads a register part, zero-extended.
     pub fn register(&self, part: GprPart) -> u64 {
-        let value = self.cpu.gpr(part.register);
-        (value >> if part.high_byte { 8 } else { 0 }) & part.size.mask()
+        part.extracted(self.cpu.gpr(part.register))
     }
 
     /// Writes a register part. A 32-bit write clears the upper half, narrower ones keep the
     /// rest (AMD APM vol. 1, 3.1.2).
     pub fn set_register(&mut self, part: GprPart, value: u64) {
-        let value = value & part.size.mask();
-        let merged = match part.size {
-            AccessWidth::Dword | AccessWidth::Qword => value,
-            AccessWidth::Byte | AccessWidth::Word => {
-                let shift = if part.high_byte { 8 } else { 0 };
-                let old = self.cpu.gpr(part.register);
-                (old & !(part.size.mask() << shift)) | (value << shift)
-            }
-        };
+        let merged = part.merged(self.cpu.gpr(part.register), value);
         self.cpu.set_gpr(part.register, merged);
     }
 }

@@ -130,6 +130,12 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
     }
 
+    /// Checks the base address of a descriptor table or a system segment; `fault` is raised by
+    /// one that is not canonical. Outside long mode they have 32 bits, and all are.
+    pub fn check_system_base(&self, base: u64, fault: Exception) -> Step<()> {
+        if GuestVirtAddr::new(base).is_canonical() { Ok(()) } else { Err(fault.into()) }
+    }
+
     /// Checks a near branch target.
     pub fn check_target(&self, target: u64) -> Step<()> {
         let valid = if self.mode.is_64_bit() {

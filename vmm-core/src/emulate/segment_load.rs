@@ -199,7 +199,8 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let mut segment = descriptor.segment(selector);
         if is_long {
-            segment.base |= self.upper_base(&descriptor)?;
+            segment.base |= self.upper_base(selector, &descriptor)?;
+            self.check_system_base(segment.base, selector.general_protection())?;
         }
         let mut mark = None;
         if is_task {

@@ -90,6 +90,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let span = self.operand_span(length, AccessKind::Read)?;
         let value = self.read_wide(&span)?;
         let table = DescriptorTable { limit: value as u16, base: (value >> 16) as u64 & mask };
+        self.check_system_base(table.base, Exception::GENERAL_PROTECTION)?;
         let (gdtr, idtr) = self.cpu.descriptor_tables();
         if mnemonic == Mnemonic::Lgdt {
             self.cpu.set_descriptor_tables(table, idtr);

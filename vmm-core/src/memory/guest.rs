@@ -73,6 +73,7 @@ impl Region {
     }
 
     /// Length in bytes.
+    #[inline]
     pub fn bytes(&self) -> u64 {
         self.pages.bytes() as u64
     }
@@ -87,9 +88,27 @@ impl Region {
         self.access
     }
 
+    #[inline]
     fn offset_of(&self, address: GuestPhysAddr) -> Option<u64> {
-        let offset = address.as_u64().checked_sub(self.start.as_u64())?;
+        // What lies below the start wraps, to beyond every region's end.
+        let offset = address.as_u64().wrapping_sub(self.start.as_u64());
         (offset < self.bytes()).then_some(offset)
+    }
+
+    /// Reads the naturally aligned eight bytes at `address` at once; `None` if they are not
+    /// all here.
+    #[inline]
+    pub(super) fn read_quadword(&self, address: GuestPhysAddr) -> Option<u64> {
+        if !address.is_aligned(size_of::<u64>() as u64) {
+            return None;
+        }
+        let offset = self.offset_of(address)?;
+        // SAFETY: the region is made of whole pages, so that what begins in it aligned also ends
+        // in it, and they are mapped contiguously.
+        let at = unsafe { self.pages.as_ptr().add(offset as usize) }.cast::<AtomicU64>();
+        // SAFETY: valid and aligned by the above, and everybody reaches guest memory by atomic
+        // or raw accesses only.
+        Some(unsafe { at.as_ref() }.load(Ordering::Acquire))
     }
 }
 
@@ -331,12 +350,19 @@ impl GuestMemory {
     scalar_access!(read_u32, write_u32, compare_exchange_u32, u32, AtomicU32);
     scalar_access!(read_u64, write_u64, compare_exchange_u64, u64, AtomicU64);
 
+    /// Number of the region that holds `address`, in the order of [`regions`](Self::regions).
+    pub(super) fn number_of(&self, address: GuestPhysAddr) -> Option<usize> {
+        self.regions.iter().rposition(|region| region.offset_of(address).is_some())
+    }
+
+    #[inline]
     fn region_of(&self, address: GuestPhysAddr) -> Option<(&Region, u64)> {
         // From above: most accesses are to the large regions, which are the higher ones.
         self.regions.iter().rev().find_map(|r| r.offset_of(address).map(|offset| (r, offset)))
     }
 
     /// The bytes from `address` on, all of one region.
+    #[inline]
     fn locate(&self, address: GuestPhysAddr, bytes: usize) -> Result<Place, MemoryError> {
         let out_of_range = MemoryError::OutOfRange { address, bytes };
         let (region, offset) = self.region_of(address).ok_or(out_of_range)?;

@@ -47,17 +47,20 @@ impl OwnedPages {
     }
 
     /// Physical address of the first byte.
+    #[inline]
     pub fn address(&self) -> HostPhysAddr {
         self.run.start
     }
 
     /// Length in bytes.
+    #[inline]
     pub fn bytes(&self) -> usize {
         (self.run.pages * PAGE_SIZE) as usize
     }
 
     /// The first byte as the CPU reaches it; valid for [`bytes`](Self::bytes) while the
     /// handle lives.
+    #[inline]
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.first
     }

@@ -68,6 +68,7 @@ impl VcpuMsrs {
 
     /// What the guest's TSC is ahead of the host's, wrapping. The local APIC and the hardware
     /// start with it ([`LocalApic::set_tsc_offset`]).
+    #[inline]
     pub fn tsc_offset(&self) -> u64 {
         self.tsc_offset
     }

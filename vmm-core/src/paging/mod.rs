@@ -5,7 +5,7 @@
 mod nested;
 pub mod shadow;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod walk;
 
 pub use nested::{LongModeEntries, NestedEntries, NestedTables};

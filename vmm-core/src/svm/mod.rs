@@ -6,10 +6,12 @@ mod capability;
 mod cpu;
 mod debug;
 mod decode;
+mod entry;
 mod entry_check;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
 mod intercepts;
+mod long_mode;
 mod nmi;
 mod pause_filter;
 mod permission;

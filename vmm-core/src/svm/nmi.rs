@@ -21,6 +21,7 @@ pub enum NmiBlocking {
 
 impl NmiBlocking {
     /// True while no NMI may be delivered.
+    #[inline]
     pub fn is_blocked(self) -> bool {
         self != Self::Unblocked
     }

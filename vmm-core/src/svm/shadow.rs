@@ -29,11 +29,13 @@ impl ShadowedRegisters {
     }
 
     /// What the guest sees, with `cr2` from the control block.
+    #[inline]
     pub const fn view(&self, cr2: u64) -> ControlRegisters {
         ControlRegisters { cr2, ..self.view }
     }
 
     /// CR4 as the guest sees it.
+    #[inline]
     pub const fn cr4(&self) -> u64 {
         self.view.cr4
     }

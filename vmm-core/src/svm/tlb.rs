@@ -11,6 +11,14 @@ use super::{
 };
 
 impl SvmVcpu {
+    /// True if the guest cannot be entered again under the same identifier and with nothing
+    /// dropped. A CPU hands out identifiers only to the vCPU that is loaded there, so that this one
+    /// stays good from entry to entry.
+    #[inline]
+    pub(super) fn has_tlb_work(&self) -> bool {
+        self.flush_wanted || self.vmcb().control.tlb_control != tlb_control::KEEP
+    }
+
     /// Makes sure of an identifier that is good on this CPU, and of a flush if one is due. The
     /// guest is entered next for certain: the pool counts on the flush.
     pub(super) fn prepare_tlb(&mut self) {

@@ -10,21 +10,20 @@ use super::{
     capability::{Capabilities, SvmFeatures},
     cpu::{PerCpu, per_cpu},
     decode,
-    entry_check::{self, EntryState},
+    entry::Prepared,
+    long_mode,
     nmi::NmiBlocking,
     permission::PermissionMaps,
     shadow::ShadowedRegisters,
     step::Step,
-    switch::{GuestRegisters, SwitchContext, enter_guest},
-    vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb, VmcbSegment},
+    switch::{GuestRegisters, SwitchContext},
+    vmcb::{ExitCode, Vmcb, VmcbSegment},
 };
 use crate::{
     Event, Exit,
     backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
-    cpu_interrupts,
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
-    host_registers,
     memory::OwnedPages,
     state::{
         ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
@@ -33,17 +32,15 @@ use crate::{
     tsc_aux::TscAux,
 };
 
-const DEBUG_VECTOR: u32 = 1;
-
 /// Hardware state of one vCPU.
 pub struct SvmVcpu {
-    host: &'static dyn Host,
+    pub(super) host: &'static dyn Host,
     pub(super) capabilities: Capabilities,
     pub(super) cpus: Arc<Box<[PerCpu]>>,
     /// Keeps the maps that the control block points to.
     _maps: Arc<PermissionMaps>,
     vmcb: OwnedPages,
-    context: SwitchContext,
+    pub(super) context: SwitchContext,
     fpu: FpuState,
     breakpoints: BreakpointAddresses,
     tsc_aux: TscAux,
@@ -56,18 +53,21 @@ pub struct SvmVcpu {
     pub(super) flush_wanted: bool,
     /// The guest's control registers, with shadow paging.
     pub(super) shadowed: Option<ShadowedRegisters>,
+    /// EFER.LME of the guest is set, but not in the control block.
+    lme_hidden: bool,
     pub(super) nmi: NmiBlocking,
     pub(super) step: Option<Step>,
     /// CR2 of the CPU is not what the control block says.
-    cr2_differs: bool,
+    pub(super) cr2_differs: bool,
     /// Where the guest was entered in an interrupt shadow that the CPU does not keep.
-    shadow_at: Option<u64>,
+    pub(super) shadow_at: Option<u64>,
     /// The entry is only to deliver an event: another waits behind it.
-    exit_at_once: bool,
-    injected: Option<Event>,
-    interrupted: Option<Event>,
+    pub(super) exit_at_once: bool,
+    pub(super) injected: Option<Event>,
+    pub(super) interrupted: Option<Event>,
     /// It is the event that the last entry injected.
-    interrupted_at_entry: bool,
+    pub(super) interrupted_at_entry: bool,
+    pub(super) prepared: Prepared,
 }
 
 impl SvmVcpu {
@@ -100,6 +100,7 @@ impl SvmVcpu {
             asid_cpu: None,
             flush_wanted: false,
             shadowed: None,
+            lme_hidden: false,
             nmi: NmiBlocking::Unblocked,
             step: None,
             cr2_differs: false,
@@ -108,6 +109,7 @@ impl SvmVcpu {
             injected: None,
             interrupted: None,
             interrupted_at_entry: false,
+            prepared: Prepared::default(),
             _maps: maps.clone(),
         };
         vcpu.set_intercepts();
@@ -115,6 +117,7 @@ impl SvmVcpu {
         Ok(vcpu)
     }
 
+    #[inline]
     pub(super) fn vmcb(&self) -> &Vmcb {
         // SAFETY: the page is a valid control block, ours alone; the CPU writes it only
         // during VMRUN and VMSAVE, when `run` holds the vCPU exclusively and no reference
@@ -122,84 +125,14 @@ impl SvmVcpu {
         unsafe { self.vmcb.as_ptr().cast().as_ref() }
     }
 
+    #[inline]
     pub(super) fn vmcb_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as above, and `self` is borrowed exclusively.
         unsafe { self.vmcb.as_ptr().cast().as_mut() }
     }
 
-    /// The exit as the neutral layer sees it, after the backend's own part.
-    fn take_exit(&mut self, entered: &EntryState, entry_rip: u64) -> Exit {
-        let save = &self.vmcb().save;
-        let (rip, cr2) = (save.rip, save.cr2);
-        let control = &self.vmcb().control;
-        let (code, info) = (control.exit_code, control.exit_interrupt_info);
-        if ExitCode::is_invalid(code) {
-            let failed = entry_check::first_failure(entered);
-            self.distrust_tlb();
-            return Exit::EntryFailure(failed);
-        }
-        self.interrupted_at_entry = self.injected.take().is_some() && rip == entry_rip;
-        self.interrupted = decode::interrupted_event(info, cr2).filter(|event| {
-            // Other than exceptions all are injected.
-            self.interrupted_at_entry || matches!(event, Event::Exception(_))
-        });
-        let control = &mut self.vmcb_mut().control;
-        control.event_injection = EventInfo::new();
-        self.restore_lost_shadow(rip);
-        let trapped = code == ExitCode::EXCEPTION_0 + u64::from(DEBUG_VECTOR);
-        if trapped {
-            self.complete_debug_registers();
-        }
-        let step = self.end_step(trapped);
-        if code == ExitCode::IRET {
-            self.nmi = self.nmi.iret_begins(rip);
-            self.intercept_iret(false);
-        } else {
-            self.nmi.guest_moved_to(rip);
-        }
-        if code == ExitCode::TASK_SWITCH {
-            self.note_resume_flag();
-        }
-        match step {
-            Some(step) if trapped => self.finish_step(step),
-            _ => match decode::exit(&self.vmcb().control) {
-                Exit::InvalidatePage { .. } => Exit::InvalidatePage { address: self.operand() },
-                exit => exit,
-            },
-        }
-    }
-
-    /// Puts RFLAGS.RF to where a task switch that is not intercepted would save it from.
-    fn note_resume_flag(&mut self) {
-        let Vmcb { control, save } = self.vmcb_mut();
-        let resume = TaskSwitchInfo::from_bits(control.exit_info2).resume();
-        save.rflags = save.rflags & !rflags::RF | if resume { rflags::RF } else { 0 };
-    }
-
-    /// Linear address of INVLPG's operand, which a CPU with decode assists tells.
-    fn operand(&self) -> Option<u64> {
-        let told = self.capabilities.has(SvmFeatures::DECODE_ASSISTS);
-        told.then_some(self.vmcb().control.exit_info1)
-    }
-
-    /// QEMU 7.2 ends an interrupt shadow when it enters the guest. If nothing was executed
-    /// since, the guest is still in it.
-    fn restore_lost_shadow(&mut self, rip: u64) {
-        if self.shadow_at.take() == Some(rip) {
-            self.vmcb_mut().control.interrupt_shadow |= 1;
-        }
-    }
-
-    /// VMRUN loads CR2, but not on Bochs 2.7. Other than by page faults of the guest it
-    /// changes seldom enough to be loaded everywhere.
-    fn load_cr2(&mut self) {
-        if core::mem::take(&mut self.cr2_differs) {
-            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
-            unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
-        }
-    }
-
-    fn in_shadow(&self) -> bool {
+    #[inline]
+    pub(super) fn in_shadow(&self) -> bool {
         self.vmcb().control.interrupt_shadow & 1 != 0
     }
 
@@ -243,38 +176,14 @@ impl VcpuBackend for SvmVcpu {
     }
 
     fn run(&mut self, gate: &mut EntryGate<'_>) -> Exit {
-        if self.cpu.is_none() {
-            return Exit::EntryFailure("the vCPU is loaded on no CPU");
-        }
-        if self.capabilities.loses_interrupt_shadow && self.in_shadow() {
-            self.shadow_at = Some(self.vmcb().save.rip);
-        }
-        cpu_interrupts::disable();
-        if !gate.opens() {
-            cpu_interrupts::enable();
-            self.shadow_at = None;
-            self.end_step(false);
-            self.interrupted = self.injected.take();
-            self.interrupted_at_entry = true;
-            self.vmcb_mut().control.event_injection = EventInfo::new();
-            return Exit::NotEntered;
-        }
-        self.prepare_tlb();
-        if let (true, Some(cpu)) = (core::mem::take(&mut self.exit_at_once), self.cpu) {
-            // Taken only in the guest, after the event is delivered there.
-            self.host.kick(cpu);
-        }
-        self.load_cr2();
-        let entered = EntryState::from(self.vmcb());
-        let rip = self.vmcb().save.rip;
-        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
-        // prepared: SVM is on, and `host_vmcb` was filled here. The
-        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
-        // that the guest cannot replace, map the VM's own memory only.
-        unsafe { enter_guest(&mut self.context) }
-        self.take_exit(&entered, rip)
+        self.enter(gate)
     }
 
+    fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        self.enter_again(gate)
+    }
+
+    #[inline]
     fn gpr(&self, register: Gpr) -> u64 {
         match register {
             Gpr::Rax => self.vmcb().save.rax,
@@ -283,6 +192,7 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn set_gpr(&mut self, register: Gpr, value: u64) {
         match register {
             Gpr::Rax => self.vmcb_mut().save.rax = value,
@@ -291,22 +201,27 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn rip(&self) -> u64 {
         self.vmcb().save.rip
     }
 
+    #[inline]
     fn set_rip(&mut self, value: u64) {
         self.vmcb_mut().save.rip = value;
     }
 
+    #[inline]
     fn rflags(&self) -> u64 {
         self.vmcb().save.rflags
     }
 
+    #[inline]
     fn set_rflags(&mut self, value: u64) {
         self.vmcb_mut().save.rflags = value | rflags::FIXED;
     }
 
+    #[inline]
     fn segment(&self, register: SegmentRegister) -> Segment {
         let save = &self.vmcb().save;
         match register {
@@ -340,18 +255,20 @@ impl VcpuBackend for SvmVcpu {
         save.idtr = idtr.into();
     }
 
+    #[inline]
     fn control_registers(&self) -> ControlRegisters {
         let save = &self.vmcb().save;
         if let Some(shadowed) = &self.shadowed {
             return shadowed.view(save.cr2);
         }
-        ControlRegisters {
+        let held = ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
             cr3: save.cr3,
             cr4: save.cr4,
             efer: save.efer & !efer::SVME,
-        }
+        };
+        ControlRegisters { efer: long_mode::seen(&held, self.lme_hidden), ..held }
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
@@ -362,12 +279,14 @@ impl VcpuBackend for SvmVcpu {
             self.shadowed = Some(shadowed);
             return;
         }
+        self.lme_hidden = self.capabilities.loses_paging && long_mode::is_hidden(&value);
+        let hidden = if self.lme_hidden { efer::LME } else { 0 };
         let save = &mut self.vmcb_mut().save;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
         save.cr3 = value.cr3;
         save.cr4 = value.cr4;
-        save.efer = value.efer | efer::SVME;
+        save.efer = value.efer & !hidden | efer::SVME;
         self.flush_wanted = true;
     }
 
@@ -378,10 +297,12 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn cr4(&self) -> u64 {
         self.shadowed.as_ref().map_or(self.vmcb().save.cr4, ShadowedRegisters::cr4)
     }
 
+    #[inline]
     fn cpl(&self) -> u8 {
         self.vmcb().save.cpl
     }
@@ -396,6 +317,7 @@ impl VcpuBackend for SvmVcpu {
         save.dr7 = dr7;
     }
 
+    #[inline]
     fn msr(&self, msr: HardwareMsr) -> u64 {
         let save = &self.vmcb().save;
         match msr {
@@ -412,6 +334,7 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn set_msr(&mut self, msr: HardwareMsr, value: u64) {
         let save = &mut self.vmcb_mut().save;
         match msr {
@@ -452,17 +375,20 @@ impl VcpuBackend for SvmVcpu {
         self.vmcb_mut().control.tsc_offset = offset;
     }
 
+    #[inline]
     fn task_priority(&self) -> u8 {
         // The hardware holds the class alone. As long as that is the same, so is the rest.
         let class = self.vmcb().control.interrupt_control.tpr() & 0xF;
         if class == self.task_priority >> 4 { self.task_priority } else { class << 4 }
     }
 
+    #[inline]
     fn set_task_priority(&mut self, priority: u8) {
         self.task_priority = priority;
         self.vmcb_mut().control.interrupt_control.set_tpr(priority >> 4);
     }
 
+    #[inline]
     fn interruptibility(&self) -> Interruptibility {
         Interruptibility {
             interrupts_enabled: self.vmcb().save.rflags & rflags::IF != 0,
@@ -471,6 +397,7 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn clear_interrupt_shadow(&mut self) {
         self.vmcb_mut().control.interrupt_shadow &= !1;
     }
@@ -497,7 +424,9 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn take_interrupted_event(&mut self) -> Option<Event> {
+        self.interrupted?;
         let event = self.interrupted.take();
         if event == Some(Event::Nmi) {
             self.set_nmi_blocking(false);
@@ -511,6 +440,7 @@ impl VcpuBackend for SvmVcpu {
         !self.interrupted_at_entry
     }
 
+    #[inline]
     fn request_interrupt_window(&mut self, wanted: bool) {
         // A CPU that loses the shadow would take the virtual interrupt within it.
         let step = wanted && self.capabilities.loses_interrupt_shadow && self.in_shadow();
@@ -531,6 +461,7 @@ impl VcpuBackend for SvmVcpu {
         self.intercept_iret(blocked);
     }
 
+    #[inline]
     fn request_nmi_window(&mut self, wanted: bool) {
         let returning = matches!(self.nmi, NmiBlocking::Returning { .. });
         // Behind another event there is no window to ask for.
@@ -541,6 +472,7 @@ impl VcpuBackend for SvmVcpu {
         }
     }
 
+    #[inline]
     fn watch_task_priority(&mut self, class: Option<u8>) {
         let control = &mut self.vmcb_mut().control;
         // QEMU 7.2 may abort when the guest writes CR8 while a virtual interrupt waits.
@@ -548,6 +480,7 @@ impl VcpuBackend for SvmVcpu {
         control.cr_writes = (control.cr_writes & !(1 << 8)) | u16::from(wanted) << 8;
     }
 
+    #[inline]
     fn next_rip(&self) -> Option<u64> {
         let control = &self.vmcb().control;
         if control.exit_code == ExitCode::PORT_IO {

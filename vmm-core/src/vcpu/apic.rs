@@ -72,6 +72,20 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
+    /// After a brief exit for a register of the local APIC: what was prepared for the last entry
+    /// holds for the next if no interrupt waits now. `is_confined` is what
+    /// [`LocalApic::is_confined`] says of a write, and true for a read.
+    #[inline]
+    pub(super) fn follow_apic_access(&mut self, is_confined: bool) {
+        let by_hardware = self.apic_role.delivers || self.apic_role.shows_registers;
+        self.settled &= is_confined && !by_hardware && !self.apic.has_request();
+        // Else it is done with all other preparations.
+        if self.settled {
+            self.hardware.set_task_priority(self.apic.tpr());
+            self.follow_deadline();
+        }
+    }
+
     /// Takes back what the guest and the hardware have changed.
     #[inline]
     pub(super) fn take_back_apic(&mut self) {

@@ -5,8 +5,12 @@ use alloc::string::ToString;
 
 use super::{Vcpu, activity::Activity};
 use crate::{
-    EndReason, Exit, Trapped, backend::VcpuBackend, cpuid::DynamicCpuid, state::Exception,
-    state::Gpr, statistics::Unclaimed,
+    EndReason, Exit, Trapped,
+    backend::VcpuBackend,
+    cpuid::{DynamicCpuid, XSAVE_LEAF},
+    state::Exception,
+    state::Gpr,
+    statistics::Unclaimed,
 };
 
 /// What an unknown hypercall returns, by the convention of the KVM interface that the guest
@@ -17,6 +21,22 @@ const NO_SUCH_HYPERCALL: u64 = (-1000_i64) as u64;
 const HYPERCALL_NOT_PERMITTED: u64 = (-1_i64) as u64;
 
 impl<V: VcpuBackend> Vcpu<V> {
+    /// Deals with an exit that touches the guest's registers and devices and nothing else, so that
+    /// what was prepared for the last entry holds for the next. `None` if it is another.
+    #[inline]
+    pub(super) fn handle_brief(&mut self, exit: &Exit) -> Option<Result<(), Exception>> {
+        Some(match exit {
+            Exit::Cpuid => self.cpuid(),
+            Exit::Hypercall => self.hypercall(),
+            Exit::PortIo(io) if !io.is_string => self.port_io(*io),
+            Exit::ReadMsr => self.read_msr(),
+            // Clears the note of what was prepared if it sets more than a register.
+            Exit::WriteMsr => self.write_msr(),
+            Exit::NestedPageFault(fault) => return self.brief_access(*fault),
+            _ => return None,
+        })
+    }
+
     /// Deals with one exit. An error is an exception for the guest.
     pub(super) fn handle(&mut self, exit: Exit) -> Result<(), Exception> {
         match exit {
@@ -97,12 +117,13 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
+    #[inline]
     fn cpuid(&mut self) -> Result<(), Exception> {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;
         let dynamic = DynamicCpuid {
             cr4: self.hardware.cr4(),
-            xcr0: self.hardware.xcr0(),
+            xcr0: if leaf == XSAVE_LEAF { self.hardware.xcr0() } else { 0 },
             apic_id: self.apic.id(),
             apic_enabled: self.apic.is_enabled(),
         };
@@ -129,6 +150,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// The number is in EAX, arguments in RBX, RCX, RDX and RSI, the result goes to RAX.
     /// The hardware lets user mode call, too; hooks serve the guest's kernel alone.
+    #[inline]
     fn hypercall(&mut self) -> Result<(), Exception> {
         let gpr = |register| self.hardware.gpr(register);
         let arguments = [gpr(Gpr::Rbx), gpr(Gpr::Rcx), gpr(Gpr::Rdx), gpr(Gpr::Rsi)];

@@ -100,14 +100,25 @@ impl<V: VcpuBackend> Vcpu<V> {
                 return self.end(EndReason::TripleFault { vcpu: self.index, rip });
             }
         }
-        if free && (self.pending.nmi || self.interrupt_waits()) {
+        let waits = self.pending.nmi || self.interrupt_waits();
+        if free && waits {
             self.deliver_from_outside();
         }
         self.hand_over_apic();
-        let waiting = self.interrupt_waits();
+        let waiting = waits && self.interrupt_waits();
         self.hardware.request_interrupt_window(waiting);
         self.hardware.watch_task_priority(self.watched_class());
         self.hardware.request_nmi_window(self.pending.nmi);
+        self.settled = !waiting && !self.pending.nmi && self.may_settle();
+    }
+
+    /// False where every entry needs preparations of its own.
+    fn may_settle(&self) -> bool {
+        #[cfg(feature = "fault-injection")]
+        if self.entry_fault.is_some() {
+            return false;
+        }
+        self.core.shadow().is_none()
     }
 
     /// Has the hardware deliver `event` at the next entry; where there will be none, delivers

@@ -13,13 +13,43 @@ use crate::{
     EndReason,
     address::{GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
-    emulate::{self, Outcome},
+    emulate::{self, Outcome, TriedAccess},
+    memory::Nearby,
     paging::walk::probe,
-    state::{Exception, SegmentRegister, dr6, efer, rflags},
+    state::{Exception, SegmentRegister, cr4, dr6, efer, rflags},
 };
+
+/// Bytes that are read from memory at once.
+const WORD: u64 = 8;
+
+/// Code from RIP on, in the words of memory that it lies in.
+struct Code {
+    bytes: [u8; Self::BYTES],
+    from: usize,
+    to: usize,
+}
+
+impl Code {
+    /// Words that hold the longest instruction, wherever it begins in the first.
+    const WORDS: usize = 3;
+    const BYTES: usize = Self::WORDS * WORD as usize;
+
+    fn of_reported(reported: &[u8]) -> Self {
+        let mut bytes = [0; Self::BYTES];
+        let to = reported.len().min(bytes.len());
+        bytes[..to].copy_from_slice(&reported[..to]);
+        Self { bytes, from: 0, to }
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(self.from..self.to).unwrap_or_default()
+    }
+}
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
+    #[inline]
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
         let next = match self.next_instruction() {
             Ok(next) => next,
@@ -35,6 +65,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// Address of the instruction behind the one that exited.
+    #[inline]
     pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
         if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
             return Ok(next);
@@ -44,16 +75,23 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(self.address_after(rip, length as u64))
     }
 
+    #[inline]
     fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {
-        if let Some(length) = self.quick_length(rip) {
-            return Ok(length);
+        match self.quick_length(rip) {
+            Some(length) => Ok(length),
+            None => self.decoded_length(),
         }
+    }
+
+    #[cold]
+    fn decoded_length(&mut self) -> Result<usize, Outcome> {
         let (mut cpu, mut bus) = self.views();
         emulate::instruction_length(&mut cpu, &mut bus, None)
     }
 
     /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
     /// has just fetched it, so what it checks on the way is not checked again.
+    #[inline]
     fn quick_length(&self, rip: u64) -> Option<usize> {
         /// Longest instruction of those.
         const BYTES: u64 = 3;
@@ -61,15 +99,16 @@ impl<V: VcpuBackend> Vcpu<V> {
             return None;
         }
         let cr3 = self.hardware.control_registers().cr3;
-        let memory = &self.core.memory;
-        let at = probe(memory, cr3, GuestVirtAddr::new(rip))?;
+        let memory = Nearby::new(&self.core.memory, &self.code_region)?;
+        let read = |at| memory.read_u64(at);
+        let at = probe(read, cr3, GuestVirtAddr::new(rip))?;
         if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
             return None;
         }
         let (word, skipped) = (at.align_down(8), at.offset_in(8));
-        let mut bytes = memory.read_u64(word).ok()? >> (8 * skipped);
+        let mut bytes = read(word)? >> (8 * skipped);
         if skipped > 8 - BYTES {
-            let next = memory.read_u64(word.checked_add(8)?).ok()?;
+            let next = read(word.checked_add(8)?)?;
             bytes |= next << (64 - 8 * skipped);
         }
         emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
@@ -86,6 +125,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         long && self.hardware.segment(SegmentRegister::Cs).attributes.long()
     }
 
+    #[cold]
     fn single_step(&mut self) -> Result<(), Exception> {
         let (status, control) = self.hardware.debug_status_control();
         self.hardware.set_debug_status_control(status | dr6::SINGLE_STEP, control);
@@ -100,15 +140,70 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Emulates the instruction that exited, as far as possible.
     pub(super) fn try_to_emulate(&mut self) -> Outcome {
-        let reported = self.hardware.instruction_bytes().map(|bytes| {
-            let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
-            let count = bytes.len().min(copy.len());
-            copy[..count].copy_from_slice(&bytes[..count]);
-            (copy, count)
-        });
+        let reported = self.reported_bytes();
         let (mut cpu, mut bus) = self.views();
         let bytes = reported.as_ref().map(|(bytes, count)| &bytes[..*count]);
         emulate::emulate(&mut cpu, &mut bus, bytes)
+    }
+
+    /// Emulates the instruction that exited for the access `tried`.
+    pub(super) fn emulate_access(&mut self, tried: TriedAccess) -> Result<(), Exception> {
+        match self.try_to_move(tried) {
+            Some(outcome) => self.conclude_move(outcome),
+            None => self.emulate(),
+        }
+    }
+
+    /// Emulates the instruction that exited for the access `tried` by the short way, if that leads
+    /// to the end. If not, nothing has changed.
+    #[inline]
+    pub(super) fn try_to_move(&mut self, tried: TriedAccess) -> Option<Outcome> {
+        let code = match self.reported_bytes() {
+            Some((bytes, count)) if self.is_64_bit_code() => Code::of_reported(&bytes[..count]),
+            Some(_) => return None,
+            None => self.code()?,
+        };
+        let (mut cpu, mut bus) = self.views();
+        emulate::emulate_move(&mut cpu, &mut bus, tried, code.as_slice())
+    }
+
+    #[inline]
+    pub(super) fn conclude_move(&mut self, outcome: Outcome) -> Result<(), Exception> {
+        match outcome {
+            Outcome::Done { debug_trap: false } => Ok(()),
+            outcome => self.conclude(outcome),
+        }
+    }
+
+    /// The bytes from RIP on in 64-bit code, at least up to the end of the page or as many as an
+    /// instruction may have. The CPU has just fetched it, so what it checks on the way is not
+    /// checked again. `None` if the page tables have changed since.
+    #[inline]
+    fn code(&self) -> Option<Code> {
+        let control = self.hardware.control_registers();
+        if !self.is_64_bit_code() || control.cr4 & cr4::LA57 != 0 {
+            return None;
+        }
+        let memory = Nearby::new(&self.core.memory, &self.code_region)?;
+        let read = |at| memory.read_u64(at);
+        let at = probe(read, control.cr3, GuestVirtAddr::new(self.hardware.rip()))?;
+        let word = at.align_down(WORD);
+        let words = ((PAGE_SIZE - word.offset_in(PAGE_SIZE)) / WORD).min(Code::WORDS as u64);
+        let mut bytes = [0; Code::BYTES];
+        let (all, _) = bytes.as_chunks_mut::<{ WORD as usize }>();
+        for (number, bytes) in (0..words).zip(all) {
+            *bytes = read(word.checked_add(number * WORD)?)?.to_le_bytes();
+        }
+        Some(Code { bytes, from: at.offset_in(WORD) as usize, to: (words * WORD) as usize })
+    }
+
+    /// A copy of the bytes that the hardware reports, and how many they are.
+    fn reported_bytes(&self) -> Option<([u8; emulate::MAX_INSTRUCTION_LENGTH], usize)> {
+        let bytes = self.hardware.instruction_bytes()?;
+        let mut copy = [0; emulate::MAX_INSTRUCTION_LENGTH];
+        let count = bytes.len().min(copy.len());
+        copy[..count].copy_from_slice(&bytes[..count]);
+        Some((copy, count))
     }
 
     pub(super) fn conclude(&mut self, outcome: Outcome) -> Result<(), Exception> {

@@ -4,7 +4,10 @@
 use alloc::format;
 
 use super::Vcpu;
-use crate::{EndReason, Exit, NestedPageFault, backend::VcpuBackend, state::Exception};
+use crate::{
+    EndReason, Exit, NestedPageFault, PAGE_SIZE, apic::LocalApic, backend::VcpuBackend,
+    emulate::TriedAccess, state::Exception,
+};
 
 impl<V: VcpuBackend> Vcpu<V> {
     pub(super) fn nested_page_fault(&mut self, fault: NestedPageFault) -> Result<(), Exception> {
@@ -12,11 +15,30 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.delivery_failed(fault, event);
             return Ok(());
         }
+        if !fault.is_fetch && !fault.in_page_walk {
+            let NestedPageFault { address, is_write, .. } = fault;
+            return self.emulate_access(TriedAccess { address, is_write });
+        }
         // Where nothing is, a fetch reads all ones, which is no instruction.
         if fault.is_fetch && !fault.in_page_walk && !self.core.memory.contains(fault.address) {
             return Err(Exception::INVALID_OPCODE);
         }
         self.emulate()
+    }
+
+    /// Emulates the access if that is simple. `None`, and nothing has changed, if not.
+    #[inline]
+    pub(super) fn brief_access(&mut self, fault: NestedPageFault) -> Option<Result<(), Exception>> {
+        if fault.is_fetch || fault.in_page_walk {
+            return None;
+        }
+        let NestedPageFault { address, is_write, .. } = fault;
+        let outcome = self.try_to_move(TriedAccess { address, is_write })?;
+        if self.apic.mmio_window() == Some(address.align_down(PAGE_SIZE)) {
+            let is_confined = !is_write || LocalApic::is_confined(address.offset_in(PAGE_SIZE));
+            self.follow_apic_access(is_confined);
+        }
+        Some(self.conclude_move(outcome))
     }
 
     /// The guest's descriptor tables or stack, or the page tables that lead there, lie where

@@ -9,6 +9,7 @@ mod apic;
 mod control;
 mod deadline;
 mod dispatch;
+mod entry;
 mod events;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
@@ -25,13 +26,14 @@ mod view;
 
 use alloc::sync::Arc;
 
-use host_iface::Tsc;
+use host_iface::{CpuId, Tsc};
 
 use crate::{
-    EndReason, Exit, VcpuLink,
+    EndReason, VcpuLink,
     apic::{LocalApic, LocalApicView, VectorSet},
-    backend::{ApicRole, EntryGate, VcpuBackend},
+    backend::{ApicRole, VcpuBackend},
     boot::InitialState,
+    memory::RegionHint,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -57,6 +59,8 @@ pub(crate) struct VcpuParts<V> {
 pub struct Vcpu<V: VcpuBackend> {
     core: Arc<VmCore>,
     index: u32,
+    /// Where the vCPU runs.
+    cpu: CpuId,
     link: Arc<VcpuLink>,
     hardware: V,
     apic: LocalApic,
@@ -64,6 +68,8 @@ pub struct Vcpu<V: VcpuBackend> {
     paging: PagingFeatures,
     activity: Activity,
     pending: PendingEvents,
+    /// The preparations for the last entry hold for the next one, too.
+    settled: bool,
     /// What the hardware does of the local APIC's work.
     apic_role: ApicRole,
     /// Interrupts that the hardware was given to deliver, or made itself, and has not.
@@ -82,6 +88,8 @@ pub struct Vcpu<V: VcpuBackend> {
     intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
+    /// The region of memory where the guest's code was last looked at.
+    code_region: RegionHint,
     #[cfg(feature = "fault-injection")]
     entry_fault: Option<EntryFault>,
     shadow: ShadowState,
@@ -96,6 +104,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         apic.set_tsc_offset(msrs.tsc_offset());
         let paging = core.cpuid.paging_features();
         let mut vcpu = Self {
+            cpu: core.host.current_cpu(),
             link: core.links[index as usize].clone(),
             hardware,
             apic,
@@ -103,6 +112,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             paging,
             activity: if index == 0 { Activity::Running } else { Activity::WaitForStartup },
             pending: PendingEvents::default(),
+            settled: false,
             apic_role: ApicRole::default(),
             handed_over: VectorSet::default(),
             armed: None,
@@ -113,6 +123,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             last_exit: None,
             intercepted_next: None,
             accesses: 0,
+            code_region: RegionHint::default(),
             #[cfg(feature = "fault-injection")]
             entry_fault: None,
             shadow: ShadowState::default(),
@@ -179,6 +190,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// [`Backend::enter_cpu`](crate::backend::Backend::enter_cpu).
     pub fn run(&mut self) {
         crate::emulate::prepare();
+        self.cpu = self.core.host.current_cpu();
         if !self.hardware.load() {
             let why = "the CPU was not prepared for guests".into();
             return self.end(EndReason::EntryFailure { vcpu: self.index, why });
@@ -211,7 +223,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.armed.is_some_and(|deadline| deadline <= self.now) {
             self.deadline_came();
             self.apic.expire(self.now);
-            if self.serves_devices() {
+            if self.device_deadline.is_some_and(|deadline| deadline <= self.now) {
                 self.core.timers.expire(self.core.clock.now());
             }
         }
@@ -230,52 +242,6 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.index == 0
     }
 
-    /// Enters the guest once and deals with its exit.
-    fn enter(&mut self) {
-        self.prepare_events();
-        self.renew_shadow_root();
-        #[cfg(feature = "fault-injection")]
-        self.inject_entry_fault();
-        self.link.going_inside(self.core.host.current_cpu());
-        if let Some(shadow) = self.core.shadow()
-            && shadow.enter(self.index)
-        {
-            self.hardware.flush_tlb();
-        }
-        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
-            .with_hardware_deadline(self.hardware_deadline(), self.now);
-        let exit = self.hardware.run(&mut gate);
-        let entered_at = gate.asked_at();
-        if let Some(shadow) = self.core.shadow() {
-            shadow.leave(self.index);
-        }
-        self.link.back_outside();
-        let Some(reason) = ExitReason::of(&exit) else {
-            self.now = entered_at;
-            self.pending.interrupted = self.hardware.take_interrupted_event();
-            return;
-        };
-        self.close_exit(entered_at);
-        self.accesses = self.hardware.control_accesses();
-        self.now = self.core.host.tsc();
-        self.statistics.count_exit(reason);
-        self.statistics.first_entry.get_or_insert(entered_at.0);
-        self.statistics.guest_ticks += self.now.0.saturating_sub(entered_at.0);
-        self.last_exit = Some(reason);
-        self.pending.interrupted = self.hardware.take_interrupted_event();
-        self.take_back_apic();
-        self.dispatch(exit);
-    }
-
-    /// Accounts for the time since the last exit, which ends at `until`.
-    fn close_exit(&mut self, until: Tsc) {
-        if let Some(reason) = self.last_exit.take() {
-            let accesses = self.hardware.control_accesses() - self.accesses;
-            self.statistics.note_accesses(reason, accesses);
-            self.statistics.note_duration(reason, until.0.saturating_sub(self.now.0));
-        }
-    }
-
     fn end(&self, reason: EndReason) {
         self.core.control.end(reason);
     }
@@ -292,13 +258,5 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn msr_parts(&mut self) -> (&mut VcpuMsrs, MsrContext<'_>) {
         let context = MsrContext { apic: &mut self.apic, memory: &self.core.memory };
         (&mut self.msrs, context)
-    }
-}
-
-impl<V: VcpuBackend> Vcpu<V> {
-    fn dispatch(&mut self, exit: Exit) {
-        if let Err(exception) = self.handle(exit) {
-            self.pending.raise(exception);
-        }
     }
 }

@@ -4,10 +4,12 @@
 use x86::msr::{
     IA32_CSTAR, IA32_EFER, IA32_FMASK, IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR,
     IA32_PAT, IA32_STAR, IA32_SYSENTER_CS, IA32_SYSENTER_EIP, IA32_SYSENTER_ESP, IA32_TSC_AUX,
+    IA32_TSC_DEADLINE,
 };
 
 use super::Vcpu;
 use crate::{
+    apic::{LocalApic, X2APIC_MSRS},
     backend::{HardwareMsr, VcpuBackend},
     msr::{GeneralProtection, is_canonical, validate_efer, validate_pat, validate_tsc_aux},
     state::{ControlRegisters, Exception, Gpr, SegmentRegister},
@@ -38,6 +40,7 @@ const fn hardware_msr(msr: u32) -> Option<(HardwareMsr, Rule)> {
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
+    #[inline]
     pub(super) fn read_msr(&mut self) -> Result<(), Exception> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let value = self.msr_value(msr).inspect_err(|_| {
@@ -48,6 +51,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.skip_instruction()
     }
 
+    #[inline]
     pub(super) fn write_msr(&mut self) -> Result<(), Exception> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let low = self.hardware.gpr(Gpr::Rax) & 0xFFFF_FFFF;
@@ -81,11 +85,19 @@ impl<V: VcpuBackend> Vcpu<V> {
         if let Some(hook) = self.core.hooks.msr(msr) {
             return hook.write_msr(self.index, msr, value);
         }
+        if X2APIC_MSRS.contains(&msr) || msr == IA32_TSC_DEADLINE {
+            self.apic.write_msr(msr, value)?;
+            let offset = u64::from(msr.wrapping_sub(*X2APIC_MSRS.start())) << 4;
+            self.follow_apic_access(msr == IA32_TSC_DEADLINE || LocalApic::is_confined(offset));
+            return Ok(());
+        }
         if let Some((hardware, rule)) = hardware_msr(msr) {
             self.check(rule, value)?;
             self.hardware.set_msr(hardware, value);
             return Ok(());
         }
+        // What follows may switch the local APIC, or change the mode.
+        self.settled = false;
         match msr {
             IA32_EFER => self.set_efer(value),
             IA32_FS_BASE => self.set_base(SegmentRegister::Fs, value),

@@ -11,6 +11,7 @@ use crate::{
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
+    #[inline]
     pub(super) fn port_io(&mut self, io: PortIo) -> Result<(), Exception> {
         if io.is_string {
             return self.emulate();

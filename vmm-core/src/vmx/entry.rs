@@ -199,11 +199,12 @@ mod tests {
         Event, Trapped,
         apic::{ApicMode, InterruptState},
         backend::{ApicRole, ApicSetup, ApicWindow, Translation, VcpuBackend, VcpuSetup},
-        state::{Gpr, Vector, rflags},
+        state::{Gpr, SegmentRegister, Vector, rflags},
         vmx::{
             CapabilityMsrs,
             capability::samples::{TIGER_LAKE, without},
             cpu::Shared,
+            field::SegmentFields,
             instruction,
             interruptibility::BLOCKED_BY_NMI,
         },
@@ -486,6 +487,75 @@ mod tests {
         let mut state = InterruptState::default();
         state.requested.insert(Vector(0x40));
         vcpu.load_interrupts(&state);
+        assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
+    }
+
+    /// A guest in 64-bit mode that the CPU enters, with these flags beside the fixed one.
+    fn sound_state(flags: u64) -> [(Field, u64); 16] {
+        use crate::state::{cr0, cr4, efer};
+
+        let capabilities = Shared::sample(TIGER_LAKE).capabilities;
+        let segment = |register, rights| (SegmentFields::of(register).rights, rights);
+        [
+            (Field::ExitReason, u64::from(reason::EPT_VIOLATION)),
+            (Field::GuestCr0, capabilities.real_cr0(cr0::PE | cr0::PG | cr0::ET)),
+            (Field::GuestCr4, capabilities.real_cr4(cr4::PAE)),
+            (Field::GuestEfer, efer::LME | efer::LMA),
+            (Field::EntryControls, 1 << 9),
+            (Field::GuestDr7, dr7::FIXED),
+            (Field::GuestRflags, rflags::FIXED | rflags::IF | flags),
+            (Field::LdtrRights, 1 << 16),
+            (Field::TrRights, 0x8B),
+            (Field::TrLimit, 0x67),
+            segment(SegmentRegister::Cs, 0x209B),
+            segment(SegmentRegister::Ss, 0x93),
+            segment(SegmentRegister::Ds, 0x93),
+            segment(SegmentRegister::Es, 0x93),
+            segment(SegmentRegister::Fs, 0x93),
+            segment(SegmentRegister::Gs, 0x93),
+        ]
+    }
+
+    /// Nothing that the VMM itself checks keeps the guest from being entered.
+    fn assert_enterable(vcpu: &VmxVcpu) {
+        let found = entry_check::first_failure(&vcpu.vmcs, &vcpu.capabilities);
+        assert!(found.contains("does not know"), "{found}");
+    }
+
+    /// Bug class odd-entry: MOV SS and STI that the VMM completes in a guest that single-steps
+    /// leave a state without which the CPU refuses the entry.
+    #[test]
+    fn a_shadow_in_a_guest_that_single_steps_holds_the_step_back() {
+        use crate::state::InterruptShadow;
+
+        for shadow in [InterruptShadow::MovSs, InterruptShadow::Sti] {
+            for flags in [0, rflags::TF] {
+                let mut vcpu = entered();
+                exit(&mut vcpu, &sound_state(flags));
+                assert_enterable(&vcpu);
+                vcpu.begin_interrupt_shadow(shadow);
+                assert_enterable(&vcpu);
+                let step = if flags == 0 { 0 } else { dr6::SINGLE_STEP };
+                assert_eq!(hardware(&mut vcpu, Field::PendingDebug), step);
+                // The next instruction is completed by the VMM, too, and its step raised.
+                vcpu.clear_interrupt_shadow();
+                assert_enterable(&vcpu);
+                vcpu.inject(Event::Exception(Exception::DEBUG));
+                assert_enterable(&vcpu);
+                assert_eq!(hardware(&mut vcpu, Field::PendingDebug), 0);
+            }
+        }
+    }
+
+    /// Bug class odd-entry: a POPF in the shadow of an STI begins single-stepping.
+    #[test]
+    fn single_steps_that_begin_in_a_shadow_end_it() {
+        let mut vcpu = entered();
+        exit(&mut vcpu, &sound_state(0));
+        exit(&mut vcpu, &[(Field::Interruptibility, 1)]);
+        vcpu.set_rflags(rflags::FIXED | rflags::IF | rflags::TF);
+        vcpu.clear_interrupt_shadow();
+        assert_enterable(&vcpu);
         assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
     }
 

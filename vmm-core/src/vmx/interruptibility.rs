@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Event,
-    state::{InterruptShadow, rflags},
+    state::{InterruptShadow, dr6, rflags},
 };
 
 const BLOCKED_BY_STI: u64 = 1 << 0;
@@ -28,6 +28,19 @@ impl VmxVcpu {
         let state = self.vmcs.read(Field::Interruptibility);
         self.vmcs.write(Field::Interruptibility, state & !SHADOW);
         self.shadow_ended = false;
+        if self.traces() {
+            self.hold_single_step(false);
+        }
+    }
+
+    /// Notes that a shadow has ended. In a guest that single-steps it ends at once: the CPU
+    /// enters none in a shadow without the single step that the shadow holds back (Intel SDM
+    /// vol. 3, 26.3.1.5).
+    pub(super) fn note_end_of_shadow(&mut self) {
+        self.shadow_ended = true;
+        if self.traces() {
+            self.end_shadow();
+        }
     }
 
     /// Begins an interrupt shadow in place of the one that was.
@@ -39,6 +52,21 @@ impl VmxVcpu {
         };
         let state = self.vmcs.read(Field::Interruptibility);
         self.vmcs.write(Field::Interruptibility, state | bit);
+        if self.traces() {
+            self.hold_single_step(true);
+        }
+    }
+
+    /// True if the guest single-steps.
+    fn traces(&self) -> bool {
+        self.vmcs.read(Field::GuestRflags) & rflags::TF != 0
+    }
+
+    /// Has the trap of a single step wait for the end of the shadow, or forgets it.
+    fn hold_single_step(&mut self, held: bool) {
+        let pending = self.vmcs.read(Field::PendingDebug) & !dr6::SINGLE_STEP;
+        let step = if held { dr6::SINGLE_STEP } else { 0 };
+        self.vmcs.write(Field::PendingDebug, pending | step);
     }
 
     /// Corrects the blocking of NMIs after an exit: it has begun with an NMI whose delivery is

@@ -571,7 +571,7 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn clear_interrupt_shadow(&mut self) {
-        self.shadow_ended = true;
+        self.note_end_of_shadow();
     }
 
     fn begin_interrupt_shadow(&mut self, shadow: InterruptShadow) {

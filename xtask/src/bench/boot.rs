@@ -18,6 +18,7 @@ use serde::Serialize;
 use wire::VmReport;
 
 use super::probe;
+use super::results::{Output, grouped};
 use crate::paths::Paths;
 use crate::run::folder::RunFolder;
 use crate::run::options::RunOptions;
@@ -29,9 +30,8 @@ use crate::run::start;
 /// and on the same machine under Alcazar.
 #[derive(Clone, Debug, Args)]
 pub struct BootOptions {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub output: Output,
     /// Guest memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     mem: u64,
@@ -69,10 +69,6 @@ struct Line {
 /// When a guest does not boot or does not say what is needed.
 pub fn run(paths: &Paths, options: &BootOptions) -> Result<()> {
     let figures = measure(paths, options)?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
-        return Ok(());
-    }
     println!("kernel entry to /init, in instructions:");
     println!("  bare machine   {:>14}", figures.bare);
     println!("  under Alcazar  {:>14}   ratio {:.3}", figures.alcazar, figures.ratio);
@@ -81,7 +77,18 @@ pub fn run(paths: &Paths, options: &BootOptions) -> Result<()> {
         "not counted: {} of firmware on the bare machine, {} of the co-kernel",
         figures.bare_firmware, figures.alcazar_start
     );
-    Ok(())
+    options.output.figures(paths, "boot", &figures)?;
+    options.output.table(paths, "boot", &markdown(&figures))
+}
+
+fn markdown(figures: &Figures) -> String {
+    format!(
+        "| | instructions |\n|---|---:|\n| bare machine | {} |\n| under Alcazar | {} |\n\
+         | **ratio** | **{:.3}** |\n",
+        grouped(figures.bare),
+        grouped(figures.alcazar),
+        figures.ratio
+    )
 }
 
 fn measure(paths: &Paths, options: &BootOptions) -> Result<Figures> {

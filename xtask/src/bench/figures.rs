@@ -34,6 +34,15 @@ pub fn parse(text: &str) -> Result<Vec<(String, Statistics)>> {
     Ok(rows)
 }
 
+/// All lines `check NAME HEX` of a text, in order: names and the bits of results.
+pub fn checks(text: &str) -> Vec<(String, String)> {
+    let checks = text.lines().filter_map(|line| line.trim().strip_prefix("check "));
+    checks
+        .filter_map(|rest| rest.split_once(' '))
+        .map(|(name, bits)| (name.to_owned(), bits.to_owned()))
+        .collect()
+}
+
 fn statistics(values: &str) -> Result<Statistics> {
     let value = |name: &str| value(values, name);
     Ok(Statistics {
@@ -65,7 +74,16 @@ mod tests {
         let expected = Statistics { rounds: 4, min: 1, median: 2, p99: 3, max: 40 };
         assert_eq!(parse(text).unwrap(), [("a-b".to_owned(), expected)]);
         assert!(parse("skip c: no\n").is_err());
+        assert!(checks(text).is_empty());
         assert!(parse("bench a rounds=4 min=1\n").is_err());
         assert!(parse("bench a rounds=x min=1 median=2 p99=3 max=4\n").is_err());
+    }
+
+    #[test]
+    fn bits_of_results_are_found() {
+        let text = "bench a rounds=1\r\ncheck sum 00ff\r\ncheck\ncheck error 1\n";
+        let expected = [("sum", "00ff"), ("error", "1")];
+        let expected = expected.map(|(name, bits)| (name.to_owned(), bits.to_owned()));
+        assert_eq!(checks(text), expected);
     }
 }

@@ -4,10 +4,11 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use wire::{RunReport, VmMemory};
 
 use super::exits;
 use super::place::{self, Job, Place};
-use super::results::{self, grouped};
+use super::results::{Output, grouped};
 use crate::paths::Paths;
 
 /// Size of a page-table page.
@@ -15,11 +16,10 @@ const PAGE: u64 = 4096;
 
 /// Adds up the memory that Alcazar needs for a guest of 1 GiB: image, heap, page tables and
 /// control blocks, and what a further vCPU adds.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct MemoryOptions {
-    /// Put the table into docs/performance.md
-    #[arg(long)]
-    update_docs: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Memory in bytes.
@@ -58,21 +58,36 @@ impl Footprint {
     }
 }
 
+/// Everything that Alcazar adds for a guest with one vCPU is to stay below this.
+pub const LIMIT: u64 = 2 << 20;
+
+/// Image, heap, page tables and control blocks of a run with one VM, in bytes.
+///
+/// # Errors
+/// When the report has no VM.
+pub fn total(report: &RunReport) -> Result<u64> {
+    let vm = report.vms.first().context("the run report has no VM")?;
+    let VmMemory { heap_bytes, page_table_bytes, control_bytes } = vm.memory;
+    Ok(report.machine.image_bytes + heap_bytes + page_table_bytes + control_bytes)
+}
+
+/// What there is to say against so many bytes.
+pub fn complaint(bytes: u64) -> Option<String> {
+    (bytes >= LIMIT).then(|| format!("memory: {bytes} bytes for one VM, {LIMIT} is the limit"))
+}
+
 /// Measures, prints and writes what was asked for.
 ///
 /// # Errors
 /// When a guest does not get through or a file cannot be written.
-pub fn run(paths: &Paths, options: MemoryOptions) -> Result<()> {
+pub fn run(paths: &Paths, options: &MemoryOptions) -> Result<()> {
     let footprint = measure(paths)?;
     println!("a guest of 1 GiB with one vCPU, in bytes:");
     for (name, value) in footprint.lines() {
         println!("  {name:<38} {:>12}", grouped(value));
     }
-    results::write_json(paths, "memory", &footprint)?;
-    if options.update_docs {
-        results::update_docs(paths, "memory", &markdown(&footprint))?;
-    }
-    Ok(())
+    options.output.figures(paths, "memory", &footprint)?;
+    options.output.table(paths, "memory", &markdown(&footprint))
 }
 
 fn measure(paths: &Paths) -> Result<Footprint> {

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask bench`: measurements.
 
+mod all;
 mod boot;
+pub mod compute;
 pub mod exits;
 mod figures;
 mod layout;
 mod machine;
-mod memory;
+pub mod memory;
 mod paging;
 mod peer;
 mod place;
+mod plot;
 mod probe;
 mod results;
 
@@ -22,27 +25,45 @@ use crate::paths::Paths;
 #[derive(Clone, Debug, Args)]
 pub struct BenchOptions {
     #[command(subcommand)]
-    what: What,
+    what: Command,
 }
 
 #[derive(Clone, Debug, Subcommand)]
+enum Command {
+    All(all::AllOptions),
+    #[command(flatten)]
+    One(What),
+}
+
+/// One benchmark.
+#[derive(Clone, Debug, Subcommand)]
 enum What {
     Boot(boot::BootOptions),
+    Compute(compute::ComputeOptions),
     Exits(exits::ExitsOptions),
     Memory(memory::MemoryOptions),
     Paging(paging::PagingOptions),
 }
 
-/// Measures what was asked for and prints it.
+impl What {
+    fn run(&self, paths: &Paths) -> Result<()> {
+        match self {
+            Self::Boot(options) => boot::run(paths, options),
+            Self::Compute(options) => compute::run(paths, options),
+            Self::Exits(options) => exits::run(paths, options),
+            Self::Memory(options) => memory::run(paths, options),
+            Self::Paging(options) => paging::run(paths, options),
+        }
+    }
+}
+
+/// Measures what was asked for, prints it, and gives the exit status of the command.
 ///
 /// # Errors
-/// When a measurement fails.
+/// When a measurement fails; of all together none does, see [`all::run`].
 pub fn run(paths: &Paths, options: &BenchOptions) -> Result<u8> {
     match &options.what {
-        What::Boot(options) => boot::run(paths, options)?,
-        What::Exits(options) => exits::run(paths, options)?,
-        What::Memory(options) => memory::run(paths, *options)?,
-        What::Paging(options) => paging::run(paths, options)?,
+        Command::All(options) => all::run(paths, options),
+        Command::One(what) => what.run(paths).map(|()| 0),
     }
-    Ok(0)
 }

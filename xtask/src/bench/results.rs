@@ -5,21 +5,74 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 
+use super::plot;
 use crate::paths::Paths;
 
 /// The page with the tables.
 const PAGE: &str = "docs/performance.md";
 
-/// A file in the folder for results.
+/// What every benchmark is told about its results.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Output {
+    /// Write all figures to this file as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Put tables and plots into docs/
+    #[arg(long)]
+    pub update_docs: bool,
+}
+
+impl Output {
+    /// Puts the figures of the benchmark `name` where they belong: into `target/bench/NAME.json`
+    /// and where else it was asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn figures(&self, paths: &Paths, name: &str, value: &impl Serialize) -> Result<()> {
+        let file = write_json(paths, name, value)?;
+        if let Some(path) = &self.json {
+            fs::copy(&file, path)
+                .with_context(|| format!("--json: cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a table into the book, if that was asked for; see [`update_docs`].
+    ///
+    /// # Errors
+    /// When the page cannot be written.
+    pub fn table(&self, paths: &Paths, name: &str, markdown: &str) -> Result<()> {
+        if self.update_docs { update_docs(paths, name, markdown) } else { Ok(()) }
+    }
+
+    /// Writes a plot, also for the book if that was asked for; see [`plot::write`].
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn plot(&self, paths: &Paths, name: &str, svg: &str) -> Result<()> {
+        plot::write(paths, name, svg, self.update_docs)
+    }
+}
+
+/// The folder for results, made if need be.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn folder(paths: &Paths) -> Result<PathBuf> {
+    let folder = paths.target.join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// A file in that folder.
 ///
 /// # Errors
 /// When the folder cannot be made.
 pub fn file(paths: &Paths, name: &str) -> Result<PathBuf> {
-    let folder = paths.target.join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder.join(name))
+    Ok(folder(paths)?.join(name))
 }
 
 /// Writes `NAME.json` there and gives its path.

@@ -3,7 +3,7 @@
 
 mod bad_input;
 pub mod bare_metal;
-mod exit_costs;
+mod costs;
 mod invoke;
 mod iso_row;
 pub mod machine;
@@ -72,7 +72,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     if !quick {
         rows.extend(torture::rows::rows(paths));
     }
-    rows.push(exit_costs::row(paths));
+    rows.extend([costs::exits(paths), costs::compute(paths)]);
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths, quick));
     rows.extend(regress::test_rows(paths, quick));

@@ -152,8 +152,8 @@ fn smp(log: &mut Log, place: Where) -> Result<()> {
 
 fn timeout(log: &mut Log, place: Where) -> Result<()> {
     let begin = Instant::now();
-    let answer =
-        run(place, &["--timeout", "8", "--exec", "echo started; while :; do :; done"])?.run(log)?;
+    let answer = run(place, &["--timeout", "15", "--exec", "echo started; while :; do :; done"])?
+        .run(log)?;
     answer.expect_status(i32::from(TIMED_OUT))?;
     answer.expect_one_error("time limit reached")?;
     ensure!(answer.stdout == "started\n", "output {:?}", answer.stdout);

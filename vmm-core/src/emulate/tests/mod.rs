@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the emulator.
 
+mod device_move;
 mod events;
 mod far;
 mod faults;
-mod machine;
+pub(crate) mod machine;
 mod memory;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;

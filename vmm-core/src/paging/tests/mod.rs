@@ -2,7 +2,7 @@
 //! Tests of address translation.
 
 pub mod dice;
-mod memory;
+pub(crate) mod memory;
 mod mutants;
 mod property;
 mod reference;

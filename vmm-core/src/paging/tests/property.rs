@@ -9,7 +9,7 @@ use super::reference::{self, Outcome};
 use super::shape::{Shape, shape};
 use crate::GuestVirtAddr;
 use crate::paging::walk::rules::{Architecture, Rules};
-use crate::paging::walk::{TranslateError, probe, translate, translate_by};
+use crate::paging::walk::{PhysicalMemory, TranslateError, probe, translate, translate_by};
 use crate::state::efer;
 
 /// Shapes that are tried.
@@ -76,7 +76,7 @@ fn probe_agrees(shape: Shape) -> Result<(), TestCaseError> {
         space.alignment_check = alignment_check;
         let address = GuestVirtAddr::new(address);
         if let Ok(found) = translate(&memory, &space, address, access) {
-            let probed = probe(&memory, space.control.cr3, address);
+            let probed = probe(|at| memory.read_u64(at).ok(), space.control.cr3, address);
             // Where tables are that are no memory it gives up.
             prop_assert!(probed.is_none_or(|at| at == found.address), "{:?}", probed);
         }

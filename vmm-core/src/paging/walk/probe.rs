@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where an address leads that the CPU has just used.
 
-use super::PhysicalMemory;
 use super::rules::entry;
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
 
-/// Reads the tables of 4-level paging at `cr3`, and does nothing else: rights and reserved bits
+/// Reads the tables of 4-level paging at `cr3` by `read`, which gives eight bytes, and does nothing else: rights and reserved bits
 /// were checked, and accessed bits set, when the CPU used `address`, before its last exit. `None`
 /// if they lead nowhere, since they were changed meanwhile: then [`super::translate`] tells what
 /// is the matter.
-pub fn probe<M: PhysicalMemory + ?Sized>(
-    memory: &M,
+#[inline]
+pub fn probe(
+    read: impl Fn(GuestPhysAddr) -> Option<u64>,
     cr3: u64,
     address: GuestVirtAddr,
 ) -> Option<GuestPhysAddr> {
@@ -18,7 +18,7 @@ pub fn probe<M: PhysicalMemory + ?Sized>(
     let mut table = cr3 & entry::ADDRESS;
     for shift in [39, 30, 21, 12] {
         let at = table + (address >> shift & 0x1FF) * 8;
-        let value = memory.read_u64(GuestPhysAddr::new(at)).ok()?;
+        let value = read(GuestPhysAddr::new(at))?;
         if value & entry::PRESENT == 0 {
             return None;
         }

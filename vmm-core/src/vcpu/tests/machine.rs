@@ -7,7 +7,8 @@ use super::hardware::{Guest, MockBackend, MockVcpu, Registers};
 use crate::{
     EndReason, Exit, GuestPhysAddr,
     state::{
-        ControlRegisters, Gpr, Segment, SegmentAttributes, SegmentRegister, cr0, cr4, efer, rflags,
+        ControlRegisters, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister, cr0, cr4,
+        efer, rflags,
     },
     statistics::{ExitReason, Unclaimed},
     vcpu::Vcpu,
@@ -68,6 +69,16 @@ impl Machine {
     /// The bootstrap processor.
     pub fn vcpu(&mut self) -> &mut Vcpu<MockVcpu> {
         &mut self.vm.vcpus()[0]
+    }
+
+    /// Has it deal with an exit.
+    pub fn handle(&mut self, exit: Exit) -> Result<(), Exception> {
+        self.vcpu().handle(exit)
+    }
+
+    /// CR8 as its local APIC has it.
+    pub fn task_priority_class(&mut self) -> u64 {
+        self.vcpu().apic.cr8()
     }
 
     /// Its registers.

@@ -3,13 +3,13 @@
 
 mod apic;
 mod control;
-mod devices;
+pub(crate) mod devices;
 mod events;
 pub mod hardware;
 mod input;
 mod instructions;
 mod interpret;
-mod machine;
+pub(crate) mod machine;
 mod memory;
 mod msrs;
 mod ports;

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What single operations cost that may leave the guest: bare, under Alcazar, under KVM.
 
+mod plot;
 pub mod stored;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use wire::RunReport;
 
 use super::figures::{self, Statistics};
 use super::place::{self, Job, Place};
-use super::results;
+use super::results::Output;
 use crate::paths::Paths;
 
 /// The guest.
@@ -25,27 +27,26 @@ const MEMORY_MIB: u64 = 64;
 /// Linux KVM on the same machine. Figures are instructions, by -icount.
 #[derive(Clone, Debug, Args)]
 pub struct ExitsOptions {
-    /// Write all figures to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
     /// Where to measure, separated by commas
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        default_values_t = [Place::Bare, Place::Alcazar, Place::Kvm, Place::KvmShadow]
+        default_values_t = PLACES
     )]
-    places: Vec<Place>,
+    pub places: Vec<Place>,
     /// Measure time on the emulated machine instead of instructions: only ratios mean something
-    #[arg(long)]
-    wall_clock: bool,
+    #[arg(long, visible_alias = "wall", conflicts_with = "update_docs")]
+    pub wall_clock: bool,
     /// Store Alcazar's figures as those that 'test' compares with
     #[arg(long, conflicts_with = "wall_clock")]
-    store: bool,
-    /// Put the table into docs/performance.md
-    #[arg(long, conflicts_with = "wall_clock")]
-    update_docs: bool,
+    pub store: bool,
 }
+
+/// Where exits are measured if nothing else is said.
+pub const PLACES: [Place; 4] = [Place::Bare, Place::Alcazar, Place::Kvm, Place::KvmShadow];
 
 /// The figures of one place.
 #[derive(Clone, Debug, Serialize)]
@@ -63,22 +64,35 @@ impl Column {
     }
 }
 
+/// What figures are.
+const fn unit(wall_clock: bool) -> &'static str {
+    if wall_clock { "ticks" } else { "instructions" }
+}
+
 /// Measures at one place.
 ///
 /// # Errors
 /// When the guest does not get through.
 pub fn measure(paths: &Paths, guest: &Path, place: Place, deterministic: bool) -> Result<Column> {
-    let job = Job { guest, words: "", memory_mib: MEMORY_MIB, cpus: 1, deterministic };
-    let outcome = place.run(paths, job)?;
+    let outcome = place.run(paths, job(guest, deterministic))?;
     Ok(Column { place, rows: figures::parse(&outcome.console)? })
 }
 
-/// Measures under Alcazar, for the test that compares with the stored figures.
+fn job(guest: &Path, deterministic: bool) -> Job<'_> {
+    Job { guest, words: "", memory_mib: MEMORY_MIB, cpus: 1, deterministic }
+}
+
+/// Measures under Alcazar, for the test that compares with the stored figures; gives the report,
+/// too.
 ///
 /// # Errors
 /// When the guest does not get through.
-pub fn under_alcazar(paths: &Paths) -> Result<Column> {
-    measure(paths, &place::guest(paths, GUEST)?, Place::Alcazar, true)
+pub fn under_alcazar(paths: &Paths) -> Result<(Column, RunReport)> {
+    let guest = place::guest(paths, GUEST)?;
+    let outcome = Place::Alcazar.run(paths, job(&guest, true))?;
+    let rows = figures::parse(&outcome.console)?;
+    let report = outcome.report.context("there is no run report")?;
+    Ok((Column { place: Place::Alcazar, rows }, report))
 }
 
 /// Measures, prints and writes what was asked for.
@@ -93,18 +107,12 @@ pub fn run(paths: &Paths, options: &ExitsOptions) -> Result<()> {
         .map(|&place| measure(paths, &guest, place, !options.wall_clock))
         .collect::<Result<Vec<_>>>()?;
     print!("{}", table::text(&columns));
-    let file =
-        results::write_json(paths, "exits", &table::Json::new(&columns, options.wall_clock))?;
-    if let Some(path) = &options.json {
-        std::fs::copy(&file, path)
-            .with_context(|| format!("--json: cannot write {}", path.display()))?;
-    }
+    let unit = unit(options.wall_clock);
+    options.output.figures(paths, "exits", &table::Json::new(&columns, unit))?;
+    options.output.plot(paths, "exits", &plot::svg(&columns, unit)?)?;
     if options.store {
         let alcazar = columns.iter().find(|column| column.place == Place::Alcazar);
         stored::write(paths, alcazar.context("--store needs the place 'alcazar'")?)?;
     }
-    if options.update_docs {
-        results::update_docs(paths, "exits", &table::markdown(&columns))?;
-    }
-    Ok(())
+    options.output.table(paths, "exits", &table::markdown(&columns))
 }

@@ -13,7 +13,10 @@ use crate::paths::Paths;
 /// By how much a row may grow, in per cent, before that is a failure: another compiler or a
 /// harmless change moves figures a little.
 const SLACK_PER_CENT: u64 = 10;
-/// The same in instructions, for short rows.
+/// By how much a row may shrink, in per cent, before its figure is to be stored anew: with an old
+/// one it could grow again unseen.
+const IMPROVEMENT_PER_CENT: u64 = 25;
+/// Both in instructions, for short rows.
 const SLACK: u64 = 20;
 
 /// Medians by row.
@@ -54,10 +57,15 @@ fn complaints(stored: &Medians, now: &Medians) -> Vec<String> {
     let mut complaints = Vec::new();
     for (name, &before) in stored {
         let most = before + (before * SLACK_PER_CENT / 100).max(SLACK);
+        let least = before.saturating_sub((before * IMPROVEMENT_PER_CENT / 100).max(SLACK));
         match now.get(name) {
             None => complaints.push(format!("{name}: no longer measured")),
             Some(&count) if count > most => complaints.push(format!(
                 "{name}: {count} instructions, stored {before}, at most {most} allowed"
+            )),
+            Some(&count) if count < least => complaints.push(format!(
+                "{name}: {count} instructions, stored {before}: so much better that the new figure \
+                 is to be stored"
             )),
             Some(_) => {}
         }
@@ -73,6 +81,15 @@ mod tests {
 
     fn of(rows: &[(&str, u64)]) -> Medians {
         rows.iter().map(|&(name, median)| (name.to_owned(), median)).collect()
+    }
+
+    #[test]
+    fn what_became_much_better_is_to_be_stored_anew() {
+        let stored = of(&[("a", 1000), ("b", 40)]);
+        assert!(complaints(&stored, &of(&[("a", 750), ("b", 20)])).is_empty());
+        let found = complaints(&stored, &of(&[("a", 749), ("b", 19)]));
+        assert_eq!(found.len(), 2);
+        assert!(found[0].contains("749") && found[0].contains("to be stored"), "{found:?}");
     }
 
     #[test]

@@ -27,8 +27,8 @@ struct JsonRow<'a> {
 }
 
 impl<'a> Json<'a> {
-    /// All figures.
-    pub fn new(columns: &'a [Column], wall_clock: bool) -> Self {
+    /// All figures, in this unit.
+    pub fn new(columns: &'a [Column], unit: &'static str) -> Self {
         let rows = names(columns)
             .into_iter()
             .map(|name| JsonRow {
@@ -39,13 +39,13 @@ impl<'a> Json<'a> {
                     .collect(),
             })
             .collect();
-        Self { unit: if wall_clock { "ticks" } else { "instructions" }, rows }
+        Self { unit, rows }
     }
 }
 
 /// Every row's name once, in the order in which guests measure: a place that lacks a row does not
 /// move it.
-fn names(columns: &[Column]) -> Vec<&str> {
+pub fn names(columns: &[Column]) -> Vec<&str> {
     let longest = columns.iter().max_by_key(|column| column.rows.len());
     let mut names: Vec<&str> = Vec::new();
     for column in longest.into_iter().chain(columns) {
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn programs_get_figures_by_place() {
         let columns = columns();
-        let json = serde_json::to_value(Json::new(&columns, false)).unwrap();
+        let json = serde_json::to_value(Json::new(&columns, "instructions")).unwrap();
         assert_eq!(json["rows"][0]["figures"]["kvm"]["max"], 12_345);
         assert!(json["rows"][1]["figures"].get("bare").is_none());
     }

@@ -7,9 +7,10 @@
 //! instructions a VM says itself, see [`super::exits`]; the exits are those of the report, less
 //! those of the VM that does nothing.
 
+mod plot;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -18,7 +19,7 @@ use wire::{FORMAT_VERSION, Manifest, Paging, RunReport, ShadowSettings, Stage, V
 
 use super::figures::{self, Statistics};
 use super::place::{self, Job};
-use super::results;
+use super::results::Output;
 use crate::paths::Paths;
 use crate::progress::Progress;
 use crate::run::folder::RunFolder;
@@ -52,14 +53,10 @@ const WARM_UP: u64 = 8;
 
 /// Compares nested with shadow paging, and shadow paging with and without its cache: instructions,
 /// by -icount, and exits of loops that make, switch, fill and change address spaces.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct PagingOptions {
-    /// Write all figures to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Put the table into docs/performance.md
-    #[arg(long)]
-    update_docs: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// A way of paging.
@@ -130,15 +127,9 @@ pub struct Row {
 pub fn run(paths: &Paths, options: &PagingOptions) -> Result<()> {
     let rows = measure(paths)?;
     print!("{}", table::text(&rows));
-    let file = results::write_json(paths, "paging", &rows)?;
-    if let Some(path) = &options.json {
-        std::fs::copy(&file, path)
-            .with_context(|| format!("--json: cannot write {}", path.display()))?;
-    }
-    if options.update_docs {
-        results::update_docs(paths, "paging", &table::markdown(&rows))?;
-    }
-    Ok(())
+    options.output.figures(paths, "paging", &rows)?;
+    options.output.plot(paths, "paging", &plot::svg(&rows)?)?;
+    options.output.table(paths, "paging", &table::markdown(&rows))
 }
 
 fn measure(paths: &Paths) -> Result<Vec<Row>> {

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Into the guest and back.
+
+use super::{
+    capability::SvmFeatures,
+    decode,
+    entry_check::{self, EntryState},
+    nmi::NmiBlocking,
+    switch::enter_guest,
+    vcpu::SvmVcpu,
+    vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb},
+};
+use crate::{Event, Exit, backend::EntryGate, cpu_interrupts, host_registers, state::rflags};
+
+const DEBUG_VECTOR: u64 = 1;
+
+/// What the entry that was last prepared is like. It holds for those that follow without
+/// preparations of their own.
+#[derive(Default)]
+pub(super) struct Prepared {
+    /// What the CPU checks.
+    state: EntryState,
+    rip: u64,
+    /// It delivers nothing, steps through nothing, and is in no shadow and no handler of an NMI: of
+    /// such things its exit need not be searched for traces.
+    plain: bool,
+}
+
+impl SvmVcpu {
+    /// Enters the guest if the gate opens, and returns its exit.
+    pub(super) fn enter(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        if self.cpu.is_none() {
+            return Exit::EntryFailure("the vCPU is loaded on no CPU");
+        }
+        if self.capabilities.loses_interrupt_shadow && self.in_shadow() {
+            self.shadow_at = Some(self.vmcb().save.rip);
+        }
+        self.interrupted_at_entry = false;
+        cpu_interrupts::disable();
+        if !gate.opens() {
+            cpu_interrupts::enable();
+            self.shadow_at = None;
+            self.end_step(false);
+            self.interrupted = self.injected.take();
+            self.interrupted_at_entry = true;
+            self.vmcb_mut().control.event_injection = EventInfo::new();
+            return Exit::NotEntered;
+        }
+        self.prepare_tlb();
+        if let (true, Some(cpu)) = (core::mem::take(&mut self.exit_at_once), self.cpu) {
+            // Taken only in the guest, after the event is delivered there.
+            self.host.kick(cpu);
+        }
+        self.load_cr2();
+        self.prepared = Prepared {
+            state: EntryState::from(self.vmcb()),
+            rip: self.vmcb().save.rip,
+            plain: self.injected.is_none()
+                && self.step.is_none()
+                && self.shadow_at.is_none()
+                && self.nmi == NmiBlocking::Unblocked,
+        };
+        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
+        // prepared: SVM is on, and `host_vmcb` was filled here. The
+        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
+        // that the guest cannot replace, map the VM's own memory only.
+        unsafe { enter_guest(&mut self.context) }
+        self.take_exit()
+    }
+
+    /// The same where all is as it was at the last exit: for
+    /// [`resume`](crate::backend::VcpuBackend::resume).
+    pub(super) fn enter_again(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+        if self.cpu.is_none() || !self.prepared.plain || self.has_tlb_work() {
+            return self.enter(gate);
+        }
+        cpu_interrupts::disable();
+        if !gate.opens() {
+            cpu_interrupts::enable();
+            return Exit::NotEntered;
+        }
+        // SAFETY: as in `enter`, which prepared the entry before this one: it is the same.
+        unsafe { enter_guest(&mut self.context) }
+        self.take_exit()
+    }
+
+    /// The exit as the neutral layer sees it, after the backend's own part.
+    #[inline]
+    fn take_exit(&mut self) -> Exit {
+        let control = &self.vmcb().control;
+        if self.prepared.plain
+            && !control.exit_interrupt_info.valid()
+            && is_plain(control.exit_code)
+        {
+            return decode::exit(control);
+        }
+        self.take_any_exit()
+    }
+
+    fn take_any_exit(&mut self) -> Exit {
+        let save = &self.vmcb().save;
+        let (rip, cr2) = (save.rip, save.cr2);
+        let control = &self.vmcb().control;
+        let (code, info) = (control.exit_code, control.exit_interrupt_info);
+        if ExitCode::is_invalid(code) {
+            let failed = entry_check::first_failure(&self.prepared.state);
+            self.distrust_tlb();
+            return Exit::EntryFailure(failed);
+        }
+        self.interrupted_at_entry = self.injected.take().is_some() && rip == self.prepared.rip;
+        self.interrupted = decode::interrupted_event(info, cr2).filter(|event| {
+            // Other than exceptions all are injected.
+            self.interrupted_at_entry || matches!(event, Event::Exception(_))
+        });
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = EventInfo::new();
+        self.restore_lost_shadow(rip);
+        let trapped = code == ExitCode::EXCEPTION_0 + DEBUG_VECTOR;
+        if trapped {
+            self.complete_debug_registers();
+        }
+        let step = self.end_step(trapped);
+        if code == ExitCode::IRET {
+            self.nmi = self.nmi.iret_begins(rip);
+            self.intercept_iret(false);
+        } else {
+            self.nmi.guest_moved_to(rip);
+        }
+        if code == ExitCode::TASK_SWITCH {
+            self.note_resume_flag();
+        }
+        match step {
+            Some(step) if trapped => self.finish_step(step),
+            _ => match decode::exit(&self.vmcb().control) {
+                Exit::InvalidatePage { .. } => Exit::InvalidatePage { address: self.operand() },
+                exit => exit,
+            },
+        }
+    }
+
+    /// Puts RFLAGS.RF to where a task switch that is not intercepted would save it from.
+    fn note_resume_flag(&mut self) {
+        let Vmcb { control, save } = self.vmcb_mut();
+        let resume = TaskSwitchInfo::from_bits(control.exit_info2).resume();
+        save.rflags = save.rflags & !rflags::RF | if resume { rflags::RF } else { 0 };
+    }
+
+    /// Linear address of INVLPG's operand, which a CPU with decode assists tells.
+    fn operand(&self) -> Option<u64> {
+        let told = self.capabilities.has(SvmFeatures::DECODE_ASSISTS);
+        told.then_some(self.vmcb().control.exit_info1)
+    }
+
+    /// QEMU 7.2 ends an interrupt shadow when it enters the guest. If nothing was executed
+    /// since, the guest is still in it.
+    fn restore_lost_shadow(&mut self, rip: u64) {
+        if self.shadow_at.take() == Some(rip) {
+            self.vmcb_mut().control.interrupt_shadow |= 1;
+        }
+    }
+
+    /// VMRUN loads CR2, but not on Bochs 2.7. Other than by page faults of the guest it
+    /// changes seldom enough to be loaded everywhere.
+    fn load_cr2(&mut self) {
+        if core::mem::take(&mut self.cr2_differs) {
+            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
+            unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
+        }
+    }
+}
+
+/// Exits of which [`decode`] tells all, if nothing else was under way.
+const fn is_plain(code: u64) -> bool {
+    matches!(
+        code,
+        ExitCode::INTERRUPT
+            | ExitCode::VIRTUAL_INTERRUPT
+            | ExitCode::CPUID
+            | ExitCode::HLT
+            | ExitCode::PORT_IO
+            | ExitCode::MSR
+            | ExitCode::VMMCALL
+            | ExitCode::NESTED_PAGE_FAULT
+    )
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The exits table as a picture: a bar for each place.
+
+use anyhow::Result;
+use plotters::style::RGBColor;
+
+use super::Column;
+use super::table::names;
+use crate::bench::place::Place;
+use crate::bench::plot::bars::{Bars, Group, Layout, Series};
+use crate::bench::plot::{palette, scale};
+
+const fn colour(place: Place) -> RGBColor {
+    match place {
+        Place::Bare => palette::BARE,
+        Place::Alcazar => palette::ALCAZAR,
+        Place::AlcazarShadow => palette::ALCAZAR_OTHER,
+        Place::Kvm => palette::KVM,
+        Place::KvmShadow => palette::KVM_OTHER,
+    }
+}
+
+/// The picture, of medians in this unit.
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn svg(columns: &[Column], unit: &str) -> Result<String> {
+    let series = |column: &Column| Series {
+        name: column.place.title().to_owned(),
+        colour: colour(column.place),
+    };
+    let group = |name: &str| Group {
+        name: name.to_owned(),
+        values: columns
+            .iter()
+            .map(|column| column.row(name).map(|figures| figures.median as f64))
+            .collect(),
+    };
+    Bars {
+        title: "What single operations cost".into(),
+        axis: format!("{unit}, median"),
+        scale: scale::Kind::Log,
+        layout: Layout::Grouped,
+        series: columns.iter().map(series).collect(),
+        groups: names(columns).into_iter().map(group).collect(),
+        mark: None,
+    }
+    .svg()
+}

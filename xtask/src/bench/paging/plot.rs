@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table of paging costs as a picture.
+
+use anyhow::Result;
+
+use super::{Row, Way};
+use crate::bench::plot::bars::{Bars, Group, Layout, Series};
+use crate::bench::plot::{palette, scale};
+
+/// The picture.
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn svg(rows: &[Row]) -> Result<String> {
+    let series = |way: Way| Series {
+        name: format!("{} paging", way.title()),
+        colour: match way {
+            Way::Nested => palette::ALCAZAR,
+            Way::Shadow => palette::ALCAZAR_OTHER,
+            Way::ShadowUncached => palette::BARE,
+        },
+    };
+    let group = |row: &Row| Group {
+        name: row.name.to_owned(),
+        values: [&row.nested, &row.shadow, &row.shadow_uncached]
+            .map(|cost| Some(cost.instructions.median as f64))
+            .to_vec(),
+    };
+    Bars {
+        title: "What work with address spaces costs".into(),
+        axis: "instructions of a round, median".into(),
+        scale: scale::Kind::Log,
+        layout: Layout::Grouped,
+        series: Way::ALL.map(series).to_vec(),
+        groups: rows.iter().map(group).collect(),
+        mark: None,
+    }
+    .svg()
+}
