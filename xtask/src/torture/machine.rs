@@ -23,12 +23,12 @@ use crate::run::bundle;
 /// Memory of the machine, in MiB.
 const MEMORY_MIB: u64 = 512;
 
-/// How long the last round, the last look at the memory and the end may take.
-const GRACE: Duration = Duration::from_secs(60);
+/// How long the co-kernel may write nothing to its log: a round, and a look at all the memory.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The same where instructions are slow.
-const SLOW_GRACE: Duration = Duration::from_secs(240);
-/// Time for a round that is one of a given number.
-const ROUND: Duration = Duration::from_secs(10);
+const SLOW_PATIENCE: Duration = Duration::from_secs(300);
+/// How often its log is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// When it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,30 +92,32 @@ impl Machine {
     }
 }
 
-/// Starts the machine, tells it when time is up, and waits for its end; `None` if that does not
-/// come.
+/// Starts the machine, tells it when time is up, and waits for its end; `None` if it hangs.
 fn wait(config: &MachineConfig, plan: &Plan, errors: File) -> Result<Option<ExitStatus>> {
-    let grace = if config.engine == Engine::Bochs { SLOW_GRACE } else { GRACE };
+    let patience = if config.engine == Engine::Bochs { SLOW_PATIENCE } else { PATIENCE };
     let mut command = config.command()?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(errors);
     let mut child = OwnedChild::spawn(&mut command)?;
     let mut input = child.inner().stdin.take();
     let _progress = Progress::start(&format!("torturing {}", config.engine.name()));
-    let time = match plan.limit {
-        Limit::Rounds(rounds) => {
-            let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
-            ROUND.saturating_mul(rounds)
-        }
-        Limit::Time(time) => time,
-    };
     let begin = Instant::now();
-    let far = |time: Duration| begin.checked_add(time).unwrap_or(begin + SLOW_GRACE);
-    if let Some(status) = child.wait_until(far(time))? {
-        return Ok(Some(status));
+    let (mut length, mut grew) = (0, begin);
+    loop {
+        if let Some(status) = child.wait_until(Instant::now() + LOOK)? {
+            return Ok(Some(status));
+        }
+        let is_up = matches!(plan.limit, Limit::Time(time) if begin.elapsed() >= time);
+        if let Some(mut input) = input.take_if(|_| is_up) {
+            // A machine that has just ended reads no more.
+            let _ = input.write_all(&[STOP_BYTE]).and_then(|()| input.flush());
+        }
+        let now =
+            config.log.as_ref().and_then(|log| fs::metadata(log).ok()).map_or(0, |log| log.len());
+        if now != length {
+            (length, grew) = (now, Instant::now());
+        }
+        if grew.elapsed() >= patience {
+            return Ok(None);
+        }
     }
-    if let Some(input) = &mut input {
-        // A machine that has just ended reads no more.
-        let _ = input.write_all(&[STOP_BYTE]).and_then(|()| input.flush());
-    }
-    Ok(child.wait_until(Instant::now() + grace)?)
 }

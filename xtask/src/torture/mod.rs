@@ -72,7 +72,8 @@ pub fn run(paths: &Paths, options: &TortureOptions) -> Result<u8> {
     }
     let image = cargo_build::cokernel(paths)?;
     let plan = Plan::new(options.platform, &cpu, options.paging, options.seed, limit)?;
-    let folder = paths.target.join("alcazar").join("torture");
+    let name = [options.platform.name(), &cpu, plan.paging_name()].join("-");
+    let folder = paths.target.join("alcazar").join("torture").join(name);
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let machine = Machine { image, folder };
