@@ -139,6 +139,21 @@ impl Outcome {
         self.faults.is_empty() && self.emulator.is_none()
     }
 
+    /// How long it took.
+    pub fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    /// Exits of the VMs of all rounds.
+    pub fn exits(&self) -> u64 {
+        self.exits.iter().map(|counter| counter.count).sum()
+    }
+
+    /// Whose virtualization was used.
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
     /// What was found.
     pub fn faults(&self) -> &[TortureFault] {
         &self.faults
@@ -236,4 +251,55 @@ fn last_seed(log: &str) -> Option<u64> {
 fn torture_report(log: &str) -> Result<Option<TortureReport>> {
     let json = log.lines().rev().find_map(|line| line.strip_prefix(TORTURE_PREFIX));
     Ok(json.map(serde_json::from_str).transpose()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::platform::Platform;
+
+    fn judged(raw: Option<i32>, log: &str, errors: &str) -> Outcome {
+        let plan = Plan::new(Platform::Qemu, "max", None, 7, Limit::Rounds(1)).unwrap();
+        let run = Run {
+            status: raw.map(ExitStatus::from_raw),
+            seconds: 1.0,
+            log: log.into(),
+            errors: errors.into(),
+            log_file: "log".into(),
+        };
+        Outcome::judge(&plan, &run).unwrap()
+    }
+
+    fn exited(code: u8) -> Option<i32> {
+        Some(exit_status(code) << 8)
+    }
+
+    #[test]
+    fn what_ends_the_emulator_is_not_taken_for_a_fault_of_ours() {
+        let died = judged(Some(6), "@round 7\n@round 8\n", "qemu: assertion failed\n");
+        assert!(died.faults().is_empty() && !died.is_well());
+        assert_eq!(died.emulator.as_deref(), Some("signal 6: qemu: assertion failed, seed 8"));
+        let bochs = judged(Some(1 << 8), "@round 7\n", "bochs panics\n");
+        assert!(bochs.emulator.is_some());
+    }
+
+    #[test]
+    fn what_ends_the_co_kernel_is_a_fault_of_the_last_round() {
+        let log = "@round 7\n@round 8\nCPU 1: panicked at x.rs\n";
+        for (raw, what) in [
+            (exited(machine_exit::PANIC), "panicked at x.rs"),
+            (Some(0), "triple fault"),
+            (None, "hangs"),
+            (exited(machine_exit::BAD_BUNDLE), "status"),
+            (exited(machine_exit::DONE), "no report"),
+        ] {
+            let outcome = judged(raw, log, "");
+            let [fault] = outcome.faults() else { panic!("{what}: {:?}", outcome.faults()) };
+            assert!(fault.what.contains(what) && fault.seed == 8, "{}", fault.what);
+            assert!(outcome.emulator.is_none() && !outcome.is_well());
+            assert!(outcome.text().contains("--seed 8 --rounds 1"), "{}", outcome.text());
+        }
+    }
 }

@@ -29,14 +29,8 @@ pub fn rows(paths: &Paths) -> Vec<Row> {
     let paging = [Paging::Nested, Paging::Shadow].map(|paging| {
         let paths = paths.clone();
         Row::new(format!("torture/qemu/max/{}", paging.name()), move |log| {
-            let plan = Plan::new(
-                Platform::Qemu,
-                qemu::TCG_CPU,
-                Some(paging),
-                SEED,
-                Limit::Rounds(ROUNDS),
-            )?;
-            let outcome = run(&paths, cargo_build::cokernel(&paths)?, &plan, log)?;
+            let machine = (Platform::Qemu, qemu::TCG_CPU, paging);
+            let outcome = some_rounds(&paths, machine, ROUNDS, log)?;
             ensure!(outcome.is_well(), "{}", outcome.text());
             Ok(Tally::ONE)
         })
@@ -45,12 +39,12 @@ pub fn rows(paths: &Paths) -> Vec<Row> {
     let noticed = Row::new("torture/damage-is-noticed", move |log| {
         let image = cargo_build::faulty_cokernel(&paths)?;
         for (damage, said) in DAMAGE {
-            let plan = plan_of_one()?.with_damage(damage);
+            let plan = short_plan()?.with_damage(damage);
             let outcome = run(&paths, image.clone(), &plan, log)?;
             let first = outcome.faults().first().context("damage was not noticed")?;
             ensure!(first.what.contains(said), "{damage:?}: {}", first.what);
         }
-        let mut plan = plan_of_one()?;
+        let mut plan = short_plan()?;
         if let Some(neighbour) = &mut plan.torture.neighbour {
             neighbour.command_line = "spoil".into();
         }
@@ -62,7 +56,21 @@ pub fn rows(paths: &Paths) -> Vec<Row> {
     paging.into_iter().chain([noticed]).collect()
 }
 
-fn plan_of_one() -> Result<Plan> {
+/// Runs so many rounds, always the same, on a machine and CPU model with this way of paging.
+///
+/// # Errors
+/// When the machine cannot be had.
+pub fn some_rounds(
+    paths: &Paths,
+    (platform, model, paging): (Platform, &str, Paging),
+    rounds: u64,
+    log: &mut Log,
+) -> Result<Outcome> {
+    let plan = Plan::new(platform, model, Some(paging), SEED, Limit::Rounds(rounds))?;
+    run(paths, cargo_build::cokernel(paths)?, &plan, log)
+}
+
+fn short_plan() -> Result<Plan> {
     Plan::new(Platform::Qemu, qemu::TCG_CPU, None, SEED, Limit::Rounds(20))
 }
 
