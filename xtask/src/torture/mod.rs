@@ -8,7 +8,7 @@ mod plan;
 pub mod rows;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -77,12 +77,28 @@ pub fn run(paths: &Paths, options: &TortureOptions) -> Result<u8> {
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let machine = Machine { image, folder };
-    let outcome = machine.run(paths, &plan)?;
+    let outcome = torture(paths, &machine, plan)?;
     print!("{}", outcome.text());
     if let Some(file) = &options.json {
         write_json(file, &outcome)?;
     }
     Ok(u8::from(!outcome.is_well()))
+}
+
+/// Tortures until the time is up; when the emulator dies, by another one from the next seed on.
+fn torture(paths: &Paths, machine: &Machine, mut plan: Plan) -> Result<Outcome> {
+    let begin = Instant::now();
+    let whole = plan.limit;
+    let mut outcome = machine.run(paths, &plan)?;
+    while let (Limit::Time(time), Some(seed)) = (whole, outcome.next_seed()) {
+        let Some(left) = time.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) else {
+            break;
+        };
+        plan.torture.first_seed = seed;
+        plan.limit = Limit::Time(left);
+        outcome.add(machine.run(paths, &plan)?);
+    }
+    Ok(outcome)
 }
 
 fn time(minutes: f64) -> Result<Duration> {

@@ -12,7 +12,7 @@ use wire::{HostMemory, machine_exit};
 
 use super::machine::Limit;
 use super::plan::{NEIGHBOUR, Plan};
-use crate::process::last_line;
+use crate::process::NO_MESSAGE;
 use crate::run::outcome::exit_status;
 use crate::run::report;
 
@@ -51,8 +51,8 @@ pub struct Outcome {
     after: Option<HostMemory>,
     /// What was not as it should be.
     faults: Vec<TortureFault>,
-    /// How the emulator died, if it did: no fault of Alcazar's can be told from it.
-    emulator: Option<String>,
+    /// How the emulator died, each time it did: that says nothing of Alcazar.
+    emulator: Vec<TortureFault>,
     log: PathBuf,
 }
 
@@ -78,7 +78,7 @@ impl Outcome {
             before: None,
             after: None,
             faults: Vec::new(),
-            emulator: None,
+            emulator: Vec::new(),
             log: run.log_file.clone(),
         };
         let seed = last_seed(&run.log).unwrap_or(plan.torture.first_seed);
@@ -86,12 +86,15 @@ impl Outcome {
         let report = report::parse(&run.log)?;
         match end(run) {
             Ended::Well => {}
-            Ended::Emulator(why) => outcome.emulator = Some(format!("{why}, seed {seed}")),
+            Ended::Emulator(what) => {
+                outcome.rounds = rounds_begun(&run.log);
+                outcome.emulator.push(TortureFault { seed, what });
+            }
             Ended::Badly(what) => outcome.fault(seed, what),
         }
         match (&tortured, &report) {
             (Some(tortured), Some(report)) => outcome.take(plan, seed, tortured, report),
-            _ if outcome.emulator.is_none() && outcome.faults.is_empty() => {
+            _ if outcome.emulator.is_empty() && outcome.faults.is_empty() => {
                 outcome.fault(seed, "the co-kernel wrote no report".into());
             }
             _ => {}
@@ -130,13 +133,33 @@ impl Outcome {
         }
     }
 
+    /// The seed with which to go on, if the emulator died.
+    pub fn next_seed(&self) -> Option<u64> {
+        let last = self.emulator.last().filter(|_| self.faults.is_empty())?;
+        Some(last.seed.wrapping_add(1))
+    }
+
+    /// Adds what came of going on.
+    pub fn add(&mut self, next: Self) {
+        add_counts(&mut self.ends, next.ends);
+        add_counts(&mut self.exits, next.exits);
+        self.seconds += next.seconds;
+        self.rounds += next.rounds;
+        self.checks += next.checks;
+        self.faults.extend(next.faults);
+        self.emulator.extend(next.emulator);
+        self.watched_bytes = self.watched_bytes.max(next.watched_bytes);
+        (self.backend, self.neighbour) = (next.backend, next.neighbour);
+        (self.before, self.after) = (next.before, next.after);
+    }
+
     fn fault(&mut self, seed: u64, what: String) {
         self.faults.push(TortureFault { seed, what });
     }
 
     /// Whether nothing was found.
     pub fn is_well(&self) -> bool {
-        self.faults.is_empty() && self.emulator.is_none()
+        self.faults.is_empty() && self.emulator.is_empty()
     }
 
     /// How long it took.
@@ -200,14 +223,23 @@ impl Outcome {
                 again(fault.seed)
             ));
         }
-        if let Some(why) = &self.emulator {
-            text.push_str(&format!("DIED  the emulator itself: {why}\n"));
+        for TortureFault { seed, what } in &self.emulator {
+            text.push_str(&format!("DIED  seed {seed}: the emulator itself: {what}\n"));
         }
         if !self.is_well() {
             text.push_str(&format!("      log: {}\n", self.log.display()));
         }
         let verdict = if self.is_well() { "ok" } else { "not ok" };
         text + &format!("{verdict}: the co-kernel, its memory and the neighbour\n")
+    }
+}
+
+fn add_counts(counters: &mut Vec<Counter>, more: Vec<Counter>) {
+    for one in more {
+        match counters.iter_mut().find(|counter| counter.name == one.name) {
+            Some(counter) => counter.count += one.count,
+            None => counters.push(one),
+        }
     }
 }
 
@@ -224,7 +256,7 @@ fn end(run: &Run) -> Ended {
     let Some(status) = run.status else {
         return Ended::Badly("the machine does not come to an end: the co-kernel hangs".into());
     };
-    let said = last_line(&run.errors);
+    let said = first_line(&run.errors);
     if let Some(signal) = status.signal() {
         return Ended::Emulator(format!("signal {signal}: {said}"));
     }
@@ -241,6 +273,17 @@ fn end(run: &Run) -> Ended {
         1 => Ended::Emulator(said),
         _ => Ended::Badly(format!("the machine ended with status {code}")),
     }
+}
+
+/// The first thing the emulator said: QEMU lets the state of the CPU follow.
+fn first_line(errors: &[u8]) -> String {
+    let text = String::from_utf8_lossy(errors);
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
+    first.unwrap_or(NO_MESSAGE).to_owned()
+}
+
+fn rounds_begun(log: &str) -> u64 {
+    log.lines().filter(|line| line.starts_with(ROUND_PREFIX)).count() as u64
 }
 
 /// Seed of the last round that began.
@@ -280,9 +323,19 @@ mod tests {
     fn what_ends_the_emulator_is_not_taken_for_a_fault_of_ours() {
         let died = judged(Some(6), "@round 7\n@round 8\n", "qemu: assertion failed\n");
         assert!(died.faults().is_empty() && !died.is_well());
-        assert_eq!(died.emulator.as_deref(), Some("signal 6: qemu: assertion failed, seed 8"));
+        let what = "signal 6: qemu: assertion failed".to_owned();
+        assert_eq!(died.emulator, [TortureFault { seed: 8, what }]);
+        assert_eq!((died.rounds, died.next_seed()), (2, Some(9)));
         let bochs = judged(Some(1 << 8), "@round 7\n", "bochs panics\n");
-        assert!(bochs.emulator.is_some());
+        assert_eq!(bochs.next_seed(), Some(8));
+    }
+
+    #[test]
+    fn going_on_adds_up() {
+        let mut first = judged(Some(6), "@round 7\n@round 8\n", "qemu: assertion failed\n");
+        first.add(judged(Some(11), "@round 9\n", ""));
+        assert_eq!((first.rounds, first.emulator.len(), first.next_seed()), (3, 2, Some(10)));
+        assert!(first.text().contains("DIED  seed 9: the emulator itself: signal 11: no message"));
     }
 
     #[test]
@@ -298,7 +351,8 @@ mod tests {
             let outcome = judged(raw, log, "");
             let [fault] = outcome.faults() else { panic!("{what}: {:?}", outcome.faults()) };
             assert!(fault.what.contains(what) && fault.seed == 8, "{}", fault.what);
-            assert!(outcome.emulator.is_none() && !outcome.is_well());
+            assert!(outcome.emulator.is_empty() && !outcome.is_well());
+            assert_eq!(outcome.next_seed(), None);
             assert!(outcome.text().contains("--seed 8 --rounds 1"), "{}", outcome.text());
         }
     }

@@ -4,6 +4,7 @@
 use super::forms::{FORMS, Form, Immediate, Operand, PREFIXES, Steer};
 use super::random::Random;
 use super::values;
+use crate::rt::start_info;
 
 /// Most bytes that are made up; behind them are breakpoints.
 const CAPACITY: usize = 160;
@@ -23,19 +24,42 @@ impl Code {
         if random.one_in(4) {
             let length = 1 + random.below(40);
             (0..length).for_each(|_| code.push(random.next() as u8));
-            return code;
+        } else {
+            code.forms(random);
         }
+        if start_info::is_tcg_cpu() {
+            code.leave_out();
+        }
+        code
+    }
+
+    fn forms(&mut self, random: &mut Random) {
         for _ in 0..=random.below(8) {
             match random.below(16) {
-                0 => (0..=random.below(4)).for_each(|_| code.push(random.next() as u8)),
-                _ => code.form(random),
+                0 => (0..=random.below(4)).for_each(|_| self.push(random.next() as u8)),
+                _ => self.form(random),
             }
         }
         // Some run on for ever, until an interrupt comes.
         if random.one_in(4) {
-            code.jump_back();
+            self.jump_back();
         }
-        code
+    }
+
+    /// Takes out what ends the emulator itself, QEMU's TCG (7.2), wherever it begins:
+    ///
+    /// - LTR is executed with a null selector, and the next interrupt that wants a stack of the
+    ///   task's aborts QEMU, "invalid tss".
+    /// - MOV to a debug register, when it makes a breakpoint over the end of the address space:
+    ///   "tried to set invalid watchpoint", and a fault of QEMU's own when it is removed.
+    fn leave_out(&mut self) {
+        for at in 0..CAPACITY.saturating_sub(2) {
+            if let Some([first @ 0x0F, second, operand]) = self.bytes.get_mut(at..at + 3)
+                && (*second == 0 && *operand >> 3 & 7 == 3 || *second == 0x23)
+            {
+                *first = 0x90;
+            }
+        }
     }
 
     /// The bytes.
