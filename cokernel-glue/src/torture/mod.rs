@@ -72,23 +72,20 @@ fn rounds<B: Backend>(
     last: &mut Vec<VmReport>,
 ) -> Result<(), String> {
     let most = torture.rounds.unwrap_or(u64::MAX);
-    let mut watch = None;
+    let mut watch = begin_to_watch(&**backend, bundle, torture)?;
+    tally.watched(watch.bytes());
     for number in 0..most {
         let seed = torture.first_seed.wrapping_add(number);
         cokernel::write_line(&format!("{ROUND_PREFIX}{seed}"));
         tally.begin(seed);
         let stage = Stage { vms: vec![seeded(&torture.vm, seed)], repeat: 1 };
         let mut guests = create(&**backend, bundle, &stage)?;
-        // From now on, so that the memory around that of the guest is watched.
-        let watch =
-            watch.get_or_insert_with(|| Watch::begin(torture.watched_mib.saturating_mul(1 << 20)));
-        tally.watched(watch.bytes());
         let running = round::start(backend, &mut guests, neighbour.cpus())?;
         let mut finished = running.wait(&guests);
         *last = report::round(&stage, &guests, &mut finished);
         drop((finished, guests));
         tally.end(last, &torture.tolerated);
-        do_damage(watch, torture, number);
+        do_damage(&watch, torture, number);
         let is_last = number + 1 == most || is_stopped();
         let result = if is_last { watch.check_all() } else { watch.check() };
         tally.checks(watch.checks());
@@ -113,6 +110,20 @@ fn create<B: Backend>(
             .map_err(|why| format!("VM '{}': {why}", description.name))
     };
     stage.vms.iter().map(create).collect()
+}
+
+/// Begins to watch the memory around that of a VM like those of the rounds. Their time counts from
+/// when they are made, so none of them waits for this.
+fn begin_to_watch<B: Backend>(
+    backend: &B,
+    bundle: &Bundle<'_>,
+    torture: &Torture,
+) -> Result<Watch, String> {
+    let stage = Stage { vms: vec![seeded(&torture.vm, torture.first_seed)], repeat: 1 };
+    let guests = create(backend, bundle, &stage)?;
+    let watch = Watch::begin(torture.watched_mib.saturating_mul(1 << 20));
+    drop(guests);
+    Ok(watch)
 }
 
 /// The VM of the round with this seed.
