@@ -4,10 +4,12 @@
 use core::ptr;
 
 use super::recover::{self, LOW_CODE, SLOTS};
-use super::values::DATA_END;
 use crate::rt::cell::Fixed;
 use crate::rt::segments::{KERNEL_CODE, KERNEL_CODE32, KERNEL_DATA, TASK, TASK32, TaskState};
 use crate::rt::{segments, start_info};
+
+// The assembly of `recover` loads it, and has this many slots.
+const _: () = assert!(TASK32 == 0x60 && SLOTS == 16);
 
 /// The task that a double fault switches to.
 const FAULT_TASK: u16 = 0x70;
@@ -51,7 +53,7 @@ fn stack() -> u64 {
 /// Fills in all that stays.
 pub fn prepare() {
     let (low, high) = task_descriptor();
-    let descriptors = [
+    let descriptors: [u64; SLOTS] = [
         0,
         0x00AF_9B00_0000_FFFF,
         0x00CF_9300_0000_FFFF,
@@ -74,7 +76,6 @@ pub fn prepare() {
         },
         0,
     ];
-    debug_assert!(descriptors.len() == SLOTS);
     // SAFETY: the tables are the torture's own, and nothing uses them yet.
     unsafe {
         recover::torture_pristine = descriptors;
@@ -176,7 +177,6 @@ pub fn low_memory() {
             ((vector * 4) as *mut u32).write_volatile(entry as u32);
         }
     }
-    debug_assert!(LOW_CODE + length < DATA_END);
 }
 
 /// Loads the descriptors and gates for the first time.
@@ -190,5 +190,4 @@ pub fn load() {
         core::arch::asm!("lgdt [{}]", "lidt [{}]", "ltr {:x}", in(reg) &raw const gdt,
             in(reg) &raw const idt, in(reg) TASK);
     }
-    debug_assert!(TASK32 == 0x60);
 }
