@@ -47,6 +47,7 @@ pub fn round<B: Backend>(
         let mut own: Vec<_> = finished.iter_mut().filter(|f| f.vm == index).collect();
         let first_entry = own.iter().filter_map(|f| f.vcpu.statistics().first_entry).min();
         let milestones = [
+            ("creation", Some(guest.begun)),
             ("created", Some(guest.created)),
             ("first_entry", first_entry),
             ("console_first_byte", guest.console.first_byte()),
@@ -155,7 +156,7 @@ fn exits(statistics: &VcpuStatistics, reason: ExitReason) -> Option<ExitCounter>
         cycles: exits.ticks,
         max_cycles: exits.max_ticks,
         accesses: exits.accesses,
-        histogram: exits.histogram[..used].iter().map(|n| u64::from(*n)).collect(),
+        histogram: exits.histogram[..used].to_vec(),
     })
 }
 

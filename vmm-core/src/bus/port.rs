@@ -13,6 +13,8 @@ const UNCLAIMED: u8 = 0;
 struct Claim {
     start: u16,
     last: u16,
+    /// What the device takes whole.
+    widest: AccessWidth,
     device: Arc<dyn PortDevice>,
 }
 
@@ -53,7 +55,8 @@ impl PortBus {
             });
         }
         let number = u8::try_from(self.claims.len() + 1).map_err(|_| ClaimError::Full)?;
-        self.claims.push(Claim { start, last, device });
+        let widest = device.widest();
+        self.claims.push(Claim { start, last, widest, device });
         self.owner[usize::from(start)..=usize::from(last)].fill(number);
         Ok(())
     }
@@ -106,7 +109,7 @@ impl PortBus {
     fn whole(&self, port: u16, width: AccessWidth) -> Option<&Claim> {
         let claim = self.claim_of(port)?;
         let last = usize::from(port) + width.bytes() - 1;
-        (width <= claim.device.widest() && last <= usize::from(claim.last)).then_some(claim)
+        (width <= claim.widest && last <= usize::from(claim.last)).then_some(claim)
     }
 
     /// A wide access falls apart into bytes at consecutive ports, as on an ISA bus.

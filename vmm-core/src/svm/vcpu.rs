@@ -179,8 +179,14 @@ impl VcpuBackend for SvmVcpu {
         self.enter(gate)
     }
 
+    #[inline]
     fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
         self.enter_again(gate)
+    }
+
+    #[inline]
+    fn can_resume(&self) -> bool {
+        self.cpu.is_some() && self.prepared.plain && !self.has_tlb_work()
     }
 
     #[inline]
@@ -269,6 +275,18 @@ impl VcpuBackend for SvmVcpu {
             efer: save.efer & !efer::SVME,
         };
         ControlRegisters { efer: long_mode::seen(&held, self.lme_hidden), ..held }
+    }
+
+    #[inline]
+    fn cr3_of_64_bit_code(&self) -> Option<u64> {
+        // Attributes of a segment as the VMCB has them.
+        const LONG: u16 = 1 << 9;
+        let save = &self.vmcb().save;
+        let (efer, cr3) = match &self.shadowed {
+            Some(shadowed) => (shadowed.view(0).efer, shadowed.view(0).cr3),
+            None => (save.efer, save.cr3),
+        };
+        (efer & efer::LMA != 0 && save.cs.attributes & LONG != 0).then_some(cr3)
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {

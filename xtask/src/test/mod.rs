@@ -72,7 +72,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     if !quick {
         rows.extend(torture::rows::rows(paths));
     }
-    rows.extend([costs::exits(paths), costs::compute(paths)]);
+    rows.extend([costs::exits(paths), costs::compute(paths), costs::noise(paths)]);
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths, quick));
     rows.extend(regress::test_rows(paths, quick));

@@ -19,6 +19,7 @@ pub mod msr_cpuid;
 pub mod neighbour;
 pub mod nmi;
 pub mod paging;
+pub mod privilege;
 pub mod smp;
 pub mod strio;
 pub mod tasks;

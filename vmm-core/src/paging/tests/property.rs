@@ -5,12 +5,15 @@
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestError, TestRng, TestRunner};
 
+use super::memory::Sparse;
 use super::reference::{self, Outcome};
 use super::shape::{Shape, shape};
-use crate::GuestVirtAddr;
 use crate::paging::walk::rules::{Architecture, Rules};
-use crate::paging::walk::{PhysicalMemory, TranslateError, probe, translate, translate_by};
+use crate::paging::walk::{
+    PhysicalMemory, Quadwords, TranslateError, probe, translate, translate_by,
+};
 use crate::state::efer;
+use crate::{GuestPhysAddr, GuestVirtAddr};
 
 /// Shapes that are tried.
 const CASES: u32 = 6_000;
@@ -66,6 +69,15 @@ fn agrees_with_the_reference() {
     }
 }
 
+/// Memory for the probe.
+struct Whole<'a>(&'a Sparse);
+
+impl Quadwords for Whole<'_> {
+    fn quadword(&mut self, address: GuestPhysAddr) -> Option<u64> {
+        self.0.read_u64(address).ok()
+    }
+}
+
 /// Where an access is allowed, looking without checking finds no other place.
 fn probe_agrees(shape: Shape) -> Result<(), TestCaseError> {
     let Shape { memory, mut space, accesses } = shape;
@@ -76,7 +88,7 @@ fn probe_agrees(shape: Shape) -> Result<(), TestCaseError> {
         space.alignment_check = alignment_check;
         let address = GuestVirtAddr::new(address);
         if let Ok(found) = translate(&memory, &space, address, access) {
-            let probed = probe(|at| memory.read_u64(at).ok(), space.control.cr3, address);
+            let probed = probe(&mut Whole(&memory), space.control.cr3, address);
             // Where tables are that are no memory it gives up.
             prop_assert!(probed.is_none_or(|at| at == found.address), "{:?}", probed);
         }
