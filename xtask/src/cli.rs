@@ -19,8 +19,10 @@ use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
+use crate::torture::TortureOptions;
 use crate::{
     bench, check, clean, deny, fuzz, image, iso, lint, miri, mutants, regress, run, setup, test,
+    torture,
 };
 
 /// Exit status of usage errors.
@@ -43,6 +45,7 @@ enum Command {
     Bench(BenchOptions),
     Fuzz(FuzzOptions),
     Mutants(MutantsOptions),
+    Torture(TortureOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
     /// Is a machine made by Bochs
@@ -126,6 +129,7 @@ impl Cli {
             Command::Bench(options) => bench::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
             Command::Mutants(options) => mutants::run(&paths, &options),
+            Command::Torture(options) => torture::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {
                 setup::ensure_all(options.iso)?;

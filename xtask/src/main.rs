@@ -26,6 +26,7 @@ mod regress;
 mod run;
 mod setup;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
