@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use host_iface::{Host, Tsc};
 use spin::Mutex;
-use vmm_core::{EndReason, VmControl};
-use wire::{HostCall, HostFault, Stage, VmDescription};
+use vmm_core::{EndReason, backend::Backend};
+use wire::{HostCall, HostFault, Stage};
 
-use crate::host::COKERNEL;
+use crate::{host::COKERNEL, vm::GuestVm};
 
 /// VMs of a stage that can have faults.
 const VMS: usize = 8;
@@ -86,8 +86,8 @@ pub fn tell(stage: &Stage) {
 
 /// Waits while `busy` says so. VMs with faults may wait for what never comes, so they are
 /// stopped after a while, as an operator would.
-pub fn wait(vms: &[(&VmDescription, &VmControl)], busy: &dyn Fn() -> bool) {
-    let faulty = || vms.iter().filter(|(vm, _)| vm.host_fault.is_some());
+pub fn wait<B: Backend>(vms: &[GuestVm<B>], busy: &dyn Fn() -> bool) {
+    let faulty = || vms.iter().filter(|guest| guest.has_host_fault);
     if faulty().next().is_none() {
         return COKERNEL.idle_while(&mut || busy());
     }
@@ -99,7 +99,7 @@ pub fn wait(vms: &[(&VmDescription, &VmControl)], busy: &dyn Fn() -> bool) {
         COKERNEL.cancel_timer();
         if busy() {
             let stopped = EndReason::Stopped("it waits for what the host has lost");
-            faulty().for_each(|(_, control)| control.end(stopped.clone()));
+            faulty().for_each(|guest| guest.vm.control().end(stopped.clone()));
             deadline = after(AGAIN_MS);
         }
     }

@@ -2,10 +2,10 @@
 //! An image for work: no call of the host is made to fail.
 
 use host_iface::Host;
-use vmm_core::VmControl;
-use wire::{HostCall, Stage, VmDescription};
+use vmm_core::backend::Backend;
+use wire::{HostCall, Stage};
 
-use crate::host::COKERNEL;
+use crate::{host::COKERNEL, vm::GuestVm};
 
 /// There is nothing to prepare.
 pub fn load(_: &Stage) {}
@@ -26,6 +26,6 @@ pub fn fails(_: HostCall) -> bool {
 pub fn tell(_: &Stage) {}
 
 /// Waits while `busy` says so.
-pub fn wait(_: &[(&VmDescription, &VmControl)], busy: &dyn Fn() -> bool) {
+pub fn wait<B: Backend>(_: &[GuestVm<B>], busy: &dyn Fn() -> bool) {
     COKERNEL.idle_while(&mut || busy());
 }

@@ -37,13 +37,13 @@ pub fn machine<B: Backend>(backend: &B) -> Machine {
 }
 
 /// Reports of the VMs of one round, which are `described` so.
-pub fn round<B: Backend>(
-    described: &[&VmDescription],
+pub fn round<'a, B: Backend>(
+    described: impl IntoIterator<Item = &'a VmDescription>,
     vms: &[GuestVm<B>],
     finished: &mut [Finished<B>],
 ) -> Vec<VmReport> {
     let ended = COKERNEL.tsc().0;
-    let vm = |(index, (description, guest)): (usize, (&&VmDescription, &GuestVm<B>))| {
+    let vm = |(index, (description, guest)): (usize, (&VmDescription, &GuestVm<B>))| {
         let mut own: Vec<_> = finished.iter_mut().filter(|f| f.vm == index).collect();
         let first_entry = own.iter().filter_map(|f| f.vcpu.statistics().first_entry).min();
         let milestones = [
@@ -66,7 +66,7 @@ pub fn round<B: Backend>(
             ..not_run(description, guest.paging(), end(guest.vm.control().ended()))
         }
     };
-    described.iter().zip(vms).enumerate().map(vm).collect()
+    described.into_iter().zip(vms).enumerate().map(vm).collect()
 }
 
 /// The report of a VM that has done nothing.

@@ -24,6 +24,8 @@ const MIB: u64 = 1 << 20;
 pub struct GuestVm<B: Backend> {
     /// Its number in the stage.
     pub number: usize,
+    /// Calls that it makes of the host are made to fail.
+    pub has_host_fault: bool,
     /// The VM.
     pub vm: Vm<B::Vcpu>,
     /// Where its first serial port leads.
@@ -115,6 +117,7 @@ impl<B: Backend> GuestVm<B> {
         drop(platform);
         Ok(Self {
             number,
+            has_host_fault: description.host_fault.is_some(),
             vm,
             console,
             doorbell,

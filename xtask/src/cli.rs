@@ -13,14 +13,17 @@ use crate::clean::CleanOptions;
 use crate::faults::FaultsOptions;
 use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
+use crate::miri::MiriOptions;
 use crate::mutants::MutantsOptions;
 use crate::paths::Paths;
 use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
+use crate::torture::TortureOptions;
 use crate::{
-    bench, check, clean, faults, fuzz, image, iso, lint, mutants, regress, run, setup, test,
+    bench, check, clean, deny, faults, fuzz, image, iso, lint, miri, mutants, regress, run, setup,
+    test, torture,
 };
 
 /// Exit status of usage errors.
@@ -44,6 +47,7 @@ enum Command {
     Faults(FaultsOptions),
     Fuzz(FuzzOptions),
     Mutants(MutantsOptions),
+    Torture(TortureOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
     /// Is a machine made by Bochs
@@ -58,8 +62,11 @@ enum Command {
         #[arg(long)]
         elf: bool,
     },
-    /// Checks rules of this repository: license lines, dependencies between its crates, and what
-    /// the code of one CPU vendor and the rest may know of each other
+    Miri(MiriOptions),
+    /// Has cargo-deny check the dependencies by deny.toml; installs it if it is missing
+    Deny,
+    /// Checks rules of this repository: license lines, dependencies between its crates and on
+    /// others, and what the code of one CPU vendor and the rest may know of each other
     Lint,
     Clean(CleanOptions),
 }
@@ -125,6 +132,7 @@ impl Cli {
             Command::Faults(options) => faults::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
             Command::Mutants(options) => mutants::run(&paths, &options),
+            Command::Torture(options) => torture::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {
                 setup::ensure_all(options.iso)?;
@@ -142,6 +150,8 @@ impl Cli {
                 println!("{}", path.display());
                 Ok(0)
             }
+            Command::Miri(options) => miri::run(&paths, &options),
+            Command::Deny => deny::run(&paths),
             Command::Lint => lint::run(&paths),
             Command::Clean(options) => clean::run(&paths, options),
         }

@@ -9,6 +9,7 @@ mod clean;
 mod cli;
 mod console;
 mod cpio;
+mod deny;
 mod faults;
 mod fuzz;
 mod image;
@@ -16,6 +17,7 @@ mod iso;
 mod kernel_file;
 mod lint;
 mod memory;
+mod miri;
 mod mutants;
 mod paths;
 mod platform;
@@ -25,6 +27,7 @@ mod regress;
 mod run;
 mod setup;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 

@@ -85,6 +85,14 @@ impl PortBus {
         true
     }
 
+    /// What is claimed: ranges of ports, and the names of their devices.
+    pub fn claims(&self) -> impl Iterator<Item = (RangeInclusive<u16>, &str)> {
+        let live = |claim: &&Claim| {
+            self.claim_of(claim.start).is_some_and(|owner| core::ptr::eq(owner, *claim))
+        };
+        self.claims.iter().filter(live).map(|c| (c.start..=c.last, c.device.name()))
+    }
+
     /// Reads from `port`.
     #[inline]
     pub fn read(&self, port: u16, width: AccessWidth) -> (u32, Answer) {
@@ -228,7 +236,9 @@ mod tests {
         bus.claim(0x40..=0x43, Recorder::new(AccessWidth::Byte)).unwrap();
         let error = bus.claim(0x43..=0x50, Recorder::new(AccessWidth::Byte)).unwrap_err();
         assert_eq!(error.to_string(), "recorder cannot have 0x43-0x50: recorder is there");
+        assert_eq!(bus.claims().collect::<Vec<_>>(), [(0x40..=0x43, "recorder")]);
         assert!(bus.release(0x41) && !bus.release(0x41));
+        assert_eq!(bus.claims().count(), 0);
         assert_eq!(bus.read(0x40, AccessWidth::Byte), (0xFF, Answer::Nobody));
         bus.claim(0x43..=0x50, Recorder::new(AccessWidth::Byte)).unwrap();
     }

@@ -7,6 +7,8 @@ pub(crate) mod heap;
 mod layout;
 mod nearby;
 mod pages;
+#[cfg(test)]
+mod ranges;
 mod walked;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};

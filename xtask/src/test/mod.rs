@@ -20,7 +20,7 @@ use clap::Args;
 
 use crate::architecture::Architecture;
 use crate::paths::Paths;
-use crate::{cargo_build, image, regress, setup};
+use crate::{cargo_build, image, regress, setup, torture};
 
 pub use invoke::{Answer, Invocation};
 pub use row::{Log, Row, Tally};
@@ -72,6 +72,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bare_metal::rows(paths, quick)?);
     if !quick {
         rows.push(host_faults::row(paths));
+        rows.extend(torture::rows::rows(paths));
     }
     rows.extend([costs::exits(paths), costs::compute(paths), costs::noise(paths)]);
     rows.extend(run_rows::rows(paths, quick));

@@ -20,7 +20,6 @@ use super::scenario::Scenario;
 use crate::bench::peer::{self, Setting};
 use crate::bench::place::{self, Job, Place};
 use crate::paths::Paths;
-use crate::platform::bochs::models;
 use crate::progress::Progress;
 use crate::run::folder::RunFolder;
 
@@ -40,7 +39,9 @@ const SETTLING: u64 = 7_000_000;
 
 /// How it is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct Settings<'a> {
+    /// CPU model of the machine of two CPUs.
+    pub model: &'a str,
     /// Time for which the guest samples, in milliseconds of the machine.
     pub span_ms: u64,
     /// Distances above are detours, in ticks of the time-stamp counter.
@@ -69,7 +70,7 @@ pub struct Sample {
     pub span: Span,
 }
 
-impl Settings {
+impl Settings<'_> {
     fn span(self, tsc_hz: u64) -> u64 {
         self.span_ms * (tsc_hz / 1000)
     }
@@ -97,7 +98,7 @@ pub fn run(
     paths: &Paths,
     guest: &Path,
     scenario: Scenario,
-    settings: Settings,
+    settings: Settings<'_>,
 ) -> Result<Vec<Sample>> {
     // A place of its own says so itself.
     let is_place = scenario == Scenario::Bare;
@@ -121,7 +122,7 @@ pub fn run(
         }
         Scenario::Alone | Scenario::Neighbour => {
             let manifest = manifest(guest, scenario, settings);
-            place::on_bochs(paths, job(guest, "", 2), models::DEFAULT, &manifest, &folder)
+            place::on_bochs(paths, job(guest, "", 2), settings.model, &manifest, &folder)
         }
     };
     let outcome = outcome.with_context(|| format!("{} failed", scenario.title()))?;
@@ -139,7 +140,7 @@ fn job<'a>(guest: &'a Path, words: &'a str, cpus: u32) -> Job<'a> {
 }
 
 /// For each kind of tick a VM that samples for a single tick and one that samples in earnest.
-fn manifest(guest: &Path, scenario: Scenario, settings: Settings) -> Manifest {
+fn manifest(guest: &Path, scenario: Scenario, settings: Settings<'_>) -> Manifest {
     let hz = scenario.tsc_hz();
     let mut stages = Vec::new();
     for tick in settings.ticks(hz) {
@@ -236,7 +237,8 @@ mod tests {
     use super::*;
     use crate::regress::sample as reports;
 
-    const SETTINGS: Settings = Settings { span_ms: 100, threshold: 50, tick_hz: 100 };
+    const SETTINGS: Settings<'_> =
+        Settings { model: "ryzen", span_ms: 100, threshold: 50, tick_hz: 100 };
 
     fn span(tick: Option<u64>, length: u64) -> Span {
         Span { tick, length, samples: 1, shortest: 1, timer_ticks: 0, detours: Vec::new() }

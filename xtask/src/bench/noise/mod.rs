@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::place;
 use super::results::Output;
 use crate::paths::Paths;
+use crate::platform::bochs::models;
 use measure::{Sample, Settings};
 use scenario::Scenario;
 
@@ -51,6 +52,9 @@ pub struct NoiseOptions {
     #[arg(long, value_name = "HZ", default_value_t = 100,
           value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub tick: u64,
+    /// CPU model of the Bochs machine of two CPUs
+    #[arg(long, value_name = "MODEL", default_value = models::DEFAULT)]
+    pub cpu: String,
 }
 
 /// What is measured if nothing else is said.
@@ -69,7 +73,7 @@ const SCENARIOS: [Scenario; 6] = [
 /// When the guest does not get through.
 pub fn complaints(paths: &Paths) -> Result<Vec<String>> {
     let guest = place::guest(paths, GUEST)?;
-    let settings = Settings { span_ms: 100, threshold: 50, tick_hz: 100 };
+    let settings = Settings { model: models::DEFAULT, span_ms: 100, threshold: 50, tick_hz: 100 };
     let samples = measure::run(paths, &guest, Scenario::Alcazar, settings)?;
     Ok(samples.iter().filter_map(claims::complaint).collect())
 }
@@ -87,9 +91,14 @@ struct Json<'a> {
 /// # Errors
 /// When a measurement fails or a file cannot be written.
 pub fn run(paths: &Paths, options: &NoiseOptions) -> Result<()> {
+    models::find(&options.cpu)?;
     let guest = place::guest(paths, GUEST)?;
-    let settings =
-        Settings { span_ms: options.span, threshold: options.threshold, tick_hz: options.tick };
+    let settings = Settings {
+        model: &options.cpu,
+        span_ms: options.span,
+        threshold: options.threshold,
+        tick_hz: options.tick,
+    };
     let mut samples = Vec::new();
     for &scenario in &options.scenarios {
         samples.extend(measure::run(paths, &guest, scenario, settings)?);

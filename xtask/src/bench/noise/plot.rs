@@ -11,7 +11,7 @@ use crate::bench::results::grouped;
 ///
 /// # Errors
 /// When it cannot be drawn.
-pub fn svg(title: &str, samples: &[&Sample], settings: Settings) -> Result<String> {
+pub fn svg(title: &str, samples: &[&Sample], settings: Settings<'_>) -> Result<String> {
     Scatter {
         title: title.to_owned(),
         right: "time in the span, milliseconds of the machine".into(),
