@@ -47,6 +47,7 @@ pub fn round<B: Backend>(
         let mut own: Vec<_> = finished.iter_mut().filter(|f| f.vm == index).collect();
         let first_entry = own.iter().filter_map(|f| f.vcpu.statistics().first_entry).min();
         let milestones = [
+            ("creation", Some(guest.begun)),
             ("created", Some(guest.created)),
             ("first_entry", first_entry),
             ("console_first_byte", guest.console.first_byte()),

@@ -30,6 +30,8 @@ pub struct GuestVm<B: Backend> {
     pub doorbell: Doorbell,
     /// Its I/O APIC.
     pub io_apic: Arc<IoApic>,
+    /// TSC when its creation began.
+    pub begun: u64,
     /// TSC when it was complete.
     pub created: u64,
     /// Heap that it took, in bytes.
@@ -57,6 +59,7 @@ impl<B: Backend> GuestVm<B> {
         bundle: &Bundle<'_>,
         description: &VmDescription,
     ) -> Result<Self, String> {
+        let begun = COKERNEL.tsc().0;
         let heap_before = memory::heap_bytes();
         let config = VmConfig {
             memory_bytes: description.memory_mib.saturating_mul(MIB),
@@ -111,6 +114,7 @@ impl<B: Backend> GuestVm<B> {
             console,
             doorbell,
             io_apic,
+            begun,
             created: COKERNEL.tsc().0,
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,

@@ -108,7 +108,7 @@ pub struct GuestSize {
 /// A moment of a VM's life.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Milestone {
-    /// `created`, `first_entry`, `console_first_byte`, `ended`, ….
+    /// `creation` (its begin), `created`, `first_entry`, `console_first_byte`, `ended`, ….
     pub name: String,
     /// TSC ticks since the co-kernel's entry.
     pub tsc: u64,

@@ -9,9 +9,15 @@
 #[cfg(target_os = "none")]
 mod apic;
 #[cfg(target_os = "none")]
+mod clock;
+#[cfg(target_os = "none")]
 pub mod compute;
 #[cfg(target_os = "none")]
 pub mod exits;
+#[cfg(target_os = "none")]
+pub mod memory;
+#[cfg(target_os = "none")]
+pub mod noise;
 #[cfg(target_os = "none")]
 pub mod paging;
 #[cfg(target_os = "none")]

@@ -24,7 +24,7 @@ const XZ: [u8; 6] = [0xFD, b'7', b'z', b'X', b'Z', 0];
 /// Has the kernel decompress a module (linux/module.h: `MODULE_INIT_COMPRESSED_FILE`).
 const COMPRESSED: i32 = 4;
 
-/// Makes `/dev/kvm` be there.
+/// Makes `/dev/kvm` and `/proc` be there.
 ///
 /// # Errors
 /// When a file system cannot be mounted or a module not be loaded.
@@ -34,6 +34,8 @@ pub fn prepare(options: &Options) -> Result<()> {
         Ok(()) | Err(Errno::BUSY) => {}
         Err(error) => return Err(error).context("cannot mount /dev"),
     }
+    fs::create_dir_all("/proc")?;
+    mount("proc", "/proc", "proc", MountFlags::empty(), None).context("cannot mount /proc")?;
     load_modules(options)?;
     ensure!(Path::new("/dev/kvm").exists(), "the modules are loaded, but there is no /dev/kvm");
     Ok(())

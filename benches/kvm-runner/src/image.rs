@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Loads an ELF guest that starts by the PVH boot protocol (Xen, `docs/misc/pvh.pandoc`).
+//! Loads a guest: Linux, or an ELF file that starts by the PVH boot protocol (Xen,
+//! `docs/misc/pvh.pandoc`).
 
 use anyhow::{Context, Result, bail};
 use elf::ElfBytes;
-use elf::abi::{PT_LOAD, PT_NOTE};
+use elf::abi::{ELFMAGIC, PT_LOAD, PT_NOTE};
 use elf::endian::LittleEndian;
 use elf::note::Note;
 
+use crate::linux;
 use crate::memory::GuestMemory;
+use crate::options::Options;
 
 /// Type of the note with the entry point (Xen, `elfnote.h`: `XEN_ELFNOTE_PHYS32_ENTRY`).
 const PHYS32_ENTRY: u64 = 18;
@@ -24,18 +27,46 @@ const VERSION: u32 = 1;
 
 /// How the first vCPU begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
-    /// First instruction.
-    pub rip: u64,
-    /// The start info, for EBX.
-    pub start_info: u64,
+pub enum Entry {
+    /// In 32-bit protected mode, flat, without paging.
+    Pvh {
+        /// First instruction.
+        rip: u64,
+        /// The start info, for EBX.
+        start_info: u64,
+    },
+    /// In 64-bit mode, by Linux's boot protocol.
+    Linux {
+        /// First instruction.
+        rip: u64,
+        /// The zero page, for RSI.
+        zero_page: u64,
+        /// The top-level page table.
+        page_tables: u64,
+        /// Address and limit of the descriptor table.
+        gdt: (u64, u16),
+    },
 }
 
-/// Puts the guest and its command line into memory.
+/// Puts the guest, its initial RAM disk and its command line into memory.
 ///
 /// # Errors
-/// When it is no PVH guest or does not fit.
-pub fn load(file: &[u8], command_line: &str, memory: &mut GuestMemory) -> Result<Entry> {
+/// When it is no guest or does not fit.
+pub fn load(
+    file: &[u8],
+    initrd: &[u8],
+    options: &Options,
+    memory: &mut GuestMemory,
+) -> Result<Entry> {
+    let command_line = options.append.join(" ");
+    if file.starts_with(&ELFMAGIC) {
+        pvh(file, &command_line, memory)
+    } else {
+        linux::load(file, initrd, &command_line, options.cpus, memory)
+    }
+}
+
+fn pvh(file: &[u8], command_line: &str, memory: &mut GuestMemory) -> Result<Entry> {
     let image =
         ElfBytes::<LittleEndian>::minimal_parse(file).context("the guest is no ELF file")?;
     let segments = image.segments().context("the guest has no segments")?;
@@ -58,7 +89,7 @@ pub fn load(file: &[u8], command_line: &str, memory: &mut GuestMemory) -> Result
     }
     memory.write(COMMAND_LINE, command_line.as_bytes())?;
     memory.write(START_INFO, &start_info())?;
-    Ok(Entry { rip, start_info: START_INFO })
+    Ok(Entry::Pvh { rip, start_info: START_INFO })
 }
 
 fn entry_note<'data>(mut notes: impl Iterator<Item = Note<'data>>) -> Option<u64> {
@@ -90,9 +121,10 @@ mod tests {
     #[test]
     fn what_is_no_guest_is_refused() {
         let mut memory = GuestMemory::allocate(2 << 20).unwrap();
-        assert!(load(b"not an ELF file", "", &mut memory).is_err());
+        let options = Options::parse(std::iter::empty()).unwrap();
+        assert!(load(b"not an ELF file", &[], &options, &mut memory).is_err());
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert!(load(&own, "", &mut memory).is_err());
+        assert!(load(&own, &[], &options, &mut memory).is_err());
     }
 
     #[test]

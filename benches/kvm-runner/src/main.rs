@@ -2,22 +2,42 @@
 //! Runs a bare-metal guest under Linux KVM: the peer that benchmarks compare Alcazar with.
 //!
 //! It is the one program of an initial RAM disk: it loads the KVM modules that lie beside it, runs
-//! the guest as an ordinary KVM user does (in-kernel interrupt controllers and timer, memory with
-//! transparent huge pages), prints what the guest wrote to its serial port, and switches the
-//! machine off. Nothing is printed while the guest runs, so that the host's console does not
-//! disturb what is measured.
+//! the guest (an ELF file, or a Linux kernel with its own initial RAM disk) as an ordinary KVM user
+//! does (in-kernel interrupt controllers and timer, memory with transparent huge pages), prints
+//! what the guest wrote to its serial port, and switches the machine off. Nothing is printed while
+//! the guest runs, so that the host's console does not disturb what is measured.
+//!
+//! Behind what the guest wrote it says what that took:
+//!
+//! ```text
+//! timing created=TICKS guest_tsc=TICKS
+//! memory before NAME=KIB …
+//! memory after NAME=KIB …
+//! ```
+//!
+//! with the ticks from the VM's creation to the first entry into the guest, the guest's own counter
+//! at that moment, and the kernel's memory before the VM was made and before it is ended.
 //!
 //! Options come from the kernel's command line, behind `--`:
-//! `memory=MIB`, `cpus=N`, `npt=0|1`, and `append=WORD`, which may be repeated.
+//! `memory=MIB`, `cpus=N`, `npt=0|1`, and, which may be repeated, `append=WORD` for the guest and
+//! `load=NAME` for other work of the host, see [`load`].
 
+mod clock;
 mod host;
 mod image;
+mod linux;
+mod load;
 mod memory;
+mod mp_table;
 mod options;
 mod ports;
+mod serial;
+mod start;
+mod usage;
 mod vm;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -25,13 +45,17 @@ use anyhow::{Context, Result};
 use memory::GuestMemory;
 use options::Options;
 
-/// The guest, in the initial RAM disk.
+/// The guest, in the initial RAM disk, and the one that it gets if it is Linux.
 const GUEST: &str = "/guest";
+const INITRD: &str = "/initrd";
 
 /// Begins the line that says how it went.
 const MARK: &str = "@kvm-runner";
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == load::NOTHING) {
+        return ExitCode::SUCCESS;
+    }
     match run() {
         Ok(code) => println!("{MARK} guest ended with {code}"),
         Err(error) => println!("{MARK} error: {error:#}"),
@@ -50,10 +74,22 @@ fn main() -> ExitCode {
 fn run() -> Result<u32> {
     let options = Options::parse(std::env::args().skip(1))?;
     host::prepare(&options)?;
-    let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
     let file = fs::read(GUEST).with_context(|| format!("cannot read {GUEST}"))?;
-    let entry = image::load(&file, &options.append.join(" "), &mut memory)?;
+    let initrd = match fs::read(INITRD) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        read => read.with_context(|| format!("cannot read {INITRD}"))?,
+    };
+    let before = usage::line()?;
+    let begin = clock::tsc();
+    let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
+    let entry = image::load(&file, &initrd, &options, &mut memory)?;
+    for load in &options.loads {
+        load.start()?;
+    }
     let end = vm::run(&options, memory, entry)?;
-    print!("{}", String::from_utf8_lossy(&end.console));
+    println!("{}", String::from_utf8_lossy(&end.console));
+    println!("timing created={} guest_tsc={}", end.started.host - begin, end.started.guest);
+    println!("memory before {before}");
+    println!("memory after {}", end.memory);
     Ok(end.code)
 }

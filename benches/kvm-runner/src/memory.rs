@@ -65,6 +65,19 @@ impl GuestMemory {
 }
 
 #[cfg(test)]
+impl GuestMemory {
+    /// A copy of what is in it.
+    pub fn read(&self, from: u64, length: usize) -> Option<Vec<u8>> {
+        let offset = usize::try_from(from).ok()?;
+        offset.checked_add(length).filter(|&end| end <= self.size)?;
+        let mut bytes = vec![0; length];
+        // SAFETY: the range was checked to be in the mapping, which nothing writes to meanwhile.
+        unsafe { ptr::copy_nonoverlapping(self.start.add(offset), bytes.as_mut_ptr(), length) };
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::load::Load;
+
 /// Options, each of the form `name=value`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -14,6 +16,8 @@ pub struct Options {
     pub nested_paging: bool,
     /// Words of the guest's command line.
     pub append: Vec<String>,
+    /// What the host has to do beside.
+    pub loads: Vec<Load>,
 }
 
 impl Options {
@@ -22,7 +26,13 @@ impl Options {
     /// # Errors
     /// One line that names the argument at fault.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self { memory_mib: 64, cpus: 1, nested_paging: true, append: Vec::new() };
+        let mut options = Self {
+            memory_mib: 64,
+            cpus: 1,
+            nested_paging: true,
+            append: Vec::new(),
+            loads: Vec::new(),
+        };
         for argument in arguments {
             let (name, value) =
                 argument.split_once('=').with_context(|| format!("'{argument}' has no value"))?;
@@ -32,6 +42,7 @@ impl Options {
                 "memory" => options.memory_mib = usize::try_from(number()?)?,
                 "cpus" => options.cpus = number()?,
                 "npt" => options.nested_paging = number()? != 0,
+                "load" => options.loads.push(Load::parse(value)?),
                 "append" => options.append.push(value.to_owned()),
                 _ => bail!("'{name}' is no option of the runner"),
             }
@@ -53,9 +64,10 @@ mod tests {
 
     #[test]
     fn options_are_read_and_checked() {
-        let options = parse("memory=128 cpus=2 npt=0 append=a append=b").unwrap();
+        let options = parse("memory=128 cpus=2 npt=0 append=a append=b load=memory").unwrap();
         assert_eq!((options.memory_mib, options.cpus, options.nested_paging), (128, 2, false));
         assert_eq!(options.append, ["a", "b"]);
+        assert_eq!(options.loads, [Load::Memory]);
         assert!(parse("").unwrap().nested_paging);
         for (line, complaint) in
             [("memory=1", "16 to 3072"), ("cpus=0", "1 to 64"), ("x=1", "'x'"), ("npt", "no value")]

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_pit_config, kvm_segment, kvm_userspace_memory_region,
-};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
+use crate::clock::Moment;
 use crate::image::Entry;
 use crate::memory::GuestMemory;
 use crate::options::Options;
-use crate::ports::Ports;
+use crate::ports::{COM1_LINE, Ports};
+use crate::{start, usage};
 
 /// Three pages below 4 GiB that KVM needs on Intel CPUs without unrestricted guests.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
@@ -29,6 +29,10 @@ pub struct End {
     pub code: u32,
     /// What it wrote to its serial port.
     pub console: Vec<u8>,
+    /// When it was about to execute its first instruction.
+    pub started: Moment,
+    /// Memory in use while the VM was still there.
+    pub memory: String,
 }
 
 /// Makes the VM and runs it until a vCPU ends it.
@@ -37,7 +41,7 @@ pub struct End {
 /// When KVM refuses something, or the guest ends otherwise than by its exit port.
 pub fn run(options: &Options, memory: GuestMemory, entry: Entry) -> Result<End> {
     let kvm = Kvm::new().context("cannot open /dev/kvm")?;
-    let vm = kvm.create_vm().context("cannot make a VM")?;
+    let vm = Arc::new(kvm.create_vm().context("cannot make a VM")?);
     vm.set_tss_address(TSS_ADDRESS)?;
     vm.create_irq_chip().context("no in-kernel interrupt controllers")?;
     vm.create_pit2(kvm_pit_config::default()).context("no in-kernel timer")?;
@@ -53,15 +57,25 @@ pub fn run(options: &Options, memory: GuestMemory, entry: Entry) -> Result<End> 
     let ports = Arc::new(Mutex::new(Ports::default()));
     let (ended, end) = mpsc::channel();
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+    let (starting, started) = mpsc::channel();
     for id in (0..options.cpus).rev() {
         let vcpu = vcpu(&vm, id, &supported, entry)?;
-        let (ports, ended) = (ports.clone(), ended.clone());
-        thread::spawn(move || run_vcpu(vcpu, &ports, &ended));
+        let (vm, ports, ended) = (vm.clone(), ports.clone(), ended.clone());
+        let starting = (id == 0).then(|| starting.clone());
+        thread::spawn(move || {
+            if let Some(starting) = starting {
+                // The receiver is there until the guest has ended.
+                let _ = starting.send(Moment::now(&vcpu));
+            }
+            run_vcpu(vcpu, &vm, &ports, &ended);
+        });
     }
     drop(ended);
     let code = end.recv().context("the vCPUs ended without a word")??;
-    let console = std::mem::take(&mut ports.lock().unwrap_or_else(PoisonError::into_inner).console);
-    Ok(End { code, console })
+    let started = started.recv().context("the first vCPU did not start")??;
+    let memory = usage::line()?;
+    let mut ports = ports.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(End { code, console: std::mem::take(&mut ports.serial.sent), started, memory })
 }
 
 /// A vCPU with what KVM supports; the first one ready to start, the others waiting for it.
@@ -81,62 +95,48 @@ fn vcpu(vm: &VmFd, id: u64, supported: &CpuId, entry: Entry) -> Result<VcpuFd> {
     }
     vcpu.set_cpuid2(&cpuid).context("KVM refuses its own CPUID")?;
     if id == 0 {
-        start_at(&vcpu, entry)?;
+        start::set(&vcpu, entry)?;
     }
     Ok(vcpu)
 }
 
-/// The state that the PVH protocol demands: 32-bit protected mode, flat, without paging.
-fn start_at(vcpu: &VcpuFd, entry: Entry) -> Result<()> {
-    let flat = |selector, kind| kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector,
-        type_: kind,
-        present: 1,
-        db: 1,
-        s: 1,
-        g: 1,
-        ..kvm_segment::default()
-    };
-    let mut special = vcpu.get_sregs()?;
-    special.cs = flat(8, 0xB);
-    let data = flat(16, 3);
-    (special.ds, special.es, special.ss) = (data, data, data);
-    (special.fs, special.gs) = (data, data);
-    special.tr = kvm_segment { limit: 0x67, type_: 0xB, present: 1, ..kvm_segment::default() };
-    // Protection enable, extension type.
-    special.cr0 = 0x11;
-    special.cr4 = 0;
-    vcpu.set_sregs(&special)?;
-    let mut registers = vcpu.get_regs()?;
-    registers.rip = entry.rip;
-    registers.rbx = entry.start_info;
-    registers.rflags = 2;
-    vcpu.set_regs(&registers)?;
-    Ok(())
-}
-
-fn run_vcpu(vcpu: VcpuFd, ports: &Mutex<Ports>, ended: &Sender<Result<u32>>) {
+fn run_vcpu(vcpu: VcpuFd, vm: &VmFd, ports: &Mutex<Ports>, ended: &Sender<Result<u32>>) {
     // The receiver is gone when another vCPU has ended the VM.
-    let _ = ended.send(until_end(vcpu, ports));
+    let _ = ended.send(until_end(vcpu, vm, ports));
 }
 
-fn until_end(mut vcpu: VcpuFd, ports: &Mutex<Ports>) -> Result<u32> {
+fn until_end(mut vcpu: VcpuFd, vm: &VmFd, ports: &Mutex<Ports>) -> Result<u32> {
     let lock = || ports.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         match vcpu.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
-                if let Some(code) = lock().write(port, data) {
+                let mut ports = lock();
+                if let Some(code) = ports.write(port, data) {
                     return Ok(code);
                 }
+                // What was written to the transmitter takes the interrupt back, until it is sent.
+                follow(vm, &mut ports)?;
+                ports.serial.transmit();
+                follow(vm, &mut ports)?;
             }
-            Ok(VcpuExit::IoIn(port, data)) => lock().read(port, data),
+            Ok(VcpuExit::IoIn(port, data)) => {
+                let mut ports = lock();
+                ports.read(port, data);
+                follow(vm, &mut ports)?;
+            }
             Ok(VcpuExit::MmioRead(_, data)) => data.fill(u8::MAX),
             Ok(VcpuExit::MmioWrite(..)) => {}
             Ok(other) => bail!("the guest ended by {other:?}"),
             Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
             Err(error) => return Err(error).context("KVM cannot run the guest"),
         }
+    }
+}
+
+/// Sets the serial port's interrupt line to what it is now.
+fn follow(vm: &VmFd, ports: &mut Ports) -> Result<()> {
+    match ports.line_change() {
+        Some(level) => vm.set_irq_line(COM1_LINE, level).context("KVM refuses an interrupt"),
+        None => Ok(()),
     }
 }

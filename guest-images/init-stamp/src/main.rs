@@ -3,8 +3,9 @@
 //!
 //! A static Linux program without a C library: the target `x86_64-unknown-none` makes an ELF
 //! file that Linux runs as it is, so the guest image needs no second tool chain. The time stamp
-//! is read by the first instruction of the first user process, before a shell has started;
-//! it is printed as the marker line `@alcazar NONCE init TSC`.
+//! is read by the first instruction of the first user process, before a shell has started; it is
+//! printed as the marker line `@alcazar NONCE init TSC`. The line `@alcazar NONCE clock NS` follows,
+//! with the kernel's own clock.
 #![no_std]
 #![no_main]
 
@@ -24,6 +25,10 @@ const SYS_WRITE: usize = 1;
 const SYS_OPEN: usize = 2;
 const SYS_EXECVE: usize = 59;
 const SYS_EXIT: usize = 60;
+const SYS_CLOCK_GETTIME: usize = 228;
+
+/// The clock that begins with the kernel (include/uapi/linux/time.h).
+const CLOCK_MONOTONIC: usize = 1;
 
 // The kernel enters with the argument count at RSP and RSP aligned to 16 bytes (System V ABI,
 // AMD64 supplement, section 3.4.1).
@@ -79,31 +84,60 @@ fn nonce() -> Option<[u8; NONCE_LENGTH]> {
     (usize::try_from(length) == Ok(NONCE_LENGTH)).then_some(text)
 }
 
-/// Prints the marker line.
-fn print_stamp(tsc: u64) {
-    let Some(nonce) = nonce() else { return };
-    let mut digits = [b'0'; 20];
-    let mut rest = tsc;
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        used += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    // One write, so that no kernel message comes between.
-    let mut line = [0; 128];
-    let mut length = 0;
-    let number = digits.get(digits.len() - used..).unwrap_or(&[]);
-    for part in [b"@alcazar ".as_slice(), &nonce, b" init ", number, b"\n"] {
-        for (to, from) in line.iter_mut().skip(length).zip(part) {
+/// Nanoseconds of the kernel's clock.
+fn clock() -> u64 {
+    let mut time = [0_u64; 2];
+    let to = time.as_mut_ptr() as usize;
+    // SAFETY: the kernel writes a `timespec`, two numbers of 64 bits, to `time`.
+    unsafe { syscall(SYS_CLOCK_GETTIME, [CLOCK_MONOTONIC, to, 0]) };
+    let [seconds, nanoseconds] = time;
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
+}
+
+/// Text that is put together.
+struct Text {
+    bytes: [u8; 256],
+    length: usize,
+}
+
+impl Text {
+    fn add(&mut self, bytes: &[u8]) {
+        for (to, from) in self.bytes.iter_mut().skip(self.length).zip(bytes) {
             *to = *from;
+            self.length += 1;
         }
-        length += part.len();
     }
-    write_console(line.get(..length).unwrap_or(&[]));
+
+    fn add_number(&mut self, number: u64) {
+        let mut digits = [b'0'; 20];
+        let mut rest = number;
+        let mut used = 0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            used += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.add(digits.get(digits.len() - used..).unwrap_or(&[]));
+    }
+}
+
+/// Prints the marker lines.
+fn print_stamp(tsc: u64) {
+    let clock = clock();
+    let Some(nonce) = nonce() else { return };
+    // One write, so that no kernel message comes between.
+    let mut text = Text { bytes: [0; 256], length: 0 };
+    for (word, number) in [(b" init ".as_slice(), tsc), (b" clock ", clock)] {
+        text.add(b"@alcazar ");
+        text.add(&nonce);
+        text.add(word);
+        text.add_number(number);
+        text.add(b"\n");
+    }
+    write_console(text.bytes.get(..text.length).unwrap_or(&[]));
 }
 
 /// Becomes the script, with the arguments and environment `/init` was started with.

@@ -128,6 +128,9 @@ impl SvmVcpu {
         if code == ExitCode::TASK_SWITCH {
             self.note_resume_flag();
         }
+        // What was delivered is delivered.
+        self.prepared.plain =
+            self.interrupted.is_none() && self.step.is_none() && self.nmi == NmiBlocking::Unblocked;
         match step {
             Some(step) if trapped => self.finish_step(step),
             _ => match decode::exit(&self.vmcb().control) {

@@ -257,8 +257,12 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// The vCPU and its surroundings as the emulator sees them.
     pub(super) fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
-        let cpu =
-            CpuView { host: self.core.host, hardware: &mut self.hardware, paging: self.paging };
+        let cpu = CpuView {
+            host: self.core.host,
+            hardware: &mut self.hardware,
+            paging: self.paging,
+            has_tsc_aux: self.core.cpuid.has_tsc_aux(),
+        };
         let bus = BusView {
             core: &self.core,
             vcpu: self.index,

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use super::results::{self, Output};
-use super::{What, layout};
+use super::{What, layout, targets};
 use crate::paths::Paths;
 
 /// Runs every benchmark with its default settings, one after the other, and sums up. Each leaves
@@ -28,12 +28,13 @@ pub struct AllOptions {
 type Step = (&'static str, &'static [&'static str]);
 
 /// The benchmarks, shortest first: what is wrong shows early.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("memory", &["memory"]),
     ("exits", &["exits"]),
     ("compute", &["compute"]),
-    ("compute-wall", &["compute", "--wall", "--repeat", "3"]),
+    ("compute-wall", &["compute", "--wall"]),
     ("paging", &["paging"]),
+    ("noise", &["noise"]),
     ("boot", &["boot"]),
 ];
 
@@ -64,8 +65,11 @@ struct Outcome {
 /// When the figures of all cannot be written.
 pub fn run(paths: &Paths, options: &AllOptions) -> Result<u8> {
     let outcomes = conduct(&STEPS, |step| one(paths, step, options));
-    options.output.figures(paths, "all", &figures(paths, &outcomes)?)?;
-    print!("{}", summary(&outcomes));
+    let figures = figures(paths, &outcomes)?;
+    options.output.figures(paths, "all", &figures)?;
+    let verdicts = targets::judge(&serde_json::to_value(figures)?);
+    options.output.table(paths, "targets", &targets::markdown(&verdicts))?;
+    print!("\n== targets\n{}{}", targets::text(&verdicts), summary(&outcomes));
     println!("figures and plots are in {}", results::folder(paths)?.display());
     Ok(u8::from(outcomes.iter().any(|outcome| outcome.result.is_err())))
 }

@@ -9,12 +9,14 @@ mod figures;
 mod layout;
 mod machine;
 pub mod memory;
+pub mod noise;
 mod paging;
 mod peer;
 mod place;
 mod plot;
 mod probe;
 mod results;
+mod targets;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -42,6 +44,7 @@ enum What {
     Compute(compute::ComputeOptions),
     Exits(exits::ExitsOptions),
     Memory(memory::MemoryOptions),
+    Noise(noise::NoiseOptions),
     Paging(paging::PagingOptions),
 }
 
@@ -52,6 +55,7 @@ impl What {
             Self::Compute(options) => compute::run(paths, options),
             Self::Exits(options) => exits::run(paths, options),
             Self::Memory(options) => memory::run(paths, options),
+            Self::Noise(options) => noise::run(paths, options),
             Self::Paging(options) => paging::run(paths, options),
         }
     }

@@ -13,9 +13,7 @@ use wire::{
 };
 
 use super::machine::{self, Answer};
-use super::peer;
-use crate::cargo_build;
-use crate::memory;
+use super::peer::{self, Setting};
 use crate::paths::Paths;
 use crate::platform::accelerator::Accelerator;
 use crate::platform::{Boot, Engine, MachineConfig, qemu};
@@ -24,6 +22,10 @@ use crate::run::bundle::{self, Member};
 use crate::run::folder::RunFolder;
 use crate::run::outcome::exit_status;
 use crate::run::report;
+use crate::{cargo_build, iso, memory, setup};
+
+/// Least memory of a Bochs machine, in MiB.
+const BOCHS_MIB: u64 = 512;
 
 /// A place to run a guest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
@@ -98,8 +100,10 @@ impl Place {
             Self::Bare => bare(job, &folder),
             Self::Alcazar => alcazar(paths, job, Paging::Nested, &folder),
             Self::AlcazarShadow => alcazar(paths, job, Paging::Shadow, &folder),
-            Self::Kvm => peer::run(paths, job, true, &folder),
-            Self::KvmShadow => peer::run(paths, job, false, &folder),
+            Self::Kvm => {
+                peer::run(paths, job, Setting { nested: true, ..Setting::default() }, &folder)
+            }
+            Self::KvmShadow => peer::run(paths, job, Setting::default(), &folder),
         }
         .with_context(|| format!("{} failed", self.title()))
     }
@@ -165,18 +169,51 @@ pub fn under_alcazar(
     folder: &RunFolder,
 ) -> Result<Outcome> {
     let image = cargo_build::cokernel(paths)?;
+    let (bundle, memory_mib) = write_bundle(job, manifest, folder)?;
+    let boot = Boot::Kernel { kernel: image, initrd: Some(bundle), command_line: String::new() };
+    let cpus = Accelerator::Tcg.cpus_for(job.cpus);
+    attend(&MachineConfig { cpus, ..machine(job, memory_mib, boot) }, folder)
+}
+
+/// Like [`under_alcazar`] on a Bochs machine with this CPU model. Its CPUs are executed in turn, a
+/// few instructions each, and time passes for all of them at once, by instructions.
+///
+/// # Errors
+/// See [`under_alcazar`]; also when Bochs cannot be installed.
+pub fn on_bochs(
+    paths: &Paths,
+    job: Job<'_>,
+    model: &str,
+    manifest: &Manifest,
+    folder: &RunFolder,
+) -> Result<Outcome> {
+    setup::ensure_bochs()?;
+    let image = cargo_build::cokernel(paths)?;
+    let (bundle, memory_mib) = write_bundle(job, manifest, folder)?;
+    let iso = folder.file("machine.iso");
+    iso::make(&iso, &image, &bundle, "")?;
+    // GRUB has the image and the bundle in memory twice.
+    let machine = machine(job, memory_mib.max(BOCHS_MIB), Boot::Iso(iso));
+    attend(&MachineConfig { engine: Engine::Bochs, cpu: model.to_owned(), ..machine }, folder)
+}
+
+/// Writes the bundle, and gives its path and the memory that the machine needs, in MiB.
+fn write_bundle(job: Job<'_>, manifest: &Manifest, folder: &RunFolder) -> Result<(PathBuf, u64)> {
     let path = folder.file("bundle.cpio");
     let member = Member { name: "kernel".into(), path: job.guest.into() };
     let size = bundle::write(&path, manifest, &[member])?;
-    let boot = Boot::Kernel { kernel: image, initrd: Some(path), command_line: String::new() };
     // Stages run one after the other.
     let guests = manifest.stages.iter().map(|stage| stage.vms.iter().map(|vm| vm.memory_mib).sum());
     let guests: u64 = guests.max().unwrap_or_default();
     let memory_mib = memory::machine_mib(guests * memory::MIB, size, memory::HostMemory::read()?)?;
+    Ok((path, memory_mib))
+}
+
+/// Runs a machine with the co-kernel to its end.
+fn attend(machine: &MachineConfig, folder: &RunFolder) -> Result<Outcome> {
     let log = folder.file("alcazar.log");
-    let cpus = Accelerator::Tcg.cpus_for(job.cpus);
-    let config = MachineConfig { cpus, log: Some(log.clone()), ..machine(job, memory_mib, boot) };
-    let answer = machine::run(&config, folder)?;
+    let answer =
+        machine::run(&MachineConfig { log: Some(log.clone()), ..machine.clone() }, folder)?;
     let report = finished(&answer, &log).with_context(|| format!("see {}", log.display()))?;
     Ok(Outcome { console: answer.console, report: Some(report) })
 }

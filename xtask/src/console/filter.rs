@@ -12,6 +12,8 @@ const LONGEST_TAIL: usize = 48;
 pub enum Marker {
     /// `/init` was reached, at this value of its time-stamp counter.
     Init(u64),
+    /// The kernel's clock was there then, in nanoseconds.
+    Clock(u64),
     /// The shell is about to read its input.
     Ready,
     /// The output of the command follows.
@@ -26,6 +28,7 @@ impl Marker {
         let (word, number) = (words.next()?, words.next()?);
         let marker = match word {
             "init" => Self::Init(number.parse().ok()?),
+            "clock" => Self::Clock(number.parse().ok()?),
             "ready" => Self::Ready,
             "begin" => Self::Begin,
             "end" => Self::End(number.parse().ok()?),

@@ -95,6 +95,8 @@ pub struct Outcome {
     pub status: Option<u8>,
     /// The guest's time-stamp counter at `/init`, if it said.
     pub init_tsc: Option<u64>,
+    /// The guest kernel's clock at `/init` in nanoseconds, if it said.
+    pub init_clock: Option<u64>,
     /// When `/init` was seen.
     pub init_at: Option<Instant>,
     /// Whether the marker of `/init` was the first output of the guest.
@@ -132,6 +134,7 @@ pub fn run(
             stop: Stop::MachineEnded,
             status: None,
             init_tsc: None,
+            init_clock: None,
             init_at: None,
             init_was_first: false,
             kept: Vec::new(),
@@ -306,6 +309,7 @@ impl Pump {
                 self.outcome.init_at = Some(Instant::now());
                 self.outcome.init_was_first = !self.seen_output;
             }
+            Marker::Clock(nanoseconds) => self.outcome.init_clock = Some(nanoseconds),
             Marker::Ready => {
                 self.ready = true;
                 self.waiting = None;

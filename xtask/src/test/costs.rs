@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Keeps costs from growing: instructions of exits against those stored in the repository, memory
-//! and computations against limits.
+//! and computations against limits, interruptions against none.
 
 use anyhow::{Context, bail};
 
 use super::row::{Row, Tally};
-use crate::bench::{compute, exits, memory};
+use crate::bench::{compute, exits, memory, noise};
 use crate::paths::Paths;
 
 /// Exits and memory, which one run shows.
@@ -43,5 +43,20 @@ pub fn compute(paths: &Paths) -> Row {
         let failed = u32::try_from(complaints.len())?;
         let passed = u32::try_from(operations)?.checked_sub(failed).context("rows")?;
         Ok(Tally { passed, failed })
+    })
+}
+
+/// A computing guest, which nothing may interrupt but its own timer.
+pub fn noise(paths: &Paths) -> Row {
+    let paths = paths.clone();
+    Row::new("bench/noise", move |log| {
+        let complaints = noise::complaints(&paths)?;
+        for complaint in &complaints {
+            log.line(complaint);
+        }
+        if let Some(first) = complaints.first() {
+            bail!("{first}");
+        }
+        Ok(Tally::ONE)
     })
 }

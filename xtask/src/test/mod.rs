@@ -69,7 +69,7 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bad_input::rows(paths));
     rows.extend(selftest::rows(paths, quick));
     rows.extend(bare_metal::rows(paths, quick)?);
-    rows.extend([costs::exits(paths), costs::compute(paths)]);
+    rows.extend([costs::exits(paths), costs::compute(paths), costs::noise(paths)]);
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths, quick));
     rows.extend(regress::test_rows(paths, quick));

@@ -6,22 +6,17 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use bare_metal::rt::apic::{
-    CURRENT_COUNT, DIVIDE, EOI, INITIAL_COUNT, LVT_TIMER, MASKED, MSR_TSC_DEADLINE, TSC_DEADLINE,
-};
+use bare_metal::rt::apic::{EOI, INITIAL_COUNT, LVT_TIMER, MASKED, MSR_TSC_DEADLINE, TSC_DEADLINE};
 use bare_metal::rt::cpu::{self, tsc};
 use bare_metal::rt::trap::{self, Handler};
 
 use crate::apic::Mode;
+use crate::clock::Clock;
 use crate::samples::{Bench, ticks};
 
 const VECTOR: u64 = 0x62;
-/// Encoding of divide 1.
-const DIVIDE_BY_1: u32 = 0xB;
 /// Ticks of the time-stamp counter that the timer is armed for: more than arming it takes.
 const DELAY: u64 = 50_000;
-/// Ticks over which the timer is compared with the time-stamp counter.
-const CALIBRATION: u64 = 5_000_000;
 
 static CAME: AtomicBool = AtomicBool::new(false);
 
@@ -38,7 +33,7 @@ pub fn run(bench: &Bench, mode: Mode) {
         },
     };
     trap::handle(VECTOR, Some(handler));
-    let count = count_for_delay(mode);
+    let count = Clock::calibrate(mode).count_for(DELAY);
     mode.write(LVT_TIMER, VECTOR as u32);
     bench.sample("timer-oneshot", |_| beyond(|| mode.write(INITIAL_COUNT, count), spin));
     bench.sample("timer-halt-wake", |_| beyond(|| mode.write(INITIAL_COUNT, count), halt));
@@ -78,17 +73,4 @@ fn spin() {
 
 fn halt() {
     cpu::wait_for_interrupt();
-}
-
-/// Initial count for [`DELAY`], by comparison of the two clocks.
-fn count_for_delay(mode: Mode) -> u32 {
-    mode.write(DIVIDE, DIVIDE_BY_1);
-    mode.write(LVT_TIMER, MASKED | VECTOR as u32);
-    mode.write(INITIAL_COUNT, u32::MAX);
-    let (start, first) = (tsc(), mode.read(CURRENT_COUNT));
-    while tsc().wrapping_sub(start) < CALIBRATION {}
-    let (end, last) = (tsc(), mode.read(CURRENT_COUNT));
-    mode.write(INITIAL_COUNT, 0);
-    let (counts, ticks) = (u64::from(first.wrapping_sub(last)), end.wrapping_sub(start));
-    u32::try_from(counts * DELAY / ticks.max(1)).unwrap_or(u32::MAX).max(1)
 }

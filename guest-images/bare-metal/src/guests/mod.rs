@@ -18,6 +18,7 @@ pub mod modes;
 pub mod msr_cpuid;
 pub mod nmi;
 pub mod paging;
+pub mod privilege;
 pub mod smp;
 pub mod strio;
 pub mod tasks;

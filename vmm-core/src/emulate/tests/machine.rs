@@ -27,6 +27,8 @@ pub struct TestCpu {
     /// DR0 to DR7.
     pub debug: [u64; 8],
     pub time: u64,
+    /// If there is RDTSCP.
+    pub time_auxiliary: Option<u32>,
     pub shadow: Option<InterruptShadow>,
     pub nmi_blocked: bool,
     /// Kept by the CPU in PAE paging, if at all.
@@ -67,6 +69,7 @@ impl TestCpu {
             idtr: table,
             debug: [0; 8],
             time: 0x1122_3344_5566,
+            time_auxiliary: None,
             shadow: None,
             nmi_blocked: false,
             page_directory_pointers: None,
@@ -149,6 +152,9 @@ impl EmulatorCpu for TestCpu {
     }
     fn time_stamp(&self) -> u64 {
         self.time
+    }
+    fn time_stamp_auxiliary(&self) -> Option<u32> {
+        self.time_auxiliary
     }
     fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>) {
         self.shadow = shadow;

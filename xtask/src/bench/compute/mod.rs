@@ -84,6 +84,7 @@ pub fn run(paths: &Paths, options: &ComputeOptions) -> Result<()> {
         let rows = wall::rows(&rounds)?;
         print!("{}", wall::text(&rows, options.repeat));
         options.output.figures(paths, "compute-wall", &rows)?;
+        options.output.plot(paths, "compute-wall", &wall::svg(&rows)?)?;
         return options.output.table(paths, "compute-wall", &wall::markdown(&rows));
     }
     let columns = PLACES

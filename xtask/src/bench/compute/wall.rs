@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Computations by time. Times of an emulated machine mean little by themselves and change with
-//! what else its host does; so the places run in turn, several times, each run is compared with
-//! that of the bare machine just before it, and of these ratios the median is given.
+//! what else its host does; so the places run in turn, several times, of each run the shortest round
+//! counts, which was disturbed least, it is compared with that of the bare machine just before, and
+//! of these ratios the median is given.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -9,6 +10,8 @@ use serde::Serialize;
 use super::{Column, PLACES, agree};
 use crate::bench::layout;
 use crate::bench::place::Place;
+use crate::bench::plot::bars::{Bars, Group, Layout, Series};
+use crate::bench::plot::{palette, scale};
 
 /// Ratios to the bare machine's time.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -61,7 +64,7 @@ pub fn rows(rounds: &[Vec<Column>]) -> Result<Vec<Row>> {
 
 fn ratio(rounds: &[Vec<Column>], index: usize, name: &str) -> Result<Ratio> {
     let one = |columns: &Vec<Column>| {
-        let time = |index: usize| columns.get(index)?.row(name).map(|row| row.median as f64);
+        let time = |index: usize| columns.get(index)?.row(name).map(|row| row.min as f64);
         Some(time(index)? / time(0).filter(|&bare| bare > 0.0)?)
     };
     let all: Option<Vec<f64>> = rounds.iter().map(one).collect();
@@ -88,6 +91,29 @@ pub fn text(rows: &[Row], repeat: u32) -> String {
     let mut text = layout::text(&cells(rows));
     text.push_str(&format!("median of {repeat} ratios of times, smallest and largest\n"));
     text
+}
+
+/// The medians as bars.
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn svg(rows: &[Row]) -> Result<String> {
+    let series =
+        |place: &Place| Series { name: place.title().to_owned(), colour: palette::of(*place) };
+    let group = |row: &Row| Group {
+        name: row.name.clone(),
+        values: row.ratios.iter().map(|ratio| Some(ratio.median)).collect(),
+    };
+    Bars {
+        title: "Time of computations".into(),
+        axis: "times that of the bare machine, median".into(),
+        scale: scale::Kind::Linear,
+        layout: Layout::Grouped,
+        series: PLACES.iter().skip(1).map(series).collect(),
+        groups: rows.iter().map(group).collect(),
+        mark: Some((1.0, "bare machine".into())),
+    }
+    .svg()
 }
 
 /// For the book.
@@ -118,6 +144,7 @@ mod tests {
             assert!(ratio.min <= ratio.median && ratio.median <= ratio.max);
         }
         assert!(markdown(&rows).contains("| `x` | 1.10 (1.10–1.10) | 1.50 (1.50–1.50) |"));
+        assert!(svg(&rows).unwrap().contains("bare machine"));
     }
 
     #[test]

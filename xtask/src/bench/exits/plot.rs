@@ -2,23 +2,11 @@
 //! The exits table as a picture: a bar for each place.
 
 use anyhow::Result;
-use plotters::style::RGBColor;
 
 use super::Column;
 use super::table::names;
-use crate::bench::place::Place;
 use crate::bench::plot::bars::{Bars, Group, Layout, Series};
 use crate::bench::plot::{palette, scale};
-
-const fn colour(place: Place) -> RGBColor {
-    match place {
-        Place::Bare => palette::BARE,
-        Place::Alcazar => palette::ALCAZAR,
-        Place::AlcazarShadow => palette::ALCAZAR_OTHER,
-        Place::Kvm => palette::KVM,
-        Place::KvmShadow => palette::KVM_OTHER,
-    }
-}
 
 /// The picture, of medians in this unit.
 ///
@@ -27,7 +15,7 @@ const fn colour(place: Place) -> RGBColor {
 pub fn svg(columns: &[Column], unit: &str) -> Result<String> {
     let series = |column: &Column| Series {
         name: column.place.title().to_owned(),
-        colour: colour(column.place),
+        colour: palette::of(column.place),
     };
     let group = |name: &str| Group {
         name: name.to_owned(),

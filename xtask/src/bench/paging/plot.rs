@@ -12,13 +12,13 @@ use crate::bench::plot::{palette, scale};
 /// # Errors
 /// When it cannot be drawn.
 pub fn svg(rows: &[Row]) -> Result<String> {
-    let series = |way: Way| Series {
-        name: format!("{} paging", way.title()),
-        colour: match way {
-            Way::Nested => palette::ALCAZAR,
-            Way::Shadow => palette::ALCAZAR_OTHER,
-            Way::ShadowUncached => palette::BARE,
-        },
+    let series = |way: Way| {
+        let (name, colour) = match way {
+            Way::Nested => ("nested paging", palette::ALCAZAR),
+            Way::Shadow => ("shadow paging", palette::ALCAZAR_OTHER),
+            Way::ShadowUncached => ("shadow paging, no cache", palette::BARE),
+        };
+        Series { name: name.to_owned(), colour }
     };
     let group = |row: &Row| Group {
         name: row.name.to_owned(),

@@ -3,7 +3,7 @@
 //! end to end.
 
 use anyhow::Result;
-use plotters::style::RGBColor;
+use plotters::style::{RGBColor, WHITE};
 
 use super::canvas::{self, Align, Canvas, Face, SMALL, TEXT, TITLE};
 use super::palette::{FAINT_INK, GRID, INK};
@@ -202,7 +202,6 @@ impl Bars {
         let middle = top + self.bars_of_group() * self.bar() / 2;
         let face = Face { size: TEXT, colour: INK, align: Align::End };
         canvas.text(&group.name, (field.left - GAP / 2, middle), face)?;
-        let figure = Face { size: SMALL, colour: FAINT_INK, align: Align::Start };
         match self.layout {
             Layout::Grouped => {
                 for (index, (series, value)) in self.series.iter().zip(&group.values).enumerate() {
@@ -210,7 +209,7 @@ impl Bars {
                     let Some(value) = value else { continue };
                     let end = field.x(*value).max(field.left + 1);
                     canvas.filled((field.left, y), (end, y + self.bar() - 1), series.colour)?;
-                    canvas.text(&scale::label(*value), (end + 4, y + self.bar() / 2), figure)?;
+                    draw_figure(canvas, *value, (end, y + self.bar() / 2))?;
                 }
             }
             Layout::Stacked => {
@@ -220,11 +219,19 @@ impl Bars {
                     sum += value.unwrap_or(0.0);
                     canvas.filled((from, top), (field.x(sum), top + self.bar()), series.colour)?;
                 }
-                canvas.text(&scale::label(sum), (field.x(sum) + 4, middle), figure)?;
+                draw_figure(canvas, sum, (field.x(sum), middle))?;
             }
         }
         Ok(())
     }
+}
+
+/// Writes the figure behind a bar that ends at `x`, with the grid's lines left out there.
+fn draw_figure(canvas: &mut Canvas<'_>, value: f64, (x, y): (i32, i32)) -> Result<()> {
+    let text = scale::label(value);
+    let end = x + 6 + canvas::width(&text, SMALL);
+    canvas.filled((x + 2, y - BAR / 2), (end, y + BAR / 2), WHITE)?;
+    canvas.text(&text, (x + 4, y), Face { size: SMALL, colour: FAINT_INK, align: Align::Start })
 }
 
 fn legend_width(series: &Series) -> i32 {

@@ -19,7 +19,7 @@ pub const SMALL: i32 = 10;
 /// Radius of a dot.
 const DOT_RADIUS: u32 = 2;
 /// How much of what is below a dot it hides.
-const DOT_OPACITY: f64 = 0.6;
+const DOT_OPACITY: f64 = 0.75;
 
 /// What plotters divides a font's size by when it writes an SVG file.
 const FONT_UNIT: f64 = 1.24;

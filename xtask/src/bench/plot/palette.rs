@@ -4,6 +4,8 @@
 
 use plotters::style::RGBColor;
 
+use crate::bench::place::Place;
+
 /// The bare machine, the limit.
 pub const BARE: RGBColor = RGBColor(0x80, 0x80, 0x80);
 /// Alcazar.
@@ -21,3 +23,14 @@ pub const INK: RGBColor = RGBColor(0x20, 0x20, 0x20);
 pub const FAINT_INK: RGBColor = RGBColor(0x60, 0x60, 0x60);
 /// Lines of the grid.
 pub const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
+
+/// The colour of a place.
+pub const fn of(place: Place) -> RGBColor {
+    match place {
+        Place::Bare => BARE,
+        Place::Alcazar => ALCAZAR,
+        Place::AlcazarShadow => ALCAZAR_OTHER,
+        Place::Kvm => KVM,
+        Place::KvmShadow => KVM_OTHER,
+    }
+}

@@ -45,6 +45,8 @@ pub struct Scatter {
     pub up: String,
     /// Where the axis to the right ends.
     pub end: f64,
+    /// A value that the axis upwards has in any case.
+    pub least: f64,
     /// Panels in a row.
     pub columns: usize,
     /// Panels, row by row.
@@ -64,7 +66,7 @@ impl Scatter {
     /// When it cannot be drawn.
     pub fn svg(&self) -> Result<String> {
         let dots = || self.panels.iter().flat_map(|panel| &panel.dots);
-        let up = Scale::new(scale::Kind::Log, dots().map(|&(_, up)| up));
+        let up = Scale::new(scale::Kind::Log, dots().map(|&(_, up)| up).chain([self.least]));
         let axes = Axes { right: Scale::up_to(self.end), up };
         let columns = self.columns.max(1);
         let rows = self.panels.len().div_ceil(columns) as i32;
@@ -142,6 +144,7 @@ mod tests {
             right: "time".into(),
             up: "duration".into(),
             end: 10.0,
+            least: 10.0,
             columns: 2,
             panels: vec![
                 panel("quiet", ALCAZAR, &[]),
