@@ -32,7 +32,7 @@ const STEPS: [Step; 7] = [
     ("memory", &["memory"]),
     ("exits", &["exits"]),
     ("compute", &["compute"]),
-    ("compute-wall", &["compute", "--wall", "--repeat", "3"]),
+    ("compute-wall", &["compute", "--wall"]),
     ("paging", &["paging"]),
     ("noise", &["noise"]),
     ("boot", &["boot"]),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Computations by time. Times of an emulated machine mean little by themselves and change with
-//! what else its host does; so the places run in turn, several times, each run is compared with
-//! that of the bare machine just before it, and of these ratios the median is given.
+//! what else its host does; so the places run in turn, several times, of each run the shortest round
+//! counts, which was disturbed least, it is compared with that of the bare machine just before, and
+//! of these ratios the median is given.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -63,7 +64,7 @@ pub fn rows(rounds: &[Vec<Column>]) -> Result<Vec<Row>> {
 
 fn ratio(rounds: &[Vec<Column>], index: usize, name: &str) -> Result<Ratio> {
     let one = |columns: &Vec<Column>| {
-        let time = |index: usize| columns.get(index)?.row(name).map(|row| row.median as f64);
+        let time = |index: usize| columns.get(index)?.row(name).map(|row| row.min as f64);
         Some(time(index)? / time(0).filter(|&bare| bare > 0.0)?)
     };
     let all: Option<Vec<f64>> = rounds.iter().map(one).collect();
