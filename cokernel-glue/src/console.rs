@@ -2,7 +2,7 @@
 //! Where a guest's first serial port leads.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use host_iface::{Host, HostConsole};
 use vmm_devices::{CharBackend, LogConsole};
@@ -10,11 +10,17 @@ use wire::{GuestConsole, VmDescription};
 
 use crate::host::COKERNEL;
 
-/// A guest's console, which notes when the guest wrote its first byte.
+/// A guest's console, which notes when the guest wrote its first byte, and to which the co-kernel
+/// itself can say something.
 pub struct TimedConsole {
     sink: Sink,
     first_byte: AtomicU64,
+    /// A byte from the co-kernel that has not been read, with [`FROM_HOST`]; or 0.
+    from_host: AtomicU16,
 }
+
+/// Tells a byte that is there, zero too, from none.
+const FROM_HOST: u16 = 0x100;
 
 enum Sink {
     Serial(&'static dyn HostConsole),
@@ -29,7 +35,7 @@ impl TimedConsole {
             Some(console) => Sink::Serial(console),
             None => Sink::Log(LogConsole::new(&description.name)),
         };
-        Arc::new(Self { sink, first_byte: AtomicU64::new(0) })
+        Arc::new(Self { sink, first_byte: AtomicU64::new(0), from_host: AtomicU16::new(0) })
     }
 
     /// The host's stream, if the console leads there.
@@ -38,6 +44,11 @@ impl TimedConsole {
             Sink::Serial(console) => Some(*console),
             Sink::Log(_) => None,
         }
+    }
+
+    /// Has the guest read `byte` next.
+    pub fn send(&self, byte: u8) {
+        self.from_host.store(FROM_HOST | u16::from(byte), Ordering::Release);
     }
 
     /// TSC when the first byte was written.
@@ -58,6 +69,12 @@ impl CharBackend for TimedConsole {
     }
 
     fn read(&self, buffer: &mut [u8]) -> usize {
+        if self.from_host.load(Ordering::Relaxed) != 0
+            && let Some(first) = buffer.first_mut()
+        {
+            *first = self.from_host.swap(0, Ordering::Acquire) as u8;
+            return 1;
+        }
         match &self.sink {
             Sink::Serial(console) => console.read(buffer),
             Sink::Log(log) => log.read(buffer),

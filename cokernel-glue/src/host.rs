@@ -24,7 +24,7 @@ pub struct CoKernel;
 
 /// Page frames that are not for guests, but for the heap to grow: 8 MiB. Without them an
 /// allocation of the VMM's own would fail, which ends the machine.
-const HEAP_RESERVE: u64 = 2048;
+pub const HEAP_RESERVE: u64 = 2048;
 
 /// The one host there is.
 pub static COKERNEL: CoKernel = CoKernel;

@@ -14,6 +14,7 @@ mod interrupts;
 mod report;
 mod round;
 mod service;
+mod torture;
 mod vm;
 
 use cokernel::{BootInfo, ExitCode, machine::MachineExit};

@@ -156,7 +156,7 @@ fn exits(statistics: &VcpuStatistics, reason: ExitReason) -> Option<ExitCounter>
         cycles: exits.ticks,
         max_cycles: exits.max_ticks,
         accesses: exits.accesses,
-        histogram: exits.histogram[..used].iter().map(|n| u64::from(*n)).collect(),
+        histogram: exits.histogram[..used].to_vec(),
     })
 }
 

@@ -36,19 +36,27 @@ struct Results<B: Backend> {
     finished: Mutex<Vec<Finished<B>>>,
 }
 
-/// The CPUs for `count` vCPUs: others before the boot CPU, which then only watches.
+/// VMs whose vCPUs have been sent to their CPUs.
+pub struct Running<B: Backend> {
+    used: Vec<CpuId>,
+    results: Arc<Results<B>>,
+}
+
+/// The CPUs for `count` vCPUs beside those that are `taken`: others before the boot CPU, which
+/// then only watches.
 ///
 /// # Errors
 /// A message that says how many CPUs are there.
-fn assign_cpus(count: usize) -> Result<Vec<CpuId>, String> {
+fn assign_cpus(count: usize, taken: &[CpuId]) -> Result<Vec<CpuId>, String> {
     let cpus = COKERNEL.cpu_count();
-    if count > cpus as usize {
+    let wanted = count + taken.len();
+    if wanted > cpus as usize {
         return Err(format!(
-            "{count} vCPUs are to run at once, each on a CPU of its own, but the machine has \
+            "{wanted} vCPUs are to run at once, each on a CPU of its own, but the machine has \
              {cpus}; give it more, or run fewer"
         ));
     }
-    let others = (1..cpus).map(CpuId);
+    let others = (1..cpus).map(CpuId).filter(|cpu| !taken.contains(cpu));
     let mut chosen: Vec<CpuId> = others.take(count).collect();
     if chosen.len() < count {
         // The first vCPU, which serves the console and the devices, gets the boot CPU.
@@ -65,8 +73,21 @@ pub fn run<B: Backend>(
     backend: &Arc<B>,
     vms: &mut [GuestVm<B>],
 ) -> Result<Vec<Finished<B>>, String> {
+    Ok(start(backend, vms, &[])?.wait(vms))
+}
+
+/// Starts all `vms` on CPUs that are not `taken`. A vCPU on the boot CPU, which comes last, has
+/// run to its end on return.
+///
+/// # Errors
+/// A message that says why none was run.
+pub fn start<B: Backend>(
+    backend: &Arc<B>,
+    vms: &mut [GuestVm<B>],
+    taken: &[CpuId],
+) -> Result<Running<B>, String> {
     let count = vms.iter_mut().map(|guest| guest.vm.vcpus().len()).sum();
-    let used = assign_cpus(count)?;
+    let used = assign_cpus(count, taken)?;
     if used.contains(&BOOT_CPU) {
         // It can be less fit than the others, and is known before any guest has begun.
         backend.enter_cpu().map_err(|error| format!("{BOOT_CPU} cannot run guests: {error}"))?;
@@ -92,24 +113,42 @@ pub fn run<B: Backend>(
             });
         }
     }
-    start(jobs);
-    COKERNEL.idle_while(&mut || results.running.load(Ordering::Acquire) > 0);
-    // A task's own memory goes back only when its CPU is free again, in a moment.
-    while used.iter().any(|cpu| *cpu != BOOT_CPU && !cokernel::smp::is_free(cpu.0)) {
-        core::hint::spin_loop();
+    send(jobs);
+    Ok(Running { used, results })
+}
+
+impl<B: Backend> Running<B> {
+    /// The CPUs that its vCPUs were given.
+    pub fn cpus(&self) -> &[CpuId] {
+        &self.used
     }
-    for guest in vms.iter() {
-        if let Some(stream) = guest.console.stream() {
-            stream.notify(None);
+
+    /// Whether all vCPUs have come back.
+    pub fn is_over(&self) -> bool {
+        self.results.running.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits for the ends of all `vms`, those that were started, and returns their vCPUs.
+    pub fn wait(self, vms: &[GuestVm<B>]) -> Vec<Finished<B>> {
+        let Self { used, results } = self;
+        COKERNEL.idle_while(&mut || results.running.load(Ordering::Acquire) > 0);
+        // A task's own memory goes back only when its CPU is free again, in a moment.
+        while used.iter().any(|cpu| *cpu != BOOT_CPU && !cokernel::smp::is_free(cpu.0)) {
+            core::hint::spin_loop();
         }
+        for guest in vms {
+            if let Some(stream) = guest.console.stream() {
+                stream.notify(None);
+            }
+        }
+        let mut finished = core::mem::take(&mut *results.finished.lock());
+        finished.sort_by_key(|f| (f.vm, f.vcpu.index()));
+        finished
     }
-    let mut finished = core::mem::take(&mut *results.finished.lock());
-    finished.sort_by_key(|f| (f.vm, f.vcpu.index()));
-    Ok(finished)
 }
 
 /// Sends each vCPU to its CPU; that of the boot CPU is run here, last.
-fn start<B: Backend>(jobs: Vec<Job<B>>) {
+fn send<B: Backend>(jobs: Vec<Job<B>>) {
     let mut own = None;
     for job in jobs {
         let cpu = job.finished.cpu;

@@ -11,7 +11,7 @@ use wire::{
     VmReport,
 };
 
-use crate::{host::COKERNEL, report, round, vm::GuestVm};
+use crate::{host::COKERNEL, report, round, torture, vm::GuestVm};
 
 /// Runs all stages of the bundle's manifest, one after the other.
 pub fn run<B: Backend>(backend: B, bundle: &Bundle<'_>) -> RunReport {
@@ -24,6 +24,9 @@ pub fn run<B: Backend>(backend: B, bundle: &Bundle<'_>) -> RunReport {
         let reports = run_stage(&backend, bundle, stage);
         vms.extend(reports);
     }
+    if let Some(torture) = bundle.torture() {
+        vms.extend(torture::run(&backend, bundle, torture));
+    }
     // A copy holds exactly what it needs, so that its size can be told.
     vms = vms.clone();
     let after = memory_in_use(&vms);
@@ -34,7 +37,7 @@ pub fn run<B: Backend>(backend: B, bundle: &Bundle<'_>) -> RunReport {
 }
 
 /// Memory in use but for `reports`, whose size is that of another copy.
-fn memory_in_use(reports: &[VmReport]) -> HostMemory {
+pub fn memory_in_use(reports: &[VmReport]) -> HostMemory {
     let with_reports = memory::heap_bytes();
     let copy = reports.to_vec();
     let size = memory::heap_bytes() - with_reports;

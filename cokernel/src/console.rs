@@ -31,18 +31,21 @@ struct State {
 /// The stream.
 pub struct Console {
     state: IrqLock<State>,
+    /// The port is there.
+    is_present: AtomicBool,
     /// False while the receive interrupt is awaited, so that there is nothing to look for.
     may_have_input: AtomicBool,
 }
 
 static CONSOLE: Console = Console {
     state: IrqLock::new(State { uart: None, listener: None, is_connected: false }),
+    is_present: AtomicBool::new(false),
     may_have_input: AtomicBool::new(true),
 };
 
 /// The console, if the machine has a first serial port.
 pub fn console() -> Option<&'static Console> {
-    CONSOLE.state.lock().uart.is_some().then_some(&CONSOLE)
+    CONSOLE.is_present.load(Ordering::Acquire).then_some(&CONSOLE)
 }
 
 impl Console {
@@ -127,6 +130,7 @@ pub(crate) fn init(madt: &Madt) {
         return;
     };
     CONSOLE.state.lock().uart = Some(uart);
+    CONSOLE.is_present.store(true, Ordering::Release);
     let connected = interrupts::allocate(|| CONSOLE.received())
         .is_some_and(|vector| io::route(&madt.isa_line(CONSOLE_IRQ), vector));
     CONSOLE.state.lock().is_connected = connected;

@@ -18,7 +18,9 @@ use crate::{
     cpuid::Vendor,
     debug, host_registers,
     paging::NestedEntries,
-    state::{ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister},
+    state::{
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, efer,
+    },
 };
 
 /// Why a CPU cannot run guests.
@@ -287,6 +289,9 @@ pub trait VcpuBackend: Send {
     /// when it needs them.
     const KEEPS_PAGE_DIRECTORY_POINTERS: bool;
 
+    /// The backend counts [accesses](Self::control_accesses) to the control block.
+    const COUNTS_ACCESSES: bool = false;
+
     /// Binds the vCPU to the calling CPU, which it is to run on next. False, and nothing is
     /// done, if that CPU was not prepared by [`Backend::enter_cpu`].
     #[must_use]
@@ -311,9 +316,16 @@ pub trait VcpuBackend: Send {
     /// [`run`](Self::run) where it can be made shorter. The last entry ended with an instruction
     /// that was completed since: there is no event to deliver and no interrupt shadow, and but for
     /// general-purpose registers, RIP, RFLAGS, the task priority and [MSRs](Self::set_msr) all is
-    /// as it was at that exit.
+    /// as it was at that exit. Called only if [`can_resume`](Self::can_resume) says so.
+    #[inline]
     fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
         self.run(gate)
+    }
+
+    /// False if the next entry takes preparations that only [`run`](Self::run) makes.
+    #[inline]
+    fn can_resume(&self) -> bool {
+        true
     }
 
     /// Reads a general-purpose register.
@@ -338,6 +350,14 @@ pub trait VcpuBackend: Send {
     fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable);
     /// The control registers as the guest sees them.
     fn control_registers(&self) -> ControlRegisters;
+    /// CR3 as the guest sees it, if it executes 64-bit code.
+    #[inline]
+    fn cr3_of_64_bit_code(&self) -> Option<u64> {
+        let control = self.control_registers();
+        let is_64_bit =
+            control.efer & efer::LMA != 0 && self.segment(SegmentRegister::Cs).attributes.long();
+        is_64_bit.then_some(control.cr3)
+    }
     /// Sets all control registers to values that were checked before.
     fn set_control_registers(&mut self, value: ControlRegisters);
     /// The entries that PAE paging takes from the table at CR3 when control registers are

@@ -11,7 +11,8 @@ pub trait PortDevice: Send + Sync {
     /// Name for messages and for the report.
     fn name(&self) -> &str;
 
-    /// The widest access the device takes whole; the bus splits wider ones into bytes.
+    /// The widest access the device takes whole; the bus splits wider ones into bytes. It is
+    /// asked once, when the device gets its ports.
     fn widest(&self) -> AccessWidth {
         AccessWidth::Byte
     }

@@ -10,7 +10,9 @@ use crate::{
 ///
 /// Exits caused by an instruction are faults: the instruction has not been executed, and RIP
 /// is on it.
+// The tag stands alone, so that the loop of the vCPU finds the kind of an exit by one look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Exit {
     /// The guest was not entered because attention was asked for.
     NotEntered,

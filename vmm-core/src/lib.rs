@@ -20,7 +20,7 @@
 //! device, a hook or the policy claims it. Nothing a guest does panics the host: it gets the
 //! architectural fault, or its VM ends with an [`EndReason`]. And there is no clock and no
 //! thread here: what a guest armed folds into one one-shot timer of its CPU.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "test-support")), no_std)]
 
 extern crate alloc;
 
@@ -53,6 +53,9 @@ pub mod state;
 pub mod statistics;
 pub mod svm;
 mod sync;
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
+pub mod test_support;
 mod time;
 mod trap_map;
 mod tsc_aux;

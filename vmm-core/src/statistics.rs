@@ -168,7 +168,7 @@ pub struct ExitStatistics {
     /// entry, in total.
     pub accesses: u64,
     /// Durations by power of two.
-    pub histogram: [u32; HISTOGRAM_BUCKETS],
+    pub histogram: [u64; HISTOGRAM_BUCKETS],
 }
 
 const NO_EXITS: ExitStatistics = ExitStatistics {
@@ -240,10 +240,16 @@ pub struct VcpuStatistics {
     pub first_entry: Option<u64>,
 }
 
+/// Made on the heap, for it is large.
+fn no_exits() -> Box<[ExitStatistics; ExitReason::ALL.len()]> {
+    let none = vec![NO_EXITS; ExitReason::ALL.len()].into_boxed_slice();
+    none.try_into().unwrap_or_else(|_| Box::new([NO_EXITS; ExitReason::ALL.len()]))
+}
+
 impl Default for VcpuStatistics {
     fn default() -> Self {
         Self {
-            exits: Box::new([NO_EXITS; ExitReason::ALL.len()]),
+            exits: no_exits(),
             interrupts: vec![0; 256].into_boxed_slice(),
             exceptions: [0; 32],
             unclaimed: [0; Unclaimed::ALL.len()],
@@ -258,14 +264,19 @@ impl Default for VcpuStatistics {
 }
 
 impl VcpuStatistics {
-    /// Counts an entry at `from` that ended with `reason` at `until`.
+    /// Counts an entry at `from` that ended at `until`.
     #[inline]
-    pub fn note_passage(&mut self, reason: ExitReason, from: Tsc, until: Tsc) {
+    pub fn note_passage(&mut self, from: Tsc, until: Tsc) {
         if self.entries == 0 {
             self.first_entry = Some(from.0);
         }
         self.entries += 1;
         self.guest_ticks += until.0.saturating_sub(from.0);
+    }
+
+    /// Counts why the last entry ended.
+    #[inline]
+    pub fn count_exit(&mut self, reason: ExitReason) {
         self.exits[reason as usize].count += 1;
     }
 
@@ -275,9 +286,9 @@ impl VcpuStatistics {
         let exit = &mut self.exits[reason as usize];
         exit.ticks += ticks;
         exit.max_ticks = exit.max_ticks.max(ticks);
-        let bucket = ticks.max(1).ilog2() as usize;
-        let bucket = &mut exit.histogram[bucket.min(HISTOGRAM_BUCKETS - 1)];
-        *bucket = bucket.saturating_add(1);
+        // None counts as one tick.
+        let bucket = (ticks | 1).ilog2() as usize;
+        exit.histogram[bucket.min(HISTOGRAM_BUCKETS - 1)] += 1;
     }
 
     /// Notes how often the last exit for `reason` took an access to the control block.
@@ -346,13 +357,14 @@ mod tests {
     fn counts_add_up() {
         let mut statistics = VcpuStatistics::default();
         for ticks in [0, 1, 1000, u64::MAX / 2] {
-            statistics.note_passage(ExitReason::Cpuid, Tsc(7), Tsc(10));
+            statistics.note_passage(Tsc(7), Tsc(10));
+            statistics.count_exit(ExitReason::Cpuid);
             statistics.note_duration(ExitReason::Cpuid, ticks);
         }
         statistics.count_interrupt(Vector(255));
         let cpuid = statistics.exits(ExitReason::Cpuid);
         assert_eq!((cpuid.count, cpuid.max_ticks), (4, u64::MAX / 2));
-        assert_eq!(cpuid.histogram.iter().sum::<u32>(), 4);
+        assert_eq!(cpuid.histogram.iter().sum::<u64>(), 4);
         assert_eq!((cpuid.histogram[0], cpuid.histogram[9]), (2, 1));
         assert_eq!((statistics.guest_ticks, statistics.first_entry), (12, Some(7)));
         assert_eq!(statistics.interrupts(), [(Vector(255), 1)]);

@@ -71,4 +71,15 @@ mod tests {
         assert_eq!(map.open(), 2);
         assert!(!map.traps(0) && map.traps(1) && !map.traps(4096 * 8 - 1));
     }
+
+    #[test]
+    fn each_bit_opens_itself_alone() {
+        let mut map = TrapMap::new(MockHost::leak(1), 1).unwrap();
+        for bit in 0..4096 * 8 {
+            assert!(map.traps(bit), "{bit} is open too early");
+            map.let_through(bit);
+            assert!(!map.traps(bit), "{bit} stays closed");
+        }
+        assert_eq!(map.open(), 4096 * 8);
+    }
 }

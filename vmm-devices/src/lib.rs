@@ -13,6 +13,8 @@
 extern crate alloc;
 
 pub mod acpi;
+#[cfg(test)]
+mod bug_classes;
 mod byte_ports;
 mod console;
 mod deadline;

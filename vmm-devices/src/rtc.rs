@@ -91,7 +91,7 @@ impl Rtc {
     pub fn restore(&self, state: RtcState) {
         let now = self.clock.now();
         let mut inner = self.inner.lock();
-        inner.state = state;
+        inner.state = state.within_limits(now);
         inner.settle(now);
     }
 }

@@ -88,16 +88,17 @@ impl Uart {
         inner.output.set(inner.state.interrupts());
     }
 
-    /// Takes waiting bytes from the far end. Only an empty receiver is refilled, so that the
-    /// far end is asked once per FIFO rather than once per byte.
-    fn refill(&self, inner: &mut Inner) {
-        let Some(backend) = &self.backend else { return };
+    /// Takes waiting bytes from the far end; false if there are none. Only an empty receiver is
+    /// refilled, so that the far end is asked once per FIFO rather than once per byte.
+    fn refill(&self, inner: &mut Inner) -> bool {
+        let Some(backend) = &self.backend else { return false };
         let room = inner.state.receiver_room();
         let mut bytes = [0; FIFO_BYTES];
-        let Some(wanted) = bytes.get_mut(..room).filter(|b| !b.is_empty()) else { return };
+        let Some(wanted) = bytes.get_mut(..room).filter(|b| !b.is_empty()) else { return false };
         let count = backend.read(wanted).min(room);
         inner.backlog = count == room;
         bytes.iter().take(count).for_each(|&byte| inner.state.receive(byte));
+        count > 0
     }
 }
 
@@ -105,7 +106,11 @@ impl HostEventClient for Uart {
     fn host_event(&self) {
         let mut inner = self.inner.lock();
         inner.backlog = true;
-        self.settle(&mut inner);
+        // It comes with every interrupt of the host, and mostly for nothing.
+        if self.refill(&mut inner) {
+            let interrupts = inner.state.interrupts();
+            inner.output.set(interrupts);
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use crate::{MANIFEST_NAME, Manifest, ManifestError};
+use crate::{MANIFEST_NAME, Manifest, ManifestError, TORTURE_NAME, Torture, TortureError};
 
 /// A bundle: a manifest, and the images that it names, in place.
 #[derive(Clone, Debug)]
 pub struct Bundle<'a> {
     members: Vec<(&'a str, &'a [u8])>,
     manifest: Manifest,
+    torture: Option<Torture>,
 }
 
 /// Why a bundle was refused.
@@ -20,6 +21,8 @@ pub enum BundleError {
     NoManifest,
     /// The manifest was refused.
     Manifest(ManifestError),
+    /// The torture was refused.
+    Torture(TortureError),
     /// The manifest names an image that is not there.
     Missing {
         /// The VM that needs it.
@@ -38,6 +41,7 @@ impl fmt::Display for BundleError {
                  member {MANIFEST_NAME}; make it with `cargo xtask iso` or `cargo xtask run`"
             ),
             Self::Manifest(error) => write!(f, "{error}"),
+            Self::Torture(error) => write!(f, "{error}"),
             Self::Missing { vm, image } => {
                 write!(f, "VM '{vm}' needs '{image}', which is not in the bundle")
             }
@@ -57,7 +61,9 @@ impl<'a> Bundle<'a> {
             cpio_reader::iter_files(archive).map(|entry| (entry.name(), entry.file())).collect();
         let json = find(&members, MANIFEST_NAME).ok_or(BundleError::NoManifest)?;
         let manifest = Manifest::from_json(json).map_err(BundleError::Manifest)?;
-        let bundle = Self { members, manifest };
+        let torture = find(&members, TORTURE_NAME).map(Torture::from_json).transpose();
+        let torture = torture.map_err(BundleError::Torture)?;
+        let bundle = Self { members, manifest, torture };
         bundle.check_images()?;
         Ok(bundle)
     }
@@ -67,13 +73,19 @@ impl<'a> Bundle<'a> {
         &self.manifest
     }
 
+    /// What is to be run after it, if anything is.
+    pub fn torture(&self) -> Option<&Torture> {
+        self.torture.as_ref()
+    }
+
     /// The content of the member called `name`.
     pub fn image(&self, name: &str) -> Option<&'a [u8]> {
         find(&self.members, name)
     }
 
     fn check_images(&self) -> Result<(), BundleError> {
-        for vm in self.manifest.stages.iter().flat_map(|stage| &stage.vms) {
+        let tortured = self.torture.iter().flat_map(Torture::vms);
+        for vm in self.manifest.stages.iter().flat_map(|stage| &stage.vms).chain(tortured) {
             for image in
                 core::iter::once(&vm.kernel).chain(vm.modules.iter().map(|module| &module.image))
             {

@@ -5,6 +5,9 @@
 //! module. Its member [`MANIFEST_NAME`] is a [`Manifest`] in JSON; the other members are the
 //! images that the manifest names. The co-kernel answers on its log channel, among ordinary
 //! log lines, with one line of [`REPORT_PREFIX`] followed by a [`RunReport`] in JSON.
+//!
+//! A bundle may hold a [`Torture`] besides, as the member [`TORTURE_NAME`]; its outcome is a line
+//! of [`TORTURE_PREFIX`] followed by a [`TortureReport`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -14,6 +17,7 @@ mod bundle;
 mod interrupts;
 mod manifest;
 mod report;
+mod torture;
 
 pub use bundle::{Bundle, BundleError};
 pub use interrupts::{IoApicInput, LocalApicReport, LocalVector};
@@ -24,6 +28,10 @@ pub use manifest::{
 pub use report::{
     Counter, End, EndKind, ExitCounter, GuestSize, HostMemory, Machine, Milestone, REPORT_PREFIX,
     RunReport, VcpuReport, VmMemory, VmReport,
+};
+pub use torture::{
+    Damage, NEIGHBOUR_END_BYTE, ROUND_PREFIX, STOP_BYTE, TORTURE_NAME, TORTURE_PREFIX, Torture,
+    TortureError, TortureFault, TortureReport,
 };
 
 /// Exit codes with which the co-kernel ends the machine, written to the `isa-debug-exit`

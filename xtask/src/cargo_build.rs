@@ -39,7 +39,7 @@ pub fn cargo() -> Command {
 /// # Errors
 /// When the target cannot be installed or the build fails.
 pub fn cokernel(paths: &Paths) -> Result<PathBuf> {
-    let image = bare_metal(paths, "cokernel-glue", "alcazar", &[])?;
+    let image = bare_metal_as("image", paths, "cokernel-glue", "alcazar", &[])?;
     with_symbols(paths, &image)
 }
 
@@ -69,9 +69,19 @@ pub fn selftest(paths: &Paths) -> Result<PathBuf> {
 /// # Errors
 /// When the target cannot be installed or the build fails.
 pub fn bare_metal(paths: &Paths, package: &str, name: &str, features: &[&str]) -> Result<PathBuf> {
+    bare_metal_as("release", paths, package, name, features)
+}
+
+fn bare_metal_as(
+    profile: &str,
+    paths: &Paths,
+    package: &str,
+    name: &str,
+    features: &[&str],
+) -> Result<PathBuf> {
     setup::rust::ensure_target(BARE_METAL)?;
     let mut command = cargo();
-    command.args(["build", "--release", "--target", BARE_METAL]);
+    command.args(["build", "--profile", profile, "--target", BARE_METAL]);
     command.args(["--package", package, "--bin", name, "--features", &features.join(",")]);
     find(build(paths, command, package)?, name)
 }

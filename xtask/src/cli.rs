@@ -12,13 +12,18 @@ use crate::check::CheckOptions;
 use crate::clean::CleanOptions;
 use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
+use crate::miri::MiriOptions;
 use crate::mutants::MutantsOptions;
 use crate::paths::Paths;
 use crate::platform::bochs::{self, BochsOptions};
 use crate::regress::RegressOptions;
 use crate::run::options::RunOptions;
 use crate::test::TestOptions;
-use crate::{bench, check, clean, fuzz, image, iso, lint, mutants, regress, run, setup, test};
+use crate::torture::TortureOptions;
+use crate::{
+    bench, check, clean, deny, fuzz, image, iso, lint, miri, mutants, regress, run, setup, test,
+    torture,
+};
 
 /// Exit status of usage errors.
 pub const USAGE: u8 = 2;
@@ -40,6 +45,7 @@ enum Command {
     Bench(BenchOptions),
     Fuzz(FuzzOptions),
     Mutants(MutantsOptions),
+    Torture(TortureOptions),
     Iso(IsoOptions),
     Setup(SetupOptions),
     /// Is a machine made by Bochs
@@ -54,8 +60,11 @@ enum Command {
         #[arg(long)]
         elf: bool,
     },
-    /// Checks rules of this repository: license lines, dependencies between its crates, and what
-    /// the code of one CPU vendor and the rest may know of each other
+    Miri(MiriOptions),
+    /// Has cargo-deny check the dependencies by deny.toml; installs it if it is missing
+    Deny,
+    /// Checks rules of this repository: license lines, dependencies between its crates and on
+    /// others, and what the code of one CPU vendor and the rest may know of each other
     Lint,
     Clean(CleanOptions),
 }
@@ -120,6 +129,7 @@ impl Cli {
             Command::Bench(options) => bench::run(&paths, &options),
             Command::Fuzz(options) => fuzz::run(&paths, &options),
             Command::Mutants(options) => mutants::run(&paths, &options),
+            Command::Torture(options) => torture::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
             Command::Setup(options) => {
                 setup::ensure_all(options.iso)?;
@@ -137,6 +147,8 @@ impl Cli {
                 println!("{}", path.display());
                 Ok(0)
             }
+            Command::Miri(options) => miri::run(&paths, &options),
+            Command::Deny => deny::run(&paths),
             Command::Lint => lint::run(&paths),
             Command::Clean(options) => clean::run(&paths, options),
         }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask fuzz`: random inputs for everything that reads what others wrote.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -10,8 +12,13 @@ use serde::Serialize;
 
 use crate::paths::Paths;
 use crate::process;
+use crate::progress::Progress;
 use crate::setup;
 
+/// The program that has all targets.
+const PROGRAM: &str = "fuzz";
+/// Names the target to it.
+const TARGET_VARIABLE: &str = "ALCAZAR_FUZZ_TARGET";
 /// The machine that the fuzz targets are built for.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
@@ -20,7 +27,8 @@ const MEMORY_MIB: u32 = 2048;
 /// Seconds that one input may take; more is a finding.
 const INPUT_SECONDS: u32 = 10;
 
-/// Runs the fuzz targets, each from its seeds and from what earlier runs found worth keeping.
+/// Runs the fuzz targets, as many side by side as there are CPUs, each from its seeds and from
+/// what earlier runs found worth keeping.
 #[derive(Clone, Debug, Args)]
 pub struct FuzzOptions {
     /// Seconds for each target
@@ -62,12 +70,7 @@ pub fn run(paths: &Paths, options: &FuzzOptions) -> Result<u8> {
     ensure!(!targets.is_empty(), "no fuzz target is left: give another --filter");
     let folder = paths.target.join("fuzz");
     build(paths, &folder)?;
-    let mut campaigns = Vec::new();
-    for target in targets {
-        let campaign = fuzz(paths, &folder, &target, options)?;
-        println!("{}", line(&campaign));
-        campaigns.push(campaign);
-    }
+    let campaigns = fuzz_all(paths, &folder, targets, options)?;
     if let Some(file) = &options.json {
         let json = serde_json::to_vec_pretty(&campaigns)?;
         std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
@@ -77,16 +80,49 @@ pub fn run(paths: &Paths, options: &FuzzOptions) -> Result<u8> {
     Ok(u8::from(findings > 0))
 }
 
-/// Names of the targets, in order.
+/// Fuzzes the targets on all CPUs, and prints a line for each when it is done.
+fn fuzz_all(
+    paths: &Paths,
+    folder: &Path,
+    targets: Vec<String>,
+    options: &FuzzOptions,
+) -> Result<Vec<Campaign>> {
+    let progress = Progress::start(&format!("fuzzing {}", targets.join(", ")));
+    let queue = Mutex::new(VecDeque::from(targets));
+    let campaigns = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(target) = next else { break };
+                    let campaign = fuzz(paths, folder, &target, options);
+                    if let Ok(campaign) = &campaign {
+                        println!("{}", line(campaign));
+                    }
+                    campaigns.lock().unwrap_or_else(PoisonError::into_inner).push(campaign);
+                }
+            });
+        }
+    });
+    drop(progress);
+    let campaigns = campaigns.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut campaigns: Vec<Campaign> = campaigns.into_iter().collect::<Result<_>>()?;
+    campaigns.sort_by(|one, other| one.target.cmp(&other.target));
+    Ok(campaigns)
+}
+
+/// Names of the targets, in order: each has a folder of seeds.
 fn targets(paths: &Paths) -> Result<Vec<String>> {
-    let folder = paths.root.join("fuzz/fuzz_targets");
+    let folder = paths.root.join("fuzz/seeds");
     let entries =
         std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut names = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs")
-            && let Some(name) = path.file_stem()
+        if path.is_dir()
+            && let Some(name) = path.file_name()
         {
             names.push(name.to_string_lossy().into_owned());
         }
@@ -109,7 +145,8 @@ fn fuzz(paths: &Paths, folder: &Path, target: &str, options: &FuzzOptions) -> Re
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let mut command = Command::new(folder.join(HOST).join("release").join(target));
+    let mut command = Command::new(folder.join(HOST).join("release").join(PROGRAM));
+    command.env(TARGET_VARIABLE, target);
     // The mock host keeps memory by displaced addresses, which looks like a leak.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
     command.args(["-detect_leaks=0", "-print_final_stats=1"]);
@@ -119,11 +156,8 @@ fn fuzz(paths: &Paths, folder: &Path, target: &str, options: &FuzzOptions) -> Re
         Some(runs) => command.arg("-seed=1").arg(format!("-runs={runs}")),
         None => command.arg(format!("-max_total_time={}", options.seconds)).arg(&corpus),
     };
-    let seeds = paths.root.join("fuzz/seeds").join(target);
-    if seeds.is_dir() {
-        command.arg(seeds);
-    }
-    let output = process::capture(&mut command, &format!("fuzzing {target}"))?;
+    command.arg(paths.root.join("fuzz/seeds").join(target));
+    let output = process::capture_silently(&mut command)?;
     let text = String::from_utf8_lossy(&output.stderr);
     let log = findings.with_extension("log");
     std::fs::write(&log, &*output.stderr)?;

@@ -9,12 +9,14 @@ mod clean;
 mod cli;
 mod console;
 mod cpio;
+mod deny;
 mod fuzz;
 mod image;
 mod iso;
 mod kernel_file;
 mod lint;
 mod memory;
+mod miri;
 mod mutants;
 mod paths;
 mod platform;
@@ -24,6 +26,7 @@ mod regress;
 mod run;
 mod setup;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 

@@ -104,6 +104,16 @@ pub fn command_line(command: &Command) -> String {
 /// When it cannot be started. Its failure is the caller's to judge.
 pub fn capture(command: &mut Command, what: &str) -> Result<Output> {
     let progress = Progress::start(what);
+    let output = capture_silently(command);
+    drop(progress);
+    output
+}
+
+/// Like [`capture`], without a word of what is waited for.
+///
+/// # Errors
+/// When it cannot be started. Its failure is the caller's to judge.
+pub fn capture_silently(command: &mut Command) -> Result<Output> {
     let mut child = die_with_parent(command)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -116,7 +126,6 @@ pub fn capture(command: &mut Command, what: &str) -> Result<Output> {
     let stdout = read_all(output_pipe)?;
     let stderr = reader.join().map_err(|_| anyhow::anyhow!("reading standard error failed"))??;
     let status = child.wait()?;
-    drop(progress);
     Ok(Output { status, stdout, stderr })
 }
 

@@ -5,7 +5,7 @@
 
 use core::ptr;
 
-use bare_metal::rt::apic::LAPIC;
+use bare_metal::rt::apic::{ICR_LOW, LAPIC};
 use bare_metal::rt::cpu;
 
 const MSR_X2APIC: u32 = 0x800;
@@ -46,5 +46,14 @@ impl Mode {
                 cpu::wrmsr(MSR_X2APIC + (offset >> 4), u64::from(value));
             },
         }
+    }
+
+    /// Sends the interrupt that `low`, the command register's low half, describes (x2APIC only,
+    /// where that is one write).
+    #[inline(always)]
+    pub fn command(self, target: u32, low: u32) {
+        let value = u64::from(target) << 32 | u64::from(low);
+        // SAFETY: the receivers' handlers keep all registers.
+        unsafe { cpu::wrmsr(MSR_X2APIC + (ICR_LOW >> 4), value) };
     }
 }

@@ -316,6 +316,59 @@ mod tests {
         assert_eq!(a.extents().len(), 2);
     }
 
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Frame {
+        Free,
+        Taken,
+        NoMemory,
+    }
+
+    /// The frames from 1 on of a small memory with a hole.
+    const SMALL: [Frame; 6] =
+        [Frame::Free, Frame::Free, Frame::NoMemory, Frame::Free, Frame::Free, Frame::Free];
+
+    fn frames(model: &mut [Frame; 6], run: FrameRun) -> &mut [Frame] {
+        let first = (run.start.0 / PAGE_SIZE - 1) as usize;
+        &mut model[first..first + run.frames as usize]
+    }
+
+    /// Takes the steps that are the digits of `sequence`: one to three frames are asked for, or
+    /// one of the runs of one or two frames is released, whatever it is.
+    fn play(sequence: u64) {
+        let managed = [run(0x1000, 0x2000), run(0x4000, 0x3000)];
+        let mut storage = [FrameRun::default(); 8];
+        let mut a = FrameAllocator::new(&managed, &mut storage).unwrap();
+        let mut model = SMALL;
+        let mut digits = sequence;
+        while digits != 0 {
+            let step = digits % STEPS;
+            digits /= STEPS;
+            if step < 3 {
+                let Ok(run) = a.allocate(FrameRequest::contiguous(step + 1)) else { continue };
+                assert!(frames(&mut model, run).iter().all(|frame| *frame == Frame::Free));
+                frames(&mut model, run).fill(Frame::Taken);
+            } else {
+                let (first, count) = if step < 9 { (step - 2, 1) } else { (step - 8, 2) };
+                let released = run(first * PAGE_SIZE, count * PAGE_SIZE);
+                let taken = frames(&mut model, released).iter().all(|frame| *frame == Frame::Taken);
+                assert_eq!(a.release(released).is_ok(), taken, "{released:?} in {model:?}");
+                if taken {
+                    frames(&mut model, released).fill(Frame::Free);
+                }
+            }
+            let free = model.iter().filter(|frame| **frame == Frame::Free).count();
+            assert_eq!(a.free_frames(), free as u64);
+        }
+    }
+
+    /// Three requests, six releases of one frame, five of two.
+    const STEPS: u64 = 14;
+
+    #[test]
+    fn every_short_sequence_keeps_track_of_every_frame() {
+        (0..STEPS.pow(5)).for_each(play);
+    }
+
     proptest! {
         /// Runs never overlap, stay inside, are aligned, and all come back.
         #[test]

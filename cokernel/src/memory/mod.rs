@@ -19,7 +19,9 @@ pub use heap::heap_bytes;
 #[cfg(target_os = "none")]
 pub use pool::{MemoryUsage, allocate_frames, release_frames, usage};
 #[cfg(target_os = "none")]
-pub use space::{for_each_page, image_bytes, map_device, phys_to_virt, virt_to_phys};
+pub use space::{
+    constant_words, for_each_page, image_bytes, map_device, phys_to_virt, virt_to_phys,
+};
 
 #[cfg(target_os = "none")]
 pub(crate) use {

@@ -220,6 +220,15 @@ pub fn for_each_page(visit: &mut dyn FnMut(Leaf)) {
     }
 }
 
+/// The parts of the image that nothing changes while the co-kernel runs, in 64-bit words: code and
+/// constants.
+pub fn constant_words() -> impl Iterator<Item = u64> {
+    let (start, end) = (image_start(), &raw const __rodata_end as u64);
+    // SAFETY: from the image's first page to the end of its constants all is mapped, readable, and
+    // never written; the linker script aligns both ends to pages.
+    (start..end).step_by(8).map(|at| unsafe { (at as *const u64).read_volatile() })
+}
+
 /// Fills the three frames at `tables`, below 4 GiB, with page tables that equal the final ones
 /// in the upper half and map the first 2 MiB one to one, executable: for CPUs that start.
 pub(crate) fn trampoline_table(tables: PhysAddr) {

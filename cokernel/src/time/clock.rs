@@ -9,6 +9,7 @@ static ENTRY_TSC: AtomicU64 = AtomicU64::new(0);
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 
 /// The time-stamp counter now.
+#[inline]
 pub fn tsc() -> u64 {
     // SAFETY: reads a counter; the fence keeps the read behind earlier loads, such as that of
     // a flag which another CPU set at a certain time.

@@ -9,7 +9,7 @@ use x86::msr::{IA32_TSC_DEADLINE, wrmsr};
 use super::{
     calibrate,
     clock::{tsc, tsc_hz},
-    scale::timer_count,
+    scale::CountRate,
 };
 use crate::{
     apic::local,
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Frequency of the local APIC's timer; zero if the TSC deadline is used instead.
-static APIC_TIMER_HZ: AtomicU64 = AtomicU64::new(0);
+/// [`CountRate`] of the local APIC's timer; zero if the TSC deadline is used instead.
+static APIC_TIMER_RATE: AtomicU64 = AtomicU64::new(0);
 
 /// Chooses between TSC deadline and one-shot mode, on the boot CPU with interrupts disabled.
 /// Returns the frequency of the timer in one-shot mode.
@@ -30,13 +30,13 @@ pub(crate) fn choose_mode() -> Option<u64> {
     }
     // At least 1, so that the mode is unmistakable even with a timer that seems to stand still.
     let hz = calibrate::apic_timer_frequency(tsc_hz()).max(1);
-    APIC_TIMER_HZ.store(hz, Ordering::Relaxed);
+    APIC_TIMER_RATE.store(CountRate::new(hz, tsc_hz()).to_bits(), Ordering::Relaxed);
     Some(hz)
 }
 
 /// Prepares the timer of the executing CPU.
 pub(crate) fn init_cpu() {
-    local::unmask_timer(APIC_TIMER_HZ.load(Ordering::Relaxed) == 0);
+    local::unmask_timer(APIC_TIMER_RATE.load(Ordering::Relaxed) == 0);
 }
 
 /// Arms the timer of the executing CPU, replacing an earlier deadline: when [`super::tsc`]
@@ -71,16 +71,13 @@ pub(crate) fn expired() {
 }
 
 fn program(deadline: u64) {
-    let timer_hz = APIC_TIMER_HZ.load(Ordering::Relaxed);
-    match (timer_hz, deadline) {
+    let rate = CountRate::from_bits(APIC_TIMER_RATE.load(Ordering::Relaxed));
+    match (rate, deadline) {
         // SAFETY: disarms; the MSR exists in this mode.
-        (0, PerCpu::NO_DEADLINE) => unsafe { wrmsr(IA32_TSC_DEADLINE, 0) },
+        (None, PerCpu::NO_DEADLINE) => unsafe { wrmsr(IA32_TSC_DEADLINE, 0) },
         // SAFETY: as above; zero, which would disarm, becomes 1, which is long past.
-        (0, _) => unsafe { wrmsr(IA32_TSC_DEADLINE, deadline.max(1)) },
-        (_, PerCpu::NO_DEADLINE) => local::stop_timer(),
-        _ => {
-            let ticks = deadline.saturating_sub(tsc());
-            local::start_timer(timer_count(ticks, timer_hz, tsc_hz()));
-        }
+        (None, _) => unsafe { wrmsr(IA32_TSC_DEADLINE, deadline.max(1)) },
+        (Some(_), PerCpu::NO_DEADLINE) => local::stop_timer(),
+        (Some(rate), _) => local::start_timer(rate.count(deadline.saturating_sub(tsc()))),
     }
 }

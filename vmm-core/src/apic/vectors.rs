@@ -71,7 +71,8 @@ impl VectorSet {
     /// True if the set is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0 == [0; 4]
+        // A comparison of arrays would be a call.
+        self.0.iter().all(|&word| word == 0)
     }
 
     /// Vectors 32 × `index` to 32 × `index` + 31, as the register with that number shows

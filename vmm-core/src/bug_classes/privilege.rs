@@ -115,3 +115,58 @@ fn the_emulator_gives_user_mode_nothing_privileged_in_any_mode() {
         }
     }
 }
+
+/// Instructions of hardware virtualization, enclaves and the like, and what is switched off: VMRUN
+/// to INVLPGA, VMLAUNCH to VMXOFF, VMFUNC, VMREAD, VMWRITE, GETSEC, ENCLS, ENCLV, PCONFIG, RDPRU,
+/// INVLPGB, TLBSYNC, RDPID, RDTSCP, SYSCALL, SYSRET, XGETBV.
+const ABSENT: [&[u8]; 26] = [
+    &[0x0F, 0x01, 0xD8],
+    &[0x0F, 0x01, 0xD9],
+    &[0x0F, 0x01, 0xDA],
+    &[0x0F, 0x01, 0xDB],
+    &[0x0F, 0x01, 0xDC],
+    &[0x0F, 0x01, 0xDD],
+    &[0x0F, 0x01, 0xDE],
+    &[0x0F, 0x01, 0xDF],
+    &[0x0F, 0x01, 0xC2],
+    &[0x0F, 0x01, 0xC3],
+    &[0x0F, 0x01, 0xC4],
+    &[0x0F, 0x01, 0xD4],
+    &[0x0F, 0x78, 0xC0],
+    &[0x0F, 0x79, 0xC0],
+    &[0x0F, 0x37],
+    &[0x0F, 0x01, 0xCF],
+    &[0x0F, 0x01, 0xC0],
+    &[0x0F, 0x01, 0xC5],
+    &[0x0F, 0x01, 0xFD],
+    &[0x0F, 0x01, 0xFE],
+    &[0x0F, 0x01, 0xFF],
+    &[0xF3, 0x0F, 0xC7, 0xF8],
+    &[0x0F, 0x01, 0xF9],
+    &[0x0F, 0x05],
+    &[0x0F, 0x07],
+    &[0x0F, 0x01, 0xD0],
+];
+
+/// Where the VMM interprets real mode, an instruction that it does not know ends the VM.
+#[test]
+fn instructions_that_no_guest_has_are_undefined_to_the_emulator() {
+    for build in [Emulated::real as fn(&[u8]) -> Emulated, Emulated::protected, Emulated::long] {
+        for code in ABSENT {
+            let mut machine = build(code);
+            let before = machine.cpu.clone();
+            let outcome = machine.run();
+            assert_eq!(outcome, Outcome::Fault(Exception::INVALID_OPCODE), "{code:02x?}");
+            assert_eq!(machine.cpu, before);
+        }
+    }
+    let mut machine = Emulated::real(&[0x0F, 0x01, 0xF9]);
+    machine.cpu.time_auxiliary = Some(0x1234_5678);
+    assert!(matches!(machine.run(), Outcome::Done { .. }));
+    assert_eq!(machine.get(Gpr::Rcx), 0x1234_5678);
+    for code in [&[0x0F, 0x34], &[0x0F, 0x35]] {
+        // Real mode has no error codes.
+        let fault = Exception { error_code: None, ..Exception::GENERAL_PROTECTION };
+        assert_eq!(Emulated::real(code).run(), Outcome::Fault(fault), "{code:02x?}");
+    }
+}

@@ -88,7 +88,10 @@ fn an_operand_across_memory_and_a_device_is_cut_at_the_page() {
         let high = machine.bus.load(DATA + 0x1000, 8 - before);
         assert_eq!(high, 0x8877_6655_4433_2211 >> (8 * before));
         let reached = machine.bus.log.iter().all(|event| match *event {
-            Event::Write(address, width, _) => address + width.bytes() as u64 <= DEVICE + 0x1000,
+            Event::Write(address, width, _) => {
+                let bytes = width.bytes() as u64;
+                address % bytes == 0 && address + bytes <= DEVICE + 0x1000
+            }
             _ => false,
         });
         assert!(reached, "{:?}", machine.bus.log);

@@ -70,6 +70,12 @@ impl MmioBus {
         position.map(|p| self.claims.remove(p)).is_some()
     }
 
+    /// What is claimed, in ascending order: first and last byte, and the names of the devices.
+    pub fn claims(&self) -> impl Iterator<Item = (GuestPhysAddr, GuestPhysAddr, &str)> {
+        let place = GuestPhysAddr::new;
+        self.claims.iter().map(move |c| (place(c.start), place(c.last), c.device.name()))
+    }
+
     /// Reads at `address`. An access that crosses the end of a device meets nobody.
     pub fn read(&self, address: GuestPhysAddr, width: AccessWidth) -> (u64, Answer) {
         let value = self

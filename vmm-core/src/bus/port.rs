@@ -13,6 +13,8 @@ const UNCLAIMED: u8 = 0;
 struct Claim {
     start: u16,
     last: u16,
+    /// What the device takes whole.
+    widest: AccessWidth,
     device: Arc<dyn PortDevice>,
 }
 
@@ -53,7 +55,8 @@ impl PortBus {
             });
         }
         let number = u8::try_from(self.claims.len() + 1).map_err(|_| ClaimError::Full)?;
-        self.claims.push(Claim { start, last, device });
+        let widest = device.widest();
+        self.claims.push(Claim { start, last, widest, device });
         self.owner[usize::from(start)..=usize::from(last)].fill(number);
         Ok(())
     }
@@ -66,6 +69,14 @@ impl PortBus {
         // The claim itself stays, so that the numbers of the others do; nothing leads to it.
         self.owner[start..=last].fill(UNCLAIMED);
         true
+    }
+
+    /// What is claimed: ranges of ports, and the names of their devices.
+    pub fn claims(&self) -> impl Iterator<Item = (RangeInclusive<u16>, &str)> {
+        let live = |claim: &&Claim| {
+            self.claim_of(claim.start).is_some_and(|owner| core::ptr::eq(owner, *claim))
+        };
+        self.claims.iter().filter(live).map(|c| (c.start..=c.last, c.device.name()))
     }
 
     /// Reads from `port`.
@@ -106,7 +117,7 @@ impl PortBus {
     fn whole(&self, port: u16, width: AccessWidth) -> Option<&Claim> {
         let claim = self.claim_of(port)?;
         let last = usize::from(port) + width.bytes() - 1;
-        (width <= claim.device.widest() && last <= usize::from(claim.last)).then_some(claim)
+        (width <= claim.widest && last <= usize::from(claim.last)).then_some(claim)
     }
 
     /// A wide access falls apart into bytes at consecutive ports, as on an ISA bus.
@@ -211,7 +222,9 @@ mod tests {
         bus.claim(0x40..=0x43, Recorder::new(AccessWidth::Byte)).unwrap();
         let error = bus.claim(0x43..=0x50, Recorder::new(AccessWidth::Byte)).unwrap_err();
         assert_eq!(error.to_string(), "recorder cannot have 0x43-0x50: recorder is there");
+        assert_eq!(bus.claims().collect::<Vec<_>>(), [(0x40..=0x43, "recorder")]);
         assert!(bus.release(0x41) && !bus.release(0x41));
+        assert_eq!(bus.claims().count(), 0);
         assert_eq!(bus.read(0x40, AccessWidth::Byte), (0xFF, Answer::Nobody));
         bus.claim(0x43..=0x50, Recorder::new(AccessWidth::Byte)).unwrap();
     }

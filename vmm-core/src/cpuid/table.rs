@@ -47,6 +47,7 @@ pub struct DynamicCpuid {
 
 /// Subleaves of one leaf.
 #[derive(Clone, Debug, Default)]
+#[repr(u8)]
 pub(super) enum Leaf {
     /// The leaf does not exist: zeroes.
     #[default]
@@ -58,7 +59,7 @@ pub(super) enum Leaf {
 }
 
 impl Leaf {
-    #[inline]
+    #[inline(always)]
     fn get(&self, subleaf: u32) -> CpuidResult {
         match self {
             Self::Absent => CpuidResult::default(),
@@ -86,7 +87,7 @@ impl LeafRange {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, offset: u32, subleaf: u32) -> CpuidResult {
         self.leaves.get(offset as usize).map_or_else(CpuidResult::default, |l| l.get(subleaf))
     }
@@ -130,7 +131,7 @@ impl CpuidTable {
     }
 
     /// Answers one CPUID instruction.
-    #[inline]
+    #[inline(always)]
     pub fn query(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
         match leaf >> 16 {
             0 => self.query_basic(leaf, subleaf, vcpu),
@@ -214,6 +215,7 @@ impl CpuidTable {
         }
     }
 
+    #[inline(always)]
     fn query_basic(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
         let mut result = self.basic.get(leaf, subleaf);
         match leaf {

@@ -52,6 +52,11 @@ pub trait EmulatorCpu {
     /// The time-stamp counter as RDTSC reads it.
     fn time_stamp(&self) -> u64;
 
+    /// TSC_AUX as RDTSCP reads it; none if the processor model has no RDTSCP.
+    fn time_stamp_auxiliary(&self) -> Option<u32> {
+        None
+    }
+
     /// An instruction is complete: the shadow that it stood in ends, and one of its own
     /// begins.
     fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>);

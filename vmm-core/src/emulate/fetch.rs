@@ -97,10 +97,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 #[inline]
 pub fn length_of_common(bytes: &[u8]) -> Option<usize> {
     match *bytes {
-        [0xEC..=0xEF | 0xF4, ..] => Some(1),
-        [0xE4..=0xE7, _, ..] => Some(2),
         [0x0F, 0x06 | 0x08 | 0x09 | 0x30..=0x33 | 0xA2, ..] => Some(2),
         [0x0F, 0x20..=0x23, _, ..] | [0x0F, 0x01, 0xC0..=0xFF, ..] => Some(3),
+        [0xEC..=0xEF | 0xF4, ..] => Some(1),
+        [0xE4..=0xE7, _, ..] => Some(2),
         _ => None,
     }
 }

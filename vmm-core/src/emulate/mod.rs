@@ -60,7 +60,8 @@ mod task;
 mod transfer;
 mod width;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
 pub(crate) mod tests;
 
 pub use bus::{Exchange, GuestBus};

@@ -11,7 +11,7 @@ use super::outcome::{Step, Stop};
 use super::register::GprPart;
 use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
-use crate::state::{DescriptorTable, Exception, Gpr, SegmentRegister, cr0, cr4, dr6, dr7};
+use crate::state::{DescriptorTable, Exception, Gpr, SegmentRegister, cr0, cr4, dr6, dr7, efer};
 use crate::{ControlRegisterAccess, Exit, Trapped};
 
 /// Number of a control or debug register, counted from `first`.
@@ -19,6 +19,46 @@ fn numbered(register: Register, first: Register) -> Option<u8> {
     let number = (register as u32).checked_sub(first as u32).filter(|number| *number < 16);
     number.map(|number| number as u8)
 }
+
+/// Instructions that CPUID hides from every guest that the emulator may execute them for:
+/// hardware virtualization of both manufacturers, enclaves and trusted execution, and RDPID, which
+/// only CPUs have that execute real mode by themselves.
+const HIDDEN: [Mnemonic; 34] = [
+    Mnemonic::Vmmcall,
+    Mnemonic::Vmrun,
+    Mnemonic::Vmload,
+    Mnemonic::Vmsave,
+    Mnemonic::Stgi,
+    Mnemonic::Clgi,
+    Mnemonic::Skinit,
+    Mnemonic::Invlpga,
+    Mnemonic::Vmlaunch,
+    Mnemonic::Vmresume,
+    Mnemonic::Vmxoff,
+    Mnemonic::Vmxon,
+    Mnemonic::Vmfunc,
+    Mnemonic::Vmread,
+    Mnemonic::Vmwrite,
+    Mnemonic::Vmclear,
+    Mnemonic::Vmptrld,
+    Mnemonic::Vmptrst,
+    Mnemonic::Invept,
+    Mnemonic::Invvpid,
+    Mnemonic::Invpcid,
+    Mnemonic::Getsec,
+    Mnemonic::Encls,
+    Mnemonic::Enclu,
+    Mnemonic::Enclv,
+    Mnemonic::Pconfig,
+    Mnemonic::Rdpru,
+    Mnemonic::Invlpgb,
+    Mnemonic::Tlbsync,
+    Mnemonic::Mcommit,
+    Mnemonic::Monitorx,
+    Mnemonic::Mwaitx,
+    Mnemonic::Rdpid,
+    Mnemonic::Rdpkru,
+];
 
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// The instructions of this file; `None` if this is none of them.
@@ -35,7 +75,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             }
             Mnemonic::Smsw => self.store_machine_status(),
             Mnemonic::Lmsw => self.load_machine_status(),
-            Mnemonic::Rdtsc => self.read_time_stamp(),
+            Mnemonic::Rdtsc | Mnemonic::Rdtscp => self.read_time_stamp(mnemonic),
             Mnemonic::Wait => self.wait_for_float(),
             Mnemonic::Invlpg => self.invalidate_page(),
             _ => return self.intercepted(mnemonic).map(Err),
@@ -58,12 +98,29 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             Mnemonic::Rdpmc => (Exit::Instruction(Trapped::ReadPerformanceCounter), false),
             Mnemonic::Rsm => (Exit::Instruction(Trapped::Resume), false),
             Mnemonic::Monitor | Mnemonic::Mwait => (Exit::Instruction(Trapped::MonitorWait), false),
-            _ => return None,
+            _ => return self.absent(mnemonic),
         };
         Some(match self.require_privilege() {
             Err(stop) if privileged => stop,
             _ => Stop::Intercepted(exit),
         })
+    }
+
+    /// Instructions that no guest has, or not as it has set itself up: #UD, and #GP for those of
+    /// fast system calls outside protected mode.
+    fn absent(&self, mnemonic: Mnemonic) -> Option<Stop> {
+        let undefined = Stop::from(Exception::INVALID_OPCODE);
+        let control = &self.space.control;
+        match mnemonic {
+            Mnemonic::Syscall | Mnemonic::Sysret if control.efer & efer::SCE == 0 => {
+                Some(undefined)
+            }
+            Mnemonic::Sysenter | Mnemonic::Sysexit if !self.mode.protected => {
+                Some(Exception::GENERAL_PROTECTION.into())
+            }
+            Mnemonic::Xgetbv if control.cr4 & cr4::OSXSAVE == 0 => Some(undefined),
+            other => HIDDEN.contains(&other).then_some(undefined),
+        }
     }
 
     /// #GP(0) unless at CPL 0.
@@ -129,13 +186,23 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         Err(Stop::Intercepted(Exit::InvalidatePage { address }))
     }
 
-    fn read_time_stamp(&mut self) -> Step<()> {
+    /// RDTSC and RDTSCP.
+    fn read_time_stamp(&mut self, mnemonic: Mnemonic) -> Step<()> {
+        let auxiliary = match mnemonic {
+            Mnemonic::Rdtscp => {
+                Some(self.cpu.time_stamp_auxiliary().ok_or(Exception::INVALID_OPCODE)?)
+            }
+            _ => None,
+        };
         if self.space.control.cr4 & cr4::TSD != 0 {
             self.require_privilege()?;
         }
         let value = self.cpu.time_stamp();
         self.set_register(GprPart::new(Gpr::Rax, AccessWidth::Dword), value);
         self.set_register(GprPart::new(Gpr::Rdx, AccessWidth::Dword), value >> 32);
+        if let Some(auxiliary) = auxiliary {
+            self.set_register(GprPart::new(Gpr::Rcx, AccessWidth::Dword), auxiliary.into());
+        }
         Ok(())
     }
 

@@ -95,20 +95,10 @@ impl Region {
         (offset < self.bytes()).then_some(offset)
     }
 
-    /// Reads the naturally aligned eight bytes at `address` at once; `None` if they are not
-    /// all here.
+    /// Where the first byte lies as the CPU reaches it; valid for [`bytes`](Self::bytes).
     #[inline]
-    pub(super) fn read_quadword(&self, address: GuestPhysAddr) -> Option<u64> {
-        if !address.is_aligned(size_of::<u64>() as u64) {
-            return None;
-        }
-        let offset = self.offset_of(address)?;
-        // SAFETY: the region is made of whole pages, so that what begins in it aligned also ends
-        // in it, and they are mapped contiguously.
-        let at = unsafe { self.pages.as_ptr().add(offset as usize) }.cast::<AtomicU64>();
-        // SAFETY: valid and aligned by the above, and everybody reaches guest memory by atomic
-        // or raw accesses only.
-        Some(unsafe { at.as_ref() }.load(Ordering::Acquire))
+    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+        self.pages.as_ptr()
     }
 }
 

@@ -6,6 +6,8 @@ mod guest;
 mod layout;
 mod nearby;
 mod pages;
+#[cfg(test)]
+mod ranges;
 mod walked;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};

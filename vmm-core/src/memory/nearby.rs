@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading guest memory where it was read last: page tables and code mostly lie in one region.
 
-use core::cell::Cell;
+use core::{
+    cell::Cell,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::{GuestMemory, Region};
-use crate::GuestPhysAddr;
+use crate::{GuestPhysAddr, paging::walk::Quadwords};
 
 /// The region that was read last, kept between two uses of [`Nearby`]. Only a guess where to look
 /// first: what it names need not hold what is read next.
@@ -15,7 +20,43 @@ pub struct RegionHint(Cell<usize>);
 pub struct Nearby<'a> {
     memory: &'a GuestMemory,
     hint: &'a RegionHint,
-    region: Cell<&'a Region>,
+    at_hand: Piece<'a>,
+}
+
+/// What is needed of a region to read from it, copied so that it stays in registers.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    start: u64,
+    bytes: u64,
+    first: NonNull<u8>,
+    region: PhantomData<&'a Region>,
+}
+
+impl<'a> Piece<'a> {
+    #[inline]
+    fn of(region: &'a Region) -> Self {
+        Self {
+            start: region.start().as_u64(),
+            bytes: region.bytes(),
+            first: region.as_ptr(),
+            region: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn read(self, address: GuestPhysAddr) -> Option<u64> {
+        // What lies below the start wraps, to beyond every region's end.
+        let offset = address.as_u64().wrapping_sub(self.start);
+        if offset >= self.bytes || !address.is_aligned(size_of::<u64>() as u64) {
+            return None;
+        }
+        // SAFETY: the region is made of whole pages, so that what begins in it aligned also ends
+        // in it; they are mapped contiguously, and live as long as the region.
+        let at = unsafe { self.first.add(offset as usize) }.cast::<AtomicU64>();
+        // SAFETY: valid and aligned by the above, and everybody reaches guest memory by atomic
+        // or raw accesses only.
+        Some(unsafe { at.as_ref() }.load(Ordering::Acquire))
+    }
 }
 
 impl<'a> Nearby<'a> {
@@ -24,27 +65,38 @@ impl<'a> Nearby<'a> {
     pub fn new(memory: &'a GuestMemory, hint: &'a RegionHint) -> Option<Self> {
         let regions = memory.regions();
         let region = regions.get(hint.0.get()).or_else(|| regions.last())?;
-        Some(Self { memory, hint, region: Cell::new(region) })
+        Some(Self { memory, hint, at_hand: Piece::of(region) })
     }
 
     /// Reads the naturally aligned eight bytes at `address`, at once; `None` if they are not
     /// memory, or not aligned.
-    #[inline]
-    pub fn read_u64(&self, address: GuestPhysAddr) -> Option<u64> {
-        match self.region.get().read_quadword(address) {
-            Some(value) => Some(value),
-            None => self.read_elsewhere(address),
+    #[inline(always)]
+    pub fn read_u64(&mut self, address: GuestPhysAddr) -> Option<u64> {
+        if let Some(value) = self.at_hand.read(address) {
+            return Some(value);
         }
+        self.at_hand = find(self.memory, self.hint, address)?;
+        self.at_hand.read(address)
     }
+}
 
-    #[cold]
-    fn read_elsewhere(&self, address: GuestPhysAddr) -> Option<u64> {
-        let number = self.memory.number_of(address)?;
-        let region = self.memory.regions().get(number)?;
-        self.hint.0.set(number);
-        self.region.set(region);
-        region.read_quadword(address)
+impl Quadwords for Nearby<'_> {
+    #[inline(always)]
+    fn quadword(&mut self, address: GuestPhysAddr) -> Option<u64> {
+        self.read_u64(address)
     }
+}
+
+/// Looks for the region elsewhere, and notes which it is.
+#[cold]
+fn find<'a>(
+    memory: &'a GuestMemory,
+    hint: &RegionHint,
+    address: GuestPhysAddr,
+) -> Option<Piece<'a>> {
+    let number = memory.number_of(address)?;
+    hint.0.set(number);
+    memory.regions().get(number).map(Piece::of)
 }
 
 #[cfg(test)]
@@ -66,7 +118,7 @@ mod tests {
         }
         for first in 0..5 {
             let hint = RegionHint(Cell::new(first));
-            let nearby = Nearby::new(&memory, &hint).unwrap();
+            let mut nearby = Nearby::new(&memory, &hint).unwrap();
             for at in [0, 0xFF8, 0x1000, 0x8000, 0x8001, 0x8FFC, 0x9000, 0xA000, 0x8000, u64::MAX] {
                 let address = GuestPhysAddr::new(at);
                 let expected = memory.read_u64(address).ok().filter(|_| at % 8 == 0);

@@ -4,7 +4,8 @@
 
 mod nested;
 pub mod shadow;
-#[cfg(test)]
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
 pub(crate) mod tests;
 pub mod walk;
 

@@ -46,6 +46,10 @@ pub struct Capabilities {
     /// lost end of nested paging has the host run as the guest: its state is in the control
     /// block at the next exit, and the guest's is gone.
     pub spoils_first_cpu: bool,
+    /// #VMEXIT leaves paging off if the guest has EFER.LME without CR0.PG and CR4.PAE: TCG of QEMU
+    /// (seen with 7.2, in `cpu_x86_update_cr0`) loads the host's CR0 before its CR4 and its EFER,
+    /// and refuses to enter long mode. The host then runs on physical addresses.
+    pub loses_paging: bool,
 }
 
 /// Leaves of CPUID that matter here, so that the logic runs without the CPU.
@@ -119,6 +123,7 @@ impl Capabilities {
             tsc_aux: leaves.extended_edx & RDTSCP != 0,
             loses_interrupt_shadow: tcg,
             spoils_first_cpu: tcg,
+            loses_paging: tcg,
         })
     }
 
@@ -174,11 +179,12 @@ mod tests {
         let found = Capabilities::from_cpuid(&QEMU).unwrap();
         assert!(found.has(SvmFeatures::NP) && !found.has(SvmFeatures::NRIPS));
         assert_eq!(found.names(), ["np", "page1gb", "asids=16"]);
-        assert!(found.loses_interrupt_shadow && found.spoils_first_cpu);
+        assert!(found.loses_interrupt_shadow && found.spoils_first_cpu && found.loses_paging);
         let ryzen = CpuidLeaves { svm_edx: 0x44F, hypervisor: [0; 12], ..QEMU };
         let found = Capabilities::from_cpuid(&ryzen).unwrap();
         assert!(found.has(SvmFeatures::NRIPS | SvmFeatures::FLUSH_BY_ASID));
-        assert!(!found.has(SvmFeatures::DECODE_ASSISTS) && !found.loses_interrupt_shadow);
+        assert!(!found.has(SvmFeatures::DECODE_ASSISTS));
+        assert!(!found.loses_interrupt_shadow && !found.loses_paging);
     }
 
     #[test]

@@ -14,22 +14,33 @@ use crate::{
 const SOFTWARE_EXCEPTIONS: [u8; 2] = [3, 4];
 const PAGE_FAULT: u8 = 14;
 
+/// [`exit`] for the commonest exits of those that tell all there is to know by themselves.
+#[inline]
+pub fn brief_exit(control: &ControlArea) -> Option<Exit> {
+    Some(match control.exit_code {
+        ExitCode::CPUID => Exit::Cpuid,
+        ExitCode::PORT_IO => port_io(PortIoInfo::from_bits(control.exit_info1)),
+        ExitCode::MSR if control.exit_info1 & 1 == 0 => Exit::ReadMsr,
+        ExitCode::MSR => Exit::WriteMsr,
+        ExitCode::VMMCALL => Exit::Hypercall,
+        _ => return None,
+    })
+}
+
 /// The neutral exit for what `control` says. IRET and intercepted #DB have a meaning of the
 /// backend's own, which it looks at first.
 pub fn exit(control: &ControlArea) -> Exit {
+    if let Some(exit) = brief_exit(control) {
+        return exit;
+    }
     let (info1, info2) = (control.exit_info1, control.exit_info2);
     match control.exit_code {
         ExitCode::INTERRUPT | ExitCode::NMI | ExitCode::SMI | ExitCode::INIT => Exit::HostInterrupt,
         ExitCode::VIRTUAL_INTERRUPT => Exit::InterruptWindow,
         ExitCode::IRET => Exit::NmiWindow,
-        ExitCode::CPUID => Exit::Cpuid,
         ExitCode::HLT => Exit::Halt,
         ExitCode::PAUSE => Exit::Pause,
-        ExitCode::PORT_IO => port_io(PortIoInfo::from_bits(info1)),
-        ExitCode::MSR if info1 & 1 == 0 => Exit::ReadMsr,
-        ExitCode::MSR => Exit::WriteMsr,
         ExitCode::XSETBV => Exit::SetExtendedControl,
-        ExitCode::VMMCALL => Exit::Hypercall,
         ExitCode::NESTED_PAGE_FAULT => nested_fault(NestedFaultInfo::from_bits(info1), info2),
         ExitCode::TASK_SWITCH => {
             let by_gate = control.exit_interrupt_info.valid();
@@ -66,6 +77,7 @@ fn trapped(code: u64) -> Option<Trapped> {
     })
 }
 
+#[inline]
 fn port_io(info: PortIoInfo) -> Exit {
     let width = match (info.byte(), info.word()) {
         (true, _) => AccessWidth::Byte,

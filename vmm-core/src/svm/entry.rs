@@ -23,7 +23,7 @@ pub(super) struct Prepared {
     rip: u64,
     /// It delivers nothing, steps through nothing, and is in no shadow and no handler of an NMI: of
     /// such things its exit need not be searched for traces.
-    plain: bool,
+    pub(super) plain: bool,
 }
 
 impl SvmVcpu {
@@ -70,16 +70,15 @@ impl SvmVcpu {
 
     /// The same where all is as it was at the last exit: for
     /// [`resume`](crate::backend::VcpuBackend::resume).
+    #[inline]
     pub(super) fn enter_again(&mut self, gate: &mut EntryGate<'_>) -> Exit {
-        if self.cpu.is_none() || !self.prepared.plain || self.has_tlb_work() {
-            return self.enter(gate);
-        }
         cpu_interrupts::disable();
         if !gate.opens() {
             cpu_interrupts::enable();
             return Exit::NotEntered;
         }
-        // SAFETY: as in `enter`, which prepared the entry before this one: it is the same.
+        // SAFETY: as in `enter`, which prepared the entry before this one: the vCPU is still loaded
+        // here, and the entry is the same.
         unsafe { enter_guest(&mut self.context) }
         self.take_exit()
     }
@@ -90,9 +89,9 @@ impl SvmVcpu {
         let control = &self.vmcb().control;
         if self.prepared.plain
             && !control.exit_interrupt_info.valid()
-            && is_plain(control.exit_code)
+            && let Some(exit) = decode::brief_exit(control)
         {
-            return decode::exit(control);
+            return exit;
         }
         self.take_any_exit()
     }
@@ -129,6 +128,9 @@ impl SvmVcpu {
         if code == ExitCode::TASK_SWITCH {
             self.note_resume_flag();
         }
+        // What was delivered is delivered.
+        self.prepared.plain =
+            self.interrupted.is_none() && self.step.is_none() && self.nmi == NmiBlocking::Unblocked;
         match step {
             Some(step) if trapped => self.finish_step(step),
             _ => match decode::exit(&self.vmcb().control) {
@@ -167,19 +169,4 @@ impl SvmVcpu {
             unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
         }
     }
-}
-
-/// Exits of which [`decode`] tells all, if nothing else was under way.
-const fn is_plain(code: u64) -> bool {
-    matches!(
-        code,
-        ExitCode::INTERRUPT
-            | ExitCode::VIRTUAL_INTERRUPT
-            | ExitCode::CPUID
-            | ExitCode::HLT
-            | ExitCode::PORT_IO
-            | ExitCode::MSR
-            | ExitCode::VMMCALL
-            | ExitCode::NESTED_PAGE_FAULT
-    )
 }

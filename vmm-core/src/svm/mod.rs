@@ -11,6 +11,7 @@ mod entry_check;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
 mod intercepts;
+mod long_mode;
 mod nmi;
 mod pause_filter;
 mod permission;

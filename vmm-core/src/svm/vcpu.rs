@@ -11,6 +11,7 @@ use super::{
     cpu::{PerCpu, per_cpu},
     decode,
     entry::Prepared,
+    long_mode,
     nmi::NmiBlocking,
     permission::PermissionMaps,
     shadow::ShadowedRegisters,
@@ -52,6 +53,8 @@ pub struct SvmVcpu {
     pub(super) flush_wanted: bool,
     /// The guest's control registers, with shadow paging.
     pub(super) shadowed: Option<ShadowedRegisters>,
+    /// EFER.LME of the guest is set, but not in the control block.
+    lme_hidden: bool,
     pub(super) nmi: NmiBlocking,
     pub(super) step: Option<Step>,
     /// CR2 of the CPU is not what the control block says.
@@ -97,6 +100,7 @@ impl SvmVcpu {
             asid_cpu: None,
             flush_wanted: false,
             shadowed: None,
+            lme_hidden: false,
             nmi: NmiBlocking::Unblocked,
             step: None,
             cr2_differs: false,
@@ -175,8 +179,14 @@ impl VcpuBackend for SvmVcpu {
         self.enter(gate)
     }
 
+    #[inline]
     fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
         self.enter_again(gate)
+    }
+
+    #[inline]
+    fn can_resume(&self) -> bool {
+        self.cpu.is_some() && self.prepared.plain && !self.has_tlb_work()
     }
 
     #[inline]
@@ -257,13 +267,26 @@ impl VcpuBackend for SvmVcpu {
         if let Some(shadowed) = &self.shadowed {
             return shadowed.view(save.cr2);
         }
-        ControlRegisters {
+        let held = ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
             cr3: save.cr3,
             cr4: save.cr4,
             efer: save.efer & !efer::SVME,
-        }
+        };
+        ControlRegisters { efer: long_mode::seen(&held, self.lme_hidden), ..held }
+    }
+
+    #[inline]
+    fn cr3_of_64_bit_code(&self) -> Option<u64> {
+        // Attributes of a segment as the VMCB has them.
+        const LONG: u16 = 1 << 9;
+        let save = &self.vmcb().save;
+        let (efer, cr3) = match &self.shadowed {
+            Some(shadowed) => (shadowed.view(0).efer, shadowed.view(0).cr3),
+            None => (save.efer, save.cr3),
+        };
+        (efer & efer::LMA != 0 && save.cs.attributes & LONG != 0).then_some(cr3)
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
@@ -274,12 +297,14 @@ impl VcpuBackend for SvmVcpu {
             self.shadowed = Some(shadowed);
             return;
         }
+        self.lme_hidden = self.capabilities.loses_paging && long_mode::is_hidden(&value);
+        let hidden = if self.lme_hidden { efer::LME } else { 0 };
         let save = &mut self.vmcb_mut().save;
         save.cr0 = value.cr0 | cr0::ET;
         save.cr2 = value.cr2;
         save.cr3 = value.cr3;
         save.cr4 = value.cr4;
-        save.efer = value.efer | efer::SVME;
+        save.efer = value.efer & !hidden | efer::SVME;
         self.flush_wanted = true;
     }
 

@@ -210,6 +210,7 @@ impl From<Segment> for VmcbSegment {
 }
 
 impl From<VmcbSegment> for Segment {
+    #[inline]
     fn from(segment: VmcbSegment) -> Self {
         let attributes = SegmentAttributes::from_bits(u32::from(segment.attributes) & 0xFFF);
         Self {

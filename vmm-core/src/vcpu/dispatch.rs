@@ -10,7 +10,7 @@ use crate::{
     cpuid::{DynamicCpuid, XSAVE_LEAF},
     state::Exception,
     state::Gpr,
-    statistics::Unclaimed,
+    statistics::{ExitReason, Unclaimed},
 };
 
 /// What an unknown hypercall returns, by the convention of the KVM interface that the guest
@@ -22,18 +22,48 @@ const HYPERCALL_NOT_PERMITTED: u64 = (-1_i64) as u64;
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// Deals with an exit that touches the guest's registers and devices and nothing else, so that
-    /// what was prepared for the last entry holds for the next. `None` if it is another.
-    #[inline]
+    /// what was prepared for the last entry holds for the next; an error is an exception for the
+    /// guest. `None` if the exit is another.
+    #[inline(always)]
     pub(super) fn handle_brief(&mut self, exit: &Exit) -> Option<Result<(), Exception>> {
-        Some(match exit {
-            Exit::Cpuid => self.cpuid(),
-            Exit::Hypercall => self.hypercall(),
-            Exit::PortIo(io) if !io.is_string => self.port_io(*io),
-            Exit::ReadMsr => self.read_msr(),
+        let handled = match exit {
+            Exit::Cpuid => {
+                self.note_exit(ExitReason::Cpuid);
+                self.cpuid();
+                Ok(())
+            }
+            Exit::Hypercall => {
+                self.note_exit(ExitReason::Hypercall);
+                self.hypercall();
+                Ok(())
+            }
+            Exit::PortIo(io) if !io.is_string => {
+                self.note_exit(ExitReason::PortIo);
+                self.port_io(*io);
+                // Devices tell what comes of an access by their doorbell, but for a timer that is
+                // switched off.
+                self.settled &= !self.core.timers.have_changed();
+                Ok(())
+            }
+            Exit::ReadMsr => {
+                self.note_exit(ExitReason::ReadMsr);
+                self.read_msr()
+            }
             // Clears the note of what was prepared if it sets more than a register.
-            Exit::WriteMsr => self.write_msr(),
-            Exit::NestedPageFault(fault) => return self.brief_access(*fault),
+            Exit::WriteMsr => {
+                self.note_exit(ExitReason::WriteMsr);
+                self.write_msr()
+            }
+            Exit::NestedPageFault(fault) => {
+                let handled = self.brief_access(*fault)?;
+                self.note_exit(ExitReason::Mmio);
+                return Some(handled);
+            }
             _ => return None,
+        };
+        Some(match handled {
+            Ok(()) => self.skip_at_once(),
+            Err(exception) => Err(exception.into()),
         })
     }
 
@@ -49,16 +79,32 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.notify_host_event_clients();
                 Ok(())
             }
-            Exit::Cpuid => self.cpuid(),
+            Exit::PortIo(io) if io.is_string => self.emulate(),
+            Exit::Cpuid => {
+                self.cpuid();
+                self.skip_instruction()
+            }
+            Exit::Hypercall => {
+                self.hypercall();
+                self.skip_instruction()
+            }
+            Exit::PortIo(io) => {
+                self.port_io(io);
+                self.skip_instruction()
+            }
+            Exit::ReadMsr => {
+                self.read_msr()?;
+                self.skip_instruction()
+            }
+            Exit::WriteMsr => {
+                self.write_msr()?;
+                self.skip_instruction()
+            }
             Exit::Halt => self.halt(),
             Exit::Pause => self.skip_instruction(),
-            Exit::PortIo(io) => self.port_io(io),
-            Exit::ReadMsr => self.read_msr(),
-            Exit::WriteMsr => self.write_msr(),
             Exit::ControlRegister(access) => self.control_register(access),
             Exit::TaskSwitch(switch) => self.switch_task(switch),
             Exit::SetExtendedControl => self.set_extended_control(),
-            Exit::Hypercall => self.hypercall(),
             Exit::NestedPageFault(fault) => self.nested_page_fault(fault),
             Exit::ApicAccess(access) => self.apic_access(access),
             Exit::ApicWrite(offset) => {
@@ -117,8 +163,8 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    #[inline]
-    fn cpuid(&mut self) -> Result<(), Exception> {
+    #[inline(always)]
+    fn cpuid(&mut self) {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;
         let dynamic = DynamicCpuid {
@@ -139,7 +185,6 @@ impl<V: VcpuBackend> Vcpu<V> {
         ] {
             self.hardware.set_gpr(register, value.into());
         }
-        self.skip_instruction()
     }
 
     fn halt(&mut self) -> Result<(), Exception> {
@@ -151,7 +196,7 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// The number is in EAX, arguments in RBX, RCX, RDX and RSI, the result goes to RAX.
     /// The hardware lets user mode call, too; hooks serve the guest's kernel alone.
     #[inline]
-    fn hypercall(&mut self) -> Result<(), Exception> {
+    fn hypercall(&mut self) {
         let gpr = |register| self.hardware.gpr(register);
         let arguments = [gpr(Gpr::Rbx), gpr(Gpr::Rcx), gpr(Gpr::Rdx), gpr(Gpr::Rsi)];
         let result = match self.core.hooks.hypercall(gpr(Gpr::Rax) as u32) {
@@ -163,7 +208,6 @@ impl<V: VcpuBackend> Vcpu<V> {
             }
         };
         self.hardware.set_gpr(Gpr::Rax, result);
-        self.skip_instruction()
     }
 
     /// Raises #GP in user mode.

@@ -18,23 +18,28 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.renew_shadow_root();
         #[cfg(feature = "fault-injection")]
         self.inject_entry_fault();
-        let Some(mut exit) = self.pass::<false>() else { return };
-        while self.settled
-            && let Some(handled) = self.handle_brief(&exit)
-        {
-            if let Err(exception) = handled {
-                return self.pending.raise(exception);
+        let mut again = false;
+        // Written in place by each entry: copies would be a good part of a brief exit.
+        let mut exit = Exit::NotEntered;
+        loop {
+            self.pass(again, &mut exit);
+            if self.settled
+                && let Some(handled) = self.handle_brief(&exit)
+            {
+                if let Err(exception) = handled {
+                    return self.pending.raise(exception);
+                }
+                // What comes from others meanwhile closes the gate.
+                if self.settled {
+                    again = self.hardware.can_resume();
+                    continue;
+                }
+            } else if let Some(reason) = ExitReason::of(&exit) {
+                self.note_exit(reason);
+                self.dispatch(exit);
             }
-            // What comes from others closes the gate; the rest shows here.
-            if !self.settled || self.core.timers.have_changed() {
-                return;
-            }
-            match self.pass::<true>() {
-                Some(next) => exit = next,
-                None => return,
-            }
+            return;
         }
-        self.dispatch(exit);
     }
 
     /// Deals with an exit of any kind.
@@ -44,52 +49,73 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
-    /// Goes through the gate into the guest, and comes back with its exit; `None` if the gate
-    /// stayed closed. `AGAIN` tells that it is the way on after a brief exit.
-    #[inline]
-    fn pass<const AGAIN: bool>(&mut self) -> Option<Exit> {
+    /// Goes into the guest, if the gate opens, and comes back with its `exit`. `again` tells that
+    /// it is the way on after a brief exit.
+    #[inline(always)]
+    fn pass(&mut self, again: bool, exit: &mut Exit) {
         self.link.going_inside(self.cpu);
-        // Shadow tables have to be looked at before every entry.
-        let shadow = if AGAIN { None } else { self.core.shadow() };
-        if let Some(shadow) = shadow
-            && shadow.enter(self.index)
-        {
-            self.hardware.flush_tlb();
-        }
-        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
-            .with_hardware_deadline(self.hardware_deadline(), self.now);
-        let exit = match AGAIN {
-            true => self.hardware.resume(&mut gate),
-            false => self.hardware.run(&mut gate),
-        };
-        let entered_at = gate.asked_at();
-        if let Some(shadow) = shadow {
-            shadow.leave(self.index);
-        }
+        let entered_at = if again { self.resume(exit) } else { self.run_prepared(exit) };
         self.link.back_outside();
         if let Some(interrupted) = self.hardware.take_interrupted_event() {
             self.pending.interrupted = Some(interrupted);
             self.settled = false;
         }
-        let Some(reason) = ExitReason::of(&exit) else {
+        if matches!(exit, Exit::NotEntered) {
             self.now = entered_at;
-            return None;
-        };
+            return;
+        }
         self.close_exit(entered_at);
-        self.accesses = self.hardware.control_accesses();
+        if V::COUNTS_ACCESSES {
+            self.accesses = self.hardware.control_accesses();
+        }
         self.now = self.core.host.tsc();
-        self.statistics.note_passage(reason, entered_at, self.now);
-        self.last_exit = Some(reason);
+        self.statistics.note_passage(entered_at, self.now);
         self.take_back_apic();
-        Some(exit)
+    }
+
+    /// The entry that was just prepared; tells when the gate was asked.
+    fn run_prepared(&mut self, exit: &mut Exit) -> Tsc {
+        if let Some(shadow) = self.core.shadow()
+            && shadow.enter(self.index)
+        {
+            self.hardware.flush_tlb();
+        }
+        let deadline = self.hardware_deadline();
+        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
+            .with_hardware_deadline(deadline, self.now);
+        *exit = self.hardware.run(&mut gate);
+        let entered_at = gate.asked_at();
+        if let Some(shadow) = self.core.shadow() {
+            shadow.leave(self.index);
+        }
+        entered_at
+    }
+
+    /// The same entry once more.
+    #[inline(always)]
+    fn resume(&mut self, exit: &mut Exit) -> Tsc {
+        let deadline = self.hardware_deadline();
+        let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
+            .with_hardware_deadline(deadline, self.now);
+        *exit = self.hardware.resume(&mut gate);
+        gate.asked_at()
+    }
+
+    /// Notes why the guest has exited.
+    #[inline]
+    pub(super) fn note_exit(&mut self, reason: ExitReason) {
+        self.statistics.count_exit(reason);
+        self.last_exit = Some(reason);
     }
 
     /// Accounts for the time since the last exit, which ends at `until`.
     #[inline]
     pub(super) fn close_exit(&mut self, until: Tsc) {
         if let Some(reason) = self.last_exit.take() {
-            let accesses = self.hardware.control_accesses() - self.accesses;
-            self.statistics.note_accesses(reason, accesses);
+            if V::COUNTS_ACCESSES {
+                let accesses = self.hardware.control_accesses() - self.accesses;
+                self.statistics.note_accesses(reason, accesses);
+            }
             self.statistics.note_duration(reason, until.0.saturating_sub(self.now.0));
         }
     }

@@ -100,9 +100,10 @@ impl<V: VcpuBackend> Vcpu<V> {
                 return self.end(EndReason::TripleFault { vcpu: self.index, rip });
             }
         }
-        let waits = self.pending.nmi || self.interrupt_waits();
+        let vector = self.deliverable_vector();
+        let waits = self.pending.nmi || self.pending.external || vector.is_some();
         if free && waits {
-            self.deliver_from_outside();
+            self.deliver_from_outside(vector);
         }
         self.hand_over_apic();
         let waiting = waits && self.interrupt_waits();
@@ -136,8 +137,8 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.deliverable_vector().is_some() || self.pending.external
     }
 
-    /// Delivers an NMI or an interrupt if the guest can take it now.
-    fn deliver_from_outside(&mut self) {
+    /// Delivers an NMI or an interrupt if the guest can take it now. `vector` is the local APIC's.
+    fn deliver_from_outside(&mut self, vector: Option<Vector>) {
         let state = self.hardware.interruptibility();
         if state.in_shadow {
             return;
@@ -147,7 +148,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.statistics.nmis += 1;
             self.inject(Event::Nmi);
         } else if state.interrupts_enabled {
-            self.deliver_interrupt();
+            self.deliver_interrupt(vector);
         }
     }
 
@@ -164,8 +165,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// Delivers the interrupt of highest priority, if there is any.
-    fn deliver_interrupt(&mut self) {
-        let vector = match self.deliverable_vector() {
+    fn deliver_interrupt(&mut self, vector: Option<Vector>) {
+        let vector = match vector {
             Some(vector) => {
                 self.apic.accept(vector);
                 Some(vector)

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     EndReason,
-    address::{GuestVirtAddr, PAGE_SIZE},
+    address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
     emulate::{self, Outcome, TriedAccess},
     memory::Nearby,
     paging::walk::probe,
-    state::{Exception, SegmentRegister, cr4, dr6, efer, rflags},
+    state::{Exception, cr4, dr6, rflags},
 };
 
 /// Bytes that are read from memory at once.
@@ -49,12 +49,30 @@ impl Code {
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
-    #[inline]
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
-        let next = match self.next_instruction() {
-            Ok(next) => next,
-            Err(outcome) => return self.conclude(outcome),
-        };
+        self.skip_at_once()
+    }
+
+    /// The same, as a part of its caller.
+    #[inline(always)]
+    pub(super) fn skip_at_once(&mut self) -> Result<(), Exception> {
+        match self.next_by_a_glance() {
+            Some(next) => self.go_on_at(next),
+            None => self.skip_by_decoding(),
+        }
+    }
+
+    #[cold]
+    fn skip_by_decoding(&mut self) -> Result<(), Exception> {
+        match self.next_instruction() {
+            Ok(next) => self.go_on_at(next),
+            Err(outcome) => self.conclude(outcome),
+        }
+    }
+
+    /// The instruction is done; the next one is at `next`.
+    #[inline(always)]
+    fn go_on_at(&mut self, next: u64) -> Result<(), Exception> {
         self.hardware.set_rip(next);
         let flags = self.hardware.rflags();
         if flags & rflags::RF != 0 {
@@ -65,53 +83,55 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     /// Address of the instruction behind the one that exited.
-    #[inline]
     pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
-        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+        if let Some(next) = self.next_by_a_glance() {
             return Ok(next);
         }
         let rip = self.hardware.rip();
-        let length = self.instruction_length(rip)?;
+        let (mut cpu, mut bus) = self.views();
+        let length = emulate::instruction_length(&mut cpu, &mut bus, None)?;
         Ok(self.address_after(rip, length as u64))
     }
 
-    #[inline]
-    fn instruction_length(&mut self, rip: u64) -> Result<usize, Outcome> {
-        match self.quick_length(rip) {
-            Some(length) => Ok(length),
-            None => self.decoded_length(),
+    /// That address, if it is known or a look at the instruction's first bytes is enough.
+    #[inline(always)]
+    fn next_by_a_glance(&self) -> Option<u64> {
+        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+            return Some(next);
         }
-    }
-
-    #[cold]
-    fn decoded_length(&mut self) -> Result<usize, Outcome> {
-        let (mut cpu, mut bus) = self.views();
-        emulate::instruction_length(&mut cpu, &mut bus, None)
+        self.quick_length().map(|length| self.hardware.rip().wrapping_add(length as u64))
     }
 
     /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
     /// has just fetched it, so what it checks on the way is not checked again.
-    #[inline]
-    fn quick_length(&self, rip: u64) -> Option<usize> {
+    #[inline(always)]
+    fn quick_length(&self) -> Option<usize> {
         /// Longest instruction of those.
         const BYTES: u64 = 3;
-        if !self.is_64_bit_code() {
-            return None;
-        }
-        let cr3 = self.hardware.control_registers().cr3;
-        let memory = Nearby::new(&self.core.memory, &self.code_region)?;
-        let read = |at| memory.read_u64(at);
-        let at = probe(read, cr3, GuestVirtAddr::new(rip))?;
+        let (mut memory, at) = self.code_place()?;
         if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
             return None;
         }
         let (word, skipped) = (at.align_down(8), at.offset_in(8));
-        let mut bytes = read(word)? >> (8 * skipped);
+        let mut bytes = memory.read_u64(word)? >> (8 * skipped);
         if skipped > 8 - BYTES {
-            let next = read(word.checked_add(8)?)?;
+            let next = memory.read_u64(word.checked_add(8)?)?;
             bytes |= next << (64 - 8 * skipped);
         }
         emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
+    }
+
+    /// Where the instruction lies, in 64-bit code on tables of four levels that have not changed
+    /// since the CPU fetched it; and the memory that it lies in.
+    #[inline(always)]
+    fn code_place(&self) -> Option<(Nearby<'_>, GuestPhysAddr)> {
+        let cr3 = self.hardware.cr3_of_64_bit_code()?;
+        if self.hardware.cr4() & cr4::LA57 != 0 {
+            return None;
+        }
+        let mut memory = Nearby::new(&self.core.memory, &self.code_region)?;
+        let at = probe(&mut memory, cr3, GuestVirtAddr::new(self.hardware.rip()))?;
+        Some((memory, at))
     }
 
     /// RIP is 64 bits wide in 64-bit code only.
@@ -120,9 +140,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         if self.is_64_bit_code() { next } else { next & 0xFFFF_FFFF }
     }
 
+    #[inline]
     pub(super) fn is_64_bit_code(&self) -> bool {
-        let long = self.hardware.control_registers().efer & efer::LMA != 0;
-        long && self.hardware.segment(SegmentRegister::Cs).attributes.long()
+        self.hardware.cr3_of_64_bit_code().is_some()
     }
 
     #[cold]
@@ -180,19 +200,13 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// checked again. `None` if the page tables have changed since.
     #[inline]
     fn code(&self) -> Option<Code> {
-        let control = self.hardware.control_registers();
-        if !self.is_64_bit_code() || control.cr4 & cr4::LA57 != 0 {
-            return None;
-        }
-        let memory = Nearby::new(&self.core.memory, &self.code_region)?;
-        let read = |at| memory.read_u64(at);
-        let at = probe(read, control.cr3, GuestVirtAddr::new(self.hardware.rip()))?;
+        let (mut memory, at) = self.code_place()?;
         let word = at.align_down(WORD);
         let words = ((PAGE_SIZE - word.offset_in(PAGE_SIZE)) / WORD).min(Code::WORDS as u64);
         let mut bytes = [0; Code::BYTES];
         let (all, _) = bytes.as_chunks_mut::<{ WORD as usize }>();
         for (number, bytes) in (0..words).zip(all) {
-            *bytes = read(word.checked_add(number * WORD)?)?.to_le_bytes();
+            *bytes = memory.read_u64(word.checked_add(number * WORD)?)?.to_le_bytes();
         }
         Some(Code { bytes, from: at.offset_in(WORD) as usize, to: (words * WORD) as usize })
     }
@@ -213,6 +227,8 @@ impl<V: VcpuBackend> Vcpu<V> {
             }
             Outcome::Fault(exception) => return Err(exception),
             Outcome::Intercepted { exit, next_rip } => {
+                // It may be an exit of any kind.
+                self.settled = false;
                 self.intercepted_next = Some(next_rip);
                 let handled = self.handle(exit);
                 self.intercepted_next = None;
@@ -241,8 +257,12 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// The vCPU and its surroundings as the emulator sees them.
     pub(super) fn views(&mut self) -> (CpuView<'_, V>, BusView<'_>) {
-        let cpu =
-            CpuView { host: self.core.host, hardware: &mut self.hardware, paging: self.paging };
+        let cpu = CpuView {
+            host: self.core.host,
+            hardware: &mut self.hardware,
+            paging: self.paging,
+            has_tsc_aux: self.core.cpuid.has_tsc_aux(),
+        };
         let bus = BusView {
             core: &self.core,
             vcpu: self.index,

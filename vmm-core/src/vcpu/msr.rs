@@ -12,7 +12,7 @@ use crate::{
     apic::{LocalApic, X2APIC_MSRS},
     backend::{HardwareMsr, VcpuBackend},
     msr::{GeneralProtection, is_canonical, validate_efer, validate_pat, validate_tsc_aux},
-    state::{ControlRegisters, Exception, Gpr, SegmentRegister},
+    state::{ControlRegisters, Gpr, SegmentRegister},
     statistics::Unclaimed,
 };
 
@@ -40,35 +40,41 @@ const fn hardware_msr(msr: u32) -> Option<(HardwareMsr, Rule)> {
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
+    /// RDMSR, without going on behind it.
     #[inline]
-    pub(super) fn read_msr(&mut self) -> Result<(), Exception> {
+    pub(super) fn read_msr(&mut self) -> Result<(), GeneralProtection> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let value = self.msr_value(msr).inspect_err(|_| {
             self.statistics.count_unclaimed(Unclaimed::MsrRead);
         })?;
         self.hardware.set_gpr(Gpr::Rax, value & 0xFFFF_FFFF);
         self.hardware.set_gpr(Gpr::Rdx, value >> 32);
-        self.skip_instruction()
+        Ok(())
     }
 
+    /// WRMSR, without going on behind it.
     #[inline]
-    pub(super) fn write_msr(&mut self) -> Result<(), Exception> {
+    pub(super) fn write_msr(&mut self) -> Result<(), GeneralProtection> {
         let msr = self.hardware.gpr(Gpr::Rcx) as u32;
         let low = self.hardware.gpr(Gpr::Rax) & 0xFFFF_FFFF;
         let value = self.hardware.gpr(Gpr::Rdx) << 32 | low;
         self.set_msr_value(msr, value).inspect_err(|_| {
             self.statistics.count_unclaimed(Unclaimed::MsrWrite);
-        })?;
-        self.skip_instruction()
+        })
     }
 
+    #[inline]
     fn msr_value(&mut self, msr: u32) -> Result<u64, GeneralProtection> {
         if let Some(hook) = self.core.hooks.msr(msr) {
             return hook.read_msr(self.index, msr);
         }
-        if let Some((hardware, _)) = hardware_msr(msr) {
-            return Ok(self.hardware.msr(hardware));
+        match hardware_msr(msr) {
+            Some((hardware, _)) => Ok(self.hardware.msr(hardware)),
+            None => self.other_msr_value(msr),
         }
+    }
+
+    fn other_msr_value(&mut self, msr: u32) -> Result<u64, GeneralProtection> {
         match msr {
             IA32_EFER => Ok(self.hardware.control_registers().efer),
             IA32_FS_BASE => Ok(self.hardware.segment(SegmentRegister::Fs).base),
@@ -81,19 +87,24 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
+    #[inline]
     fn set_msr_value(&mut self, msr: u32, value: u64) -> Result<(), GeneralProtection> {
         if let Some(hook) = self.core.hooks.msr(msr) {
             return hook.write_msr(self.index, msr, value);
         }
+        if let Some((hardware, rule)) = hardware_msr(msr) {
+            self.check(rule, value)?;
+            self.hardware.set_msr(hardware, value);
+            return Ok(());
+        }
+        self.set_other_msr_value(msr, value)
+    }
+
+    fn set_other_msr_value(&mut self, msr: u32, value: u64) -> Result<(), GeneralProtection> {
         if X2APIC_MSRS.contains(&msr) || msr == IA32_TSC_DEADLINE {
             self.apic.write_msr(msr, value)?;
             let offset = u64::from(msr.wrapping_sub(*X2APIC_MSRS.start())) << 4;
             self.follow_apic_access(msr == IA32_TSC_DEADLINE || LocalApic::is_confined(offset));
-            return Ok(());
-        }
-        if let Some((hardware, rule)) = hardware_msr(msr) {
-            self.check(rule, value)?;
-            self.hardware.set_msr(hardware, value);
             return Ok(());
         }
         // What follows may switch the local APIC, or change the mode.

@@ -3,19 +3,13 @@
 
 use super::Vcpu;
 use crate::{
-    AccessWidth, PortIo,
-    backend::VcpuBackend,
-    bus::Answer,
-    state::{Exception, Gpr},
-    statistics::Unclaimed,
+    AccessWidth, PortIo, backend::VcpuBackend, bus::Answer, state::Gpr, statistics::Unclaimed,
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
+    /// An access that is no string instruction's; without going on behind it.
     #[inline]
-    pub(super) fn port_io(&mut self, io: PortIo) -> Result<(), Exception> {
-        if io.is_string {
-            return self.emulate();
-        }
+    pub(super) fn port_io(&mut self, io: PortIo) {
         let rax = self.hardware.gpr(Gpr::Rax);
         if io.is_input {
             let (value, answer) = self.core.ports.read(io.port, io.width);
@@ -30,9 +24,9 @@ impl<V: VcpuBackend> Vcpu<V> {
             let answer = self.core.ports.write(io.port, io.width, rax as u32);
             self.count_port(answer, Unclaimed::PortWrite);
         }
-        self.skip_instruction()
     }
 
+    #[inline]
     fn count_port(&mut self, answer: Answer, kind: Unclaimed) {
         if answer == Answer::Nobody {
             self.statistics.count_unclaimed(kind);

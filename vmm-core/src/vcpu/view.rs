@@ -23,6 +23,8 @@ pub(super) struct CpuView<'a, V> {
     pub host: &'static dyn Host,
     pub hardware: &'a mut V,
     pub paging: PagingFeatures,
+    /// The guest may execute RDTSCP.
+    pub has_tsc_aux: bool,
 }
 
 impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
@@ -85,6 +87,10 @@ impl<V: VcpuBackend> EmulatorCpu for CpuView<'_, V> {
 
     fn time_stamp(&self) -> u64 {
         self.host.tsc().0.wrapping_add(self.hardware.tsc_offset())
+    }
+
+    fn time_stamp_auxiliary(&self) -> Option<u32> {
+        self.has_tsc_aux.then(|| self.hardware.tsc_aux())
     }
 
     fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>) {

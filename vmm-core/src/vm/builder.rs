@@ -309,6 +309,21 @@ impl VmBuilder {
         Ok(self.mmio.claim(start, bytes, device)?)
     }
 
+    /// The ports, and who has them.
+    pub fn ports(&self) -> &PortBus {
+        &self.ports
+    }
+
+    /// The memory-mapped devices.
+    pub fn mmio(&self) -> &MmioBus {
+        &self.mmio
+    }
+
+    /// The timers of the devices, which the first vCPU serves once there is one.
+    pub fn timers(&self) -> &TimerBank {
+        &self.timers
+    }
+
     /// Takes the device at `port` off all of its ports there, which then read as nothing again.
     /// False if there is none.
     pub fn release_ports(&mut self, port: u16) -> bool {

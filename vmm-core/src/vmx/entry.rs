@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     Event, Exit,
-    backend::EntryGate,
+    backend::{EntryGate, VcpuBackend},
     cpu_interrupts,
-    state::{Exception, dr6, dr7},
+    state::{Exception, SegmentRegister, dr6, dr7},
 };
 
 /// Bits of a debug exception's exit qualification that DR6 has in the same place: B0 to B3,
@@ -131,12 +131,29 @@ impl VmxVcpu {
     fn entry_failure(&self) -> &'static str {
         match self.basic_reason {
             reason::INVALID_GUEST_STATE => {
+                self.log_segments();
                 entry_failure::guest_state_qualification(self.qualification())
                     .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.capabilities))
             }
             reason::MSR_LOADING => "loading of MSRs (SDM vol. 3, 26.4)",
             reason::MACHINE_CHECK_AT_ENTRY => "a machine check (SDM vol. 3, 26.9)",
             _ => "a reason that the manual does not list",
+        }
+    }
+
+    /// Writes what the entry was refused with to the log, once for a VM: most checks are on it.
+    fn log_segments(&self) {
+        for register in [
+            SegmentRegister::Cs,
+            SegmentRegister::Ss,
+            SegmentRegister::Ds,
+            SegmentRegister::Es,
+            SegmentRegister::Fs,
+            SegmentRegister::Gs,
+            SegmentRegister::Ldtr,
+            SegmentRegister::Tr,
+        ] {
+            log::warn!("entry refused with {register:?} {:x?}", self.segment(register));
         }
     }
 

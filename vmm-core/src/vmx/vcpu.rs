@@ -254,6 +254,7 @@ impl VmxVcpu {
 
 impl VcpuBackend for VmxVcpu {
     const KEEPS_PAGE_DIRECTORY_POINTERS: bool = true;
+    const COUNTS_ACCESSES: bool = true;
 
     fn load(&mut self) -> bool {
         // SAFETY: the CPU is in VMX operation, and the vCPU, which is borrowed exclusively, is

@@ -97,7 +97,10 @@ impl Chip {
 
     /// The input of highest priority in `set`.
     fn first_of(&self, set: u8) -> Option<u8> {
-        (1..=8).map(|n| self.lowest.wrapping_add(n) & 7).find(|&level| set & bit(level) != 0)
+        let highest = self.lowest.wrapping_add(1) & 7;
+        let in_order = set.rotate_right(highest.into());
+        let distance = in_order.trailing_zeros() as u8;
+        (in_order != 0).then_some(highest.wrapping_add(distance) & 7)
     }
 
     /// Position of `level` in the priority order, 0 being the highest.

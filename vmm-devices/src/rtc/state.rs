@@ -101,6 +101,19 @@ impl RtcState {
         state
     }
 
+    /// Cuts a state that came from outside to what the clock can be in at `now`.
+    pub(super) fn within_limits(self, now: VmInstant) -> Self {
+        Self {
+            index: self.index & 0x7F,
+            a: self.a & !UIP,
+            flags: self.flags & SOURCES,
+            base: self.base.clamp(-LAST_SECOND, LAST_SECOND),
+            phase: self.phase % NANOSECONDS,
+            examined: self.examined.min(now.0),
+            ..self
+        }
+    }
+
     pub(super) fn nmi_masked(&self) -> bool {
         self.nmi_masked
     }

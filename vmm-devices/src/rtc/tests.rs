@@ -334,3 +334,48 @@ proptest! {
         }
     }
 }
+
+/// A clock that was restored with these numbers in its state, and enables its interrupts.
+fn restored_with(numbers: &[(&str, i128)]) -> Bench {
+    let b = bench();
+    b.write(11, 0x72);
+    let mut state = serde_json::to_value(b.rtc.save()).unwrap();
+    for &(name, value) in numbers {
+        let place = state.get_mut(name).expect("a field of the state");
+        *place = match u64::try_from(value) {
+            Ok(value) => value.into(),
+            Err(_) => i64::try_from(value).unwrap().into(),
+        };
+    }
+    b.rtc.restore(serde_json::from_value(state).unwrap());
+    let saved = b.rtc.save();
+    b.rtc.restore(saved.clone());
+    assert_eq!(b.rtc.save(), saved, "it is saved as it was restored");
+    b
+}
+
+#[test]
+fn a_restored_date_that_no_calendar_has_can_be_read() {
+    for base in [i64::MIN, i64::MAX] {
+        let b = restored_with(&[("base", base.into())]);
+        (0..0x80).for_each(|index| drop(b.read(index)));
+    }
+}
+
+#[test]
+fn a_restored_divider_makes_no_timer_due_for_ever() {
+    for phase in [u64::MAX, u64::MAX - NANOSECONDS] {
+        let b = restored_with(&[("phase", phase.into())]);
+        assert!(b.bank.earliest().is_some_and(|at| at > b.rtc.clock.now()));
+    }
+}
+
+#[test]
+fn a_restored_clock_is_not_ahead_of_time() {
+    let b = restored_with(&[("examined", u64::MAX.into()), ("a", 0xA6), ("flags", 0x0F)]);
+    assert_eq!(b.read(12), 0, "flags that do not exist");
+    assert_eq!(b.read(10), 0x26, "an update that does not end");
+    let before = b.read(0);
+    b.run(NANOSECONDS);
+    assert_ne!(b.read(0), before, "it stands still");
+}

@@ -5,6 +5,7 @@ mod dependencies;
 mod files;
 mod seam;
 mod spdx;
+mod supply;
 
 use anyhow::Result;
 
@@ -17,6 +18,7 @@ use crate::paths::Paths;
 pub fn run(paths: &Paths) -> Result<u8> {
     let mut breaches = spdx::check(&paths.root)?;
     breaches.extend(dependencies::check(&paths.root)?);
+    breaches.extend(supply::check(&paths.root)?);
     breaches.extend(seam::check(&paths.root)?);
     for breach in &breaches {
         eprintln!("error: {breach}");

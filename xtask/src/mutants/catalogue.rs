@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Where the lists are, from the root of the repository.
@@ -30,22 +30,10 @@ pub struct Mutation {
     find: String,
     /// What stands there instead.
     replace: String,
-    /// What has to notice it.
-    pub killed_by: Killer,
-}
-
-/// What has to notice a mutation.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Killer {
-    /// A unit test.
-    Unit {
-        /// The crate.
-        package: String,
-        /// The test's path in it.
-        test: String,
-    },
-    /// A row of `cargo xtask test`: a guest that runs under the changed VMM.
-    Row(String),
+    /// The crate that the file belongs to.
+    pub package: String,
+    /// The unit test of that crate that has to notice it, by its path.
+    pub test: String,
 }
 
 /// A list as it is written.
@@ -62,10 +50,7 @@ struct Entry {
     file: String,
     find: String,
     replace: String,
-    /// Unit test, in the crate that the file belongs to.
-    test: Option<String>,
-    /// Row of `cargo xtask test`.
-    row: Option<String>,
+    test: String,
 }
 
 impl Catalogue {
@@ -101,16 +86,12 @@ impl Catalogue {
 
 impl Mutation {
     fn new(class: &str, entry: Entry) -> Result<Self> {
-        let Entry { what, file, find, replace, test, row } = entry;
-        let package = file.split('/').next().unwrap_or_default().to_owned();
-        let killed_by = match (test, row) {
-            (Some(test), None) => Killer::Unit { package, test },
-            (None, Some(row)) => Killer::Row(row),
-            _ => bail!("name one 'test' or one 'row' that has to notice it"),
-        };
+        let Entry { what, file, find, replace, test } = entry;
+        let (package, _) = file.split_once('/').context("'file' is in no crate")?;
+        let package = package.to_owned();
         ensure!(find != replace, "'find' and 'replace' are the same");
         ensure!(!find.trim().is_empty(), "'find' is empty");
-        Ok(Self { class: class.to_owned(), what, file, find, replace, killed_by })
+        Ok(Self { class: class.to_owned(), what, file, find, replace, package, test })
     }
 
     /// The file's content with the mutation made.
@@ -128,14 +109,6 @@ impl Mutation {
              bring the list up to date"
         );
         Ok(content.replacen(find.as_str(), &self.replace, 1))
-    }
-
-    /// The test by its full name.
-    pub fn killer(&self) -> String {
-        match &self.killed_by {
-            Killer::Unit { package, test } => format!("{package}: {test}"),
-            Killer::Row(row) => format!("test --filter {row}"),
-        }
     }
 
     /// Whether class, file or description contains `text`.
@@ -156,12 +129,10 @@ mod tests {
     fn every_mutation_fits_the_code_and_names_a_test_that_exists() {
         for mutation in Catalogue::read(root()).unwrap().mutations {
             mutation.apply(root()).unwrap();
-            if let Killer::Unit { package, test } = &mutation.killed_by {
-                let name = test.rsplit("::").next().unwrap();
-                let declared = format!("fn {name}(");
-                let sources = root().join(package).join("src");
-                assert!(contains(&sources, &declared), "{}: no test {test}", mutation.what);
-            }
+            let name = mutation.test.rsplit("::").next().unwrap();
+            let declared = format!("fn {name}(");
+            let sources = root().join(&mutation.package).join("src");
+            assert!(contains(&sources, &declared), "{}: no test {name}", mutation.what);
         }
     }
 
@@ -180,8 +151,7 @@ mod tests {
             file: "crate/src/file.rs".into(),
             find: find.into(),
             replace: replace.into(),
-            test: Some("tests::it".into()),
-            row: None,
+            test: "tests::it".into(),
         }
     }
 
@@ -204,8 +174,7 @@ mod tests {
         assert!(Mutation::new("class", entry("a", "b")).is_ok());
         assert!(Mutation::new("class", entry("a", "a")).is_err());
         assert!(Mutation::new("class", entry(" ", "a")).is_err());
-        assert!(Mutation::new("class", Entry { test: None, ..entry("a", "b") }).is_err());
-        let both = Entry { row: Some("row".into()), ..entry("a", "b") };
-        assert!(Mutation::new("class", both).is_err());
+        let nowhere = Entry { file: "file.rs".into(), ..entry("a", "b") };
+        assert!(Mutation::new("class", nowhere).is_err());
     }
 }

@@ -34,7 +34,7 @@ pub struct Outcome {
     pub what: String,
     /// The file that was changed.
     pub file: String,
-    /// What has to notice it.
+    /// The test that has to notice it.
     pub test: String,
     /// Whether it did.
     pub verdict: Verdict,
@@ -44,6 +44,6 @@ pub struct Outcome {
 
 /// Class, mutation, test and what became of it, in columns.
 pub fn row(mutation: &Mutation, verdict: &str) -> String {
-    let Mutation { class, what, .. } = mutation;
-    format!("{verdict:<8}  {class:<18}  {what:<72}  {}", mutation.killer()).trim().to_owned()
+    let Mutation { class, what, test, .. } = mutation;
+    format!("{verdict:<8}  {class:<18}  {what:<72}  {test}").trim().to_owned()
 }

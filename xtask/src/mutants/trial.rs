@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::catalogue::{Killer, Mutation};
+use super::catalogue::Mutation;
 use super::outcome::{Outcome, Verdict};
 use super::tree::Tree;
 use crate::cargo_build::{self, cargo};
@@ -19,8 +19,6 @@ use crate::progress::Progress;
 
 /// Time for a unit test: one that a mutation has made endless is noticed as well.
 const UNIT_LIMIT: Duration = Duration::from_secs(60);
-/// Time for a row, with what it builds.
-const ROW_LIMIT: Duration = Duration::from_secs(900);
 
 /// Debug information takes as long as the compiler's work on a changed crate, and no one reads it.
 const BUILD: [(&str, &str); 2] =
@@ -71,11 +69,9 @@ impl Workshop {
     pub fn check_tests(&self, mutations: &[Mutation]) -> Result<()> {
         let mut tests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for mutation in mutations {
-            if let Killer::Unit { package, test } = &mutation.killed_by {
-                let tests = tests.entry(package).or_default();
-                if !tests.contains(&test.as_str()) {
-                    tests.push(test);
-                }
+            let tests = tests.entry(&mutation.package).or_default();
+            if !tests.contains(&mutation.test.as_str()) {
+                tests.push(&mutation.test);
             }
         }
         for (package, tests) in tests {
@@ -101,20 +97,15 @@ impl Workshop {
     pub fn attempt(&self, mutation: &Mutation) -> Result<Outcome> {
         let start = Instant::now();
         let applied = self.tree.mutate(mutation)?;
-        let ended = match &mutation.killed_by {
-            Killer::Unit { package, test } => {
-                let binary = self.build_tests(package)?;
-                let binary = binary.with_context(|| self.does_not_compile(mutation))?;
-                self.run_tests(&binary, &[test], UNIT_LIMIT)?
-            }
-            Killer::Row(row) => self.run_row(mutation, row)?,
-        };
+        let binary = self.build_tests(&mutation.package)?;
+        let binary = binary.with_context(|| self.does_not_compile(mutation))?;
+        let ended = self.run_tests(&binary, &[&mutation.test], UNIT_LIMIT)?;
         drop(applied);
         Ok(Outcome {
             class: mutation.class.clone(),
             what: mutation.what.clone(),
             file: mutation.file.clone(),
-            test: mutation.killer(),
+            test: mutation.test.clone(),
             verdict: match ended {
                 Ended::Passed => Verdict::Survived,
                 Ended::Failed | Ended::Endless => Verdict::Killed,
@@ -158,27 +149,6 @@ impl Workshop {
                 self.log.display()
             );
         }
-        Ok(ended)
-    }
-
-    /// Runs a row of the copy's own `cargo xtask test`.
-    fn run_row(&self, mutation: &Mutation, row: &str) -> Result<Ended> {
-        let mut build = self.cargo();
-        build.args(["build", "--release", "--package", "cokernel-glue"]);
-        build.args(["--target", cargo_build::BARE_METAL]);
-        let output = process::capture(&mut build, "building the co-kernel")?;
-        if !output.status.success() {
-            fs::write(&self.log, output.stderr)?;
-            bail!(self.does_not_compile(mutation));
-        }
-        let mut command = self.cargo();
-        command.args(["run", "--package", "xtask", "--", "test", "--filter", row]);
-        let waiting = Progress::start(&format!("running {row}"));
-        let ended = self.run_limited(command, ROW_LIMIT)?;
-        drop(waiting);
-        let output = fs::read_to_string(&self.log)?;
-        let ran = output.lines().last().is_some_and(|line| line.ends_with(" failed"));
-        ensure!(ran, "the row {row} was not run; see {}", self.log.display());
         Ok(ended)
     }
 

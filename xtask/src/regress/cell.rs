@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One combination of the matrix, and the row that runs it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::guest::{Guest, Kind};
 use super::matrix::{CPUS, Cpu};
@@ -10,6 +10,7 @@ use super::{Effort, RegressOptions, bare_metal, drift, entry_faults, linux, self
 use crate::paths::Paths;
 use crate::platform::Platform;
 use crate::test::{Log, Row, Tally};
+use crate::torture::rows;
 
 /// A guest on a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,7 @@ impl Cell {
             Kind::EntryFaults(_) => "vm",
             Kind::SelfTest(_) => "self-test",
             Kind::Drift(_) => "time",
+            Kind::Torture(_) => "vm",
         };
         let Cpu { platform, model, .. } = self.cpu;
         format!("{kind}/{}/{model}/{}/{}", platform.name(), self.cpu.way(), self.guest.name)
@@ -94,7 +96,26 @@ impl Cell {
             Kind::EntryFaults(faults) => entry_faults::run(paths, self.cpu, faults, entry, log),
             Kind::SelfTest(tests) => self_test::run(self.cpu, tests, effort, entry, log),
             Kind::Drift(observer) => drift::run(paths, self.cpu, *observer, effort, entry, log),
+            Kind::Torture(rounds) => self.torture(paths, *rounds, entry, log),
         }
+    }
+}
+
+impl Cell {
+    fn torture(
+        &self,
+        paths: &Paths,
+        rounds: u64,
+        entry: &mut Entry,
+        log: &mut Log,
+    ) -> Result<Tally> {
+        let Cpu { platform, model, paging, .. } = *self.cpu;
+        let outcome = rows::some_rounds(paths, (platform, model, paging), rounds, log)?;
+        entry.seconds = outcome.seconds();
+        entry.exits = outcome.exits();
+        entry.backend = outcome.backend().to_owned();
+        ensure!(outcome.is_well(), "{}", outcome.text());
+        Ok(Tally::ONE)
     }
 }
 

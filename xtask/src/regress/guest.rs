@@ -34,6 +34,9 @@ pub enum Kind {
     SelfTest(SelfTest),
     /// A guest that measures its clocks, which are compared with the host's.
     Drift(Observer),
+    /// So many VMs, one after the other, that execute random instructions, beside one that must
+    /// not notice.
+    Torture(u64),
 }
 
 /// What the self-test of a Linux guest is to do.
@@ -214,6 +217,11 @@ pub const STORM: Guest = self_test(
 pub const DRIFT: Guest = Guest { name: "drift", kind: Kind::Drift(Observer::BareMetal) };
 /// The rates of Linux' clock sources.
 pub const DRIFT_LINUX: Guest = Guest { name: "drift-linux", kind: Kind::Drift(Observer::Linux) };
+
+/// Random instructions, for a minute or two.
+pub const TORTURE: Guest = Guest { name: "torture", kind: Kind::Torture(400) };
+/// The same where instructions are slow.
+pub const TORTURE_SLOWLY: Guest = Guest { name: "torture", kind: Kind::Torture(40) };
 
 /// Power management of the ACPI tables.
 pub const ACPI: Guest = bare_metal("acpi");

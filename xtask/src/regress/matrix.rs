@@ -100,6 +100,7 @@ const QEMU_ALL: &[&[Guest]] = &[
         guest::SMP,
         guest::TASKS,
         guest::TCG_ENTRY_FAULTS,
+        guest::TORTURE,
     ],
 ];
 
@@ -117,6 +118,7 @@ const QEMU_SHADOW: &[&[Guest]] = &[
         guest::PAE32_SMP2,
         guest::PLAIN32,
         guest::SMP,
+        guest::TORTURE,
     ],
 ];
 
@@ -157,6 +159,7 @@ const BOCHS_INTEL: &[&[Guest]] = &[
         guest::PVH,
         guest::RAW_REAL,
         guest::VMX_ENTRY_FAULTS,
+        guest::TORTURE_SLOWLY,
     ],
 ];
 
@@ -200,6 +203,7 @@ const BOCHS_INTEL_WITHOUT_EPT: &[&[Guest]] = &[
         guest::CPUID_LOOP,
         guest::SMP,
         guest::VMX_ENTRY_FAULTS_WITHOUT_EPT,
+        guest::TORTURE_SLOWLY,
     ],
 ];
 

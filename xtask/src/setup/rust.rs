@@ -60,25 +60,55 @@ pub fn ensure_target(target: &str) -> Result<()> {
 /// # Errors
 /// When there is no rustup, or an installation fails.
 pub fn ensure_fuzzer() -> Result<()> {
-    let has = |arguments: &[&str]| {
-        let mut command = plain("cargo");
-        command.args(arguments).output().is_ok_and(|output| output.status.success())
-    };
-    if !has(&["+nightly", "--version"]) {
-        let what = "installing the nightly toolchain";
-        eprintln!("setup: {what}: rustup toolchain install nightly");
-        let mut command = plain("rustup");
-        process::succeed(
-            command.args(["toolchain", "install", "nightly", "--profile", "minimal"]),
-            what,
-        )?;
+    ensure_nightly()?;
+    ensure_tool("fuzz", "cargo-fuzz")
+}
+
+/// Installs Miri, if it is missing, and the nightly toolchain that it belongs to.
+///
+/// # Errors
+/// When there is no rustup, or an installation fails.
+pub fn ensure_miri() -> Result<()> {
+    ensure_nightly()?;
+    if cargo_has(&["+nightly", "miri", "--version"]) {
+        return Ok(());
     }
-    if !has(&["fuzz", "--version"]) {
-        let what = "installing cargo-fuzz";
-        eprintln!("setup: {what}: cargo install cargo-fuzz --locked");
-        process::succeed(plain("cargo").args(["install", "cargo-fuzz", "--locked"]), what)?;
+    let what = "installing Miri";
+    let arguments = ["component", "add", "miri", "rust-src", "--toolchain", "nightly"];
+    eprintln!("setup: {what}: rustup {}", arguments.join(" "));
+    process::succeed(plain("rustup").args(arguments), what).map(drop)
+}
+
+/// Installs `cargo-deny`, if it is missing, which takes some minutes.
+///
+/// # Errors
+/// When the installation fails.
+pub fn ensure_deny() -> Result<()> {
+    ensure_tool("deny", "cargo-deny")
+}
+
+fn cargo_has(arguments: &[&str]) -> bool {
+    plain("cargo").args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn ensure_nightly() -> Result<()> {
+    if cargo_has(&["+nightly", "--version"]) {
+        return Ok(());
     }
-    Ok(())
+    let what = "installing the nightly toolchain";
+    let arguments = ["toolchain", "install", "nightly", "--profile", "minimal"];
+    eprintln!("setup: {what}: rustup {}", arguments.join(" "));
+    process::succeed(plain("rustup").args(arguments), what).map(drop)
+}
+
+/// Installs the crate `package`, which gives Cargo the command `name`.
+fn ensure_tool(name: &str, package: &str) -> Result<()> {
+    if cargo_has(&[name, "--version"]) {
+        return Ok(());
+    }
+    let what = format!("installing {package}");
+    eprintln!("setup: {what}: cargo install {package} --locked");
+    process::succeed(plain("cargo").args(["install", package, "--locked"]), &what).map(drop)
 }
 
 /// A command that chooses its toolchain itself, whichever started this program.

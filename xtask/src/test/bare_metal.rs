@@ -21,7 +21,7 @@ use crate::platform::accelerator::Accelerator;
 use crate::run::bundle::Member;
 
 /// Package of the guests.
-const PACKAGE: &str = "bare-metal";
+pub const PACKAGE: &str = "bare-metal";
 
 /// Memory of these guests, in MiB.
 const MEMORY_MIB: u64 = 64;
@@ -93,7 +93,7 @@ pub enum Departures {
 
 impl Departures {
     /// Word of the guest's command line.
-    const fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::None => "",
             Self::Tcg => "tcg",
@@ -145,6 +145,9 @@ pub fn rule(name: &str) -> &'static Special {
 /// The guest that misbehaves; see [`hostile`].
 const HOSTILE: &str = "hostile";
 
+/// Guests that are no tests by themselves: that one, and those of `torture`.
+const NO_TESTS: [&str; 3] = [HOSTILE, "neighbour", "torture"];
+
 /// What it can be told to do, and how that has to end if it must end in one way.
 const ACTS: &[(&str, Option<EndKind>)] = &[
     ("triple", Some(EndKind::TripleFault)),
@@ -178,7 +181,7 @@ const WHOLE_RUNS: &[WholeRun] = &[
 /// When the guests' sources cannot be listed.
 pub fn rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for name in names(paths)?.into_iter().filter(|name| name != HOSTILE) {
+    for name in names(paths)?.into_iter().filter(|name| !NO_TESTS.contains(&&**name)) {
         let mut specials: Vec<&'static Special> =
             SPECIALS.iter().filter(|special| special.name == name).collect();
         if specials.is_empty() {

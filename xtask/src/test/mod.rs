@@ -19,7 +19,7 @@ use clap::Args;
 
 use crate::architecture::Architecture;
 use crate::paths::Paths;
-use crate::{cargo_build, image, regress, setup};
+use crate::{cargo_build, image, regress, setup, torture};
 
 pub use invoke::{Answer, Invocation};
 pub use row::{Log, Row, Tally};
@@ -69,6 +69,9 @@ fn all_rows(paths: &Paths, quick: bool) -> Result<Vec<Row>> {
     rows.extend(bad_input::rows(paths));
     rows.extend(selftest::rows(paths, quick));
     rows.extend(bare_metal::rows(paths, quick)?);
+    if !quick {
+        rows.extend(torture::rows::rows(paths));
+    }
     rows.extend([costs::exits(paths), costs::compute(paths), costs::noise(paths)]);
     rows.extend(run_rows::rows(paths, quick));
     rows.extend(terminal_row::rows(paths, quick));

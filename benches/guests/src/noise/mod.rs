@@ -11,7 +11,7 @@
 //! - `threshold=TICKS`: distances above are detours;
 //! - `tick=off` or `tick=TICKS`: without a timer, or with one that interrupts with this period;
 //!   given several times, it samples as often, in this order;
-//! - `busy=TICKS`: do not measure, but be a neighbour that works for so long, see `neighbour.rs`.
+//! - `busy=TICKS`: do not measure, but be a neighbour that works for so long.
 
 mod detours;
 mod neighbour;

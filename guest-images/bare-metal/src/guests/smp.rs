@@ -3,27 +3,21 @@
 //!
 //! Skipped with one CPU. Starts no more CPUs than the runtime has stacks for.
 
-use core::arch::{asm, global_asm};
-use core::ptr;
+use core::arch::asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::rt::apic::{self, ICR_ALL_BUT_SELF, ICR_ASSERT, ICR_INIT, ICR_NMI, ICR_STARTUP};
-use crate::rt::cell::Fixed;
 use crate::rt::report::Report;
-use crate::rt::segments::{self, MAX_CPUS};
+use crate::rt::segments::MAX_CPUS;
 use crate::rt::trap::{self, Frame, NMI};
-use crate::rt::{acpi, cpu, interrupts, pic, pit, start_info};
+use crate::rt::{acpi, cpu, interrupts, pic, pit, processors, start_info};
 
-/// Page of the start-up code, which a SIPI names by its number.
-const START_PAGE: u64 = 0x9000;
-const STACK: usize = 0x4000;
 /// Vector that a CPU answers with `ANSWER` to the boot CPU.
 const CALL: u64 = 0x51;
 const ANSWER: u64 = 0x52;
 const COUNT: u64 = 0x53;
 const ADDITIONS: u64 = 20_000;
 
-static STACKS: Fixed<[[u8; STACK]; MAX_CPUS]> = Fixed::new([[0; STACK]; MAX_CPUS]);
 static READY: AtomicU32 = AtomicU32::new(0);
 static APIC_ID: AtomicU32 = AtomicU32::new(0);
 static BOOT_CPU: AtomicU32 = AtomicU32::new(0);
@@ -47,83 +41,8 @@ static STOPPED: AtomicU32 = AtomicU32::new(0);
 /// CPUs that found other state than they had loaded.
 static SPOILT: AtomicU32 = AtomicU32::new(0);
 
-global_asm!(
-    r#"
-    .section .rodata.smp, "a", @progbits
-    .balign 16
-    .global smp_low_start
-smp_low_start:
-    .code16
-    cli
-    xor ax, ax
-    mov ds, ax
-    .byte 0x66, 0x0F, 0x01, 0x16    # LGDT with a 32-bit base
-    .word 0x9000 + (smp_gdt_pointer - smp_low_start)
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long smp_start32
-    .word 0x18
-    .balign 8
-smp_gdt:
-    .quad 0
-    .quad 0x00AF9B000000FFFF
-    .quad 0x00CF93000000FFFF
-    .quad 0x00CF9B000000FFFF
-smp_gdt_pointer:
-    .word 31
-    .long 0x9000 + (smp_gdt - smp_low_start)
-    .global smp_low_end
-smp_low_end:
-
-    .text
-    .code32
-smp_start32:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov esp, [smp_stack]
-    call enter_long_mode_tables
-    .byte 0xEA
-    .long smp_start64
-    .word 0x08
-    .code64
-smp_start64:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov edi, [smp_index]
-    xor ebp, ebp
-    call {start}
-
-    .section .bss.smp, "aw", @nobits
-    .balign 8
-    .global smp_stack
-smp_stack:
-    .skip 8
-    .global smp_index
-smp_index:
-    .skip 8
-    .text
-    "#,
-    start = sym start,
-);
-
-unsafe extern "C" {
-    static smp_low_start: u8;
-    static smp_low_end: u8;
-    static mut smp_stack: u64;
-    static mut smp_index: u64;
-}
-
 /// An application processor in 64-bit mode.
-extern "C" fn start(index: u32) -> ! {
-    segments::load(index as usize);
-    trap::reload_idt();
-    apic::enable(apic::is_x2apic());
+fn started() {
     APIC_ID.store(apic::id(), Ordering::SeqCst);
     READY.fetch_add(1, Ordering::SeqCst);
     loop {
@@ -262,12 +181,7 @@ pub fn run() -> u32 {
 }
 
 fn prepare() {
-    let first = &raw const smp_low_start;
-    // SAFETY: memory below 640 KiB is free; the loader's start info has been copied.
-    unsafe {
-        let length = (&raw const smp_low_end).offset_from_unsigned(first);
-        ptr::copy_nonoverlapping(first, START_PAGE as *mut u8, length);
-    }
+    processors::prepare();
     trap::handle(CALL, Some(called));
     trap::handle(COUNT, Some(add));
     trap::handle(HOLD, Some(hold));
@@ -279,18 +193,14 @@ fn prepare() {
 /// INIT, then SIPI; gives the identifier that the CPU reports.
 fn start_cpu(index: usize, id: u32) -> Option<u32> {
     READY.store(0, Ordering::SeqCst);
-    // SAFETY: no other CPU is starting; the stack is this one's own.
-    unsafe {
-        (&raw mut smp_index).write_volatile(index as u64);
-        (&raw mut smp_stack).write_volatile(STACKS.address() + ((index + 1) * STACK) as u64);
-    }
+    processors::aim(index, started);
     apic::send(id, ICR_INIT | ICR_ASSERT);
     pit::wait_10_ms();
     let none_before = READY.load(Ordering::SeqCst) == 0;
-    apic::send(id, ICR_STARTUP | ICR_ASSERT | (START_PAGE >> 12) as u32);
+    apic::send(id, ICR_STARTUP | ICR_ASSERT | processors::START_PAGE);
     let started = reaches(&READY, 1);
     // A second SIPI finds the CPU running and must not matter.
-    apic::send(id, ICR_STARTUP | ICR_ASSERT | (START_PAGE >> 12) as u32);
+    apic::send(id, ICR_STARTUP | ICR_ASSERT | processors::START_PAGE);
     pit::wait_10_ms();
     let once = READY.load(Ordering::SeqCst) == 1;
     (none_before && started && once).then(|| APIC_ID.load(Ordering::SeqCst))

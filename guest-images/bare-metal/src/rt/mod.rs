@@ -17,6 +17,7 @@ pub mod interrupts;
 pub mod paging;
 pub mod pic;
 pub mod pit;
+pub mod processors;
 pub mod report;
 pub mod segments;
 pub mod start_info;

@@ -30,6 +30,11 @@ pub const XM: u64 = 19;
 /// level may raise it.
 pub const DONE: u64 = 0x81;
 
+/// Whether an exception pushes an error code, outside real mode.
+pub const fn has_error_code(vector: u64) -> bool {
+    matches!(vector, DF | TS..=PF | AC)
+}
+
 /// Registers of the interrupted code, as the entry stubs store them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

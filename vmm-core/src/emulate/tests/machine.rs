@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A CPU and a bus for tests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use crate::access::AccessWidth;
@@ -27,6 +27,8 @@ pub struct TestCpu {
     /// DR0 to DR7.
     pub debug: [u64; 8],
     pub time: u64,
+    /// If there is RDTSCP.
+    pub time_auxiliary: Option<u32>,
     pub shadow: Option<InterruptShadow>,
     pub nmi_blocked: bool,
     /// Kept by the CPU in PAE paging, if at all.
@@ -67,6 +69,7 @@ impl TestCpu {
             idtr: table,
             debug: [0; 8],
             time: 0x1122_3344_5566,
+            time_auxiliary: None,
             shadow: None,
             nmi_blocked: false,
             page_directory_pointers: None,
@@ -150,6 +153,9 @@ impl EmulatorCpu for TestCpu {
     fn time_stamp(&self) -> u64 {
         self.time
     }
+    fn time_stamp_auxiliary(&self) -> Option<u32> {
+        self.time_auxiliary
+    }
     fn set_interrupt_shadow(&mut self, shadow: Option<InterruptShadow>) {
         self.shadow = shadow;
     }
@@ -203,6 +209,8 @@ type Page = Box<[u8; 4096]>;
 /// RAM in pages that exist once they are added, a device, and ports.
 pub struct TestBus {
     ram: RefCell<HashMap<u64, Page>>,
+    /// Accesses to memory, devices and ports so far.
+    pub accesses: Cell<u64>,
     pub log: Vec<Event>,
     pub port_value: u32,
     /// This many compare-and-exchanges fail with another CPU's write of this value first.
@@ -220,6 +228,7 @@ impl TestBus {
     pub fn new(pages: &[u64]) -> Self {
         let bus = Self {
             ram: RefCell::default(),
+            accesses: Cell::new(0),
             log: Vec::new(),
             port_value: 0x1234_5678,
             interference: None,
@@ -262,15 +271,24 @@ impl TestBus {
     }
 
     pub fn store_bytes(&self, address: u64, bytes: &[u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let mut ram = self.ram.borrow_mut();
-            ram.get_mut(&(at >> 12)).unwrap()[(at & 0xFFF) as usize] = *byte;
+        let mut ram = self.ram.borrow_mut();
+        let (mut at, mut rest) = (address, bytes);
+        while !rest.is_empty() {
+            let page = ram.get_mut(&(at >> 12)).expect("RAM was added there");
+            let place = &mut page[(at & 0xFFF) as usize..];
+            let (piece, behind) = rest.split_at(rest.len().min(place.len()));
+            place[..piece.len()].copy_from_slice(piece);
+            (at, rest) = (at.wrapping_add(piece.len() as u64), behind);
         }
     }
 
     /// Copy of a whole page.
     pub fn page(&self, address: u64) -> [u8; 4096] {
         *self.ram.borrow()[&(address >> 12)]
+    }
+
+    fn count(&self) {
+        self.accesses.set(self.accesses.get() + 1);
     }
 
     fn is_ram(&self, address: GuestPhysAddr) -> bool {
@@ -283,6 +301,7 @@ impl TestBus {
 
     fn checked(&self, address: GuestPhysAddr, bytes: u64) -> Result<u64, BusError> {
         assert!(bytes <= address.left_in_page(), "access crosses a page");
+        self.count();
         if self.is_ram(address) { Ok(address.as_u64()) } else { Err(BusError) }
     }
 }
@@ -402,11 +421,13 @@ impl GuestBus for TestBus {
     }
 
     fn port_in(&mut self, port: u16, size: AccessWidth) -> u32 {
+        self.count();
         self.log.push(Event::In(port, size));
         self.port_value & size.mask() as u32
     }
 
     fn port_out(&mut self, port: u16, size: AccessWidth, value: u32) {
+        self.count();
         self.log.push(Event::Out(port, size, value));
     }
 }

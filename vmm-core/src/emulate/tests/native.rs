@@ -2,10 +2,14 @@
 //! Differential test: the same instruction on the processor the test runs on and in the
 //! emulator, from the same random registers, flags and memory.
 
+#[cfg(test)]
 mod branches;
+#[cfg(test)]
 mod compatibility;
-mod forms;
-mod processor;
+pub mod forms;
+pub mod processor;
+
+use std::sync::OnceLock;
 
 use super::machine::{ROOT, TestBus, TestCpu};
 use super::random::Random;
@@ -15,8 +19,6 @@ use crate::state::{Gpr, rflags};
 use forms::{Case, Form};
 use processor::{ARENA_PAGES, Processor, Registers};
 
-/// Cases per form, each with its own operand size, addressing and values.
-const CASES_PER_FORM: usize = 100;
 /// Guest-physical address of the arena.
 const PHYSICAL: u64 = 0x200_0000;
 const STATUS: u64 = CF | PF | AF | ZF | SF | OF;
@@ -67,7 +69,7 @@ fn registers(random: &mut Random, arena: u64, form: &Form) -> Registers {
         gprs[Gpr::Rdi as usize] = boundary + 0x100 - random.below(256);
         gprs[Gpr::Rcx as usize] = random.below(20);
     }
-    let flags = random.next() & (STATUS | if form.string { DF } else { 0 });
+    let flags = random.bits() & (STATUS | if form.string { DF } else { 0 });
     Registers { gprs, flags: flags | FIXED | IF }
 }
 
@@ -100,14 +102,55 @@ fn seed_comparison(
     }
 }
 
-fn check_form(form: &Form, random: &mut Random, processor: &Processor, emulated: &mut Emulated) {
-    let arena = processor.arena();
-    for _ in 0..CASES_PER_FORM {
+/// The forms that this processor knows.
+fn forms() -> &'static [Form] {
+    static FORMS: OnceLock<Vec<Form>> = OnceLock::new();
+    FORMS.get_or_init(forms::all)
+}
+
+/// The processor and the emulator side by side, with the same memory.
+pub struct Differential {
+    processor: Processor,
+    emulated: Emulated,
+}
+
+impl Differential {
+    /// Memory with random content.
+    pub fn new(random: &mut Random) -> Self {
+        let processor = Processor::new();
+        let emulated = Emulated::new(processor.arena());
+        for page in 1..ARENA_PAGES {
+            let bytes: Vec<u8> =
+                (0..4096 / 8).flat_map(|_| random.generate().to_le_bytes()).collect();
+            processor.store(processor.arena() + page * 4096, &bytes);
+            emulated.bus.store_bytes(PHYSICAL + page * 4096, &bytes);
+        }
+        Self { processor, emulated }
+    }
+
+    /// Executes random instructions of random forms, those that the first of `bytes` say, in
+    /// both ways.
+    ///
+    /// # Panics
+    /// If the emulator does something else than the processor.
+    pub fn check(bytes: &[u8]) {
+        let mut random = Random::of(bytes);
+        let mut both = Self::new(&mut random);
+        for _ in 0..1 + random.below(16) {
+            let form = random.pick(forms());
+            both.check_form(form, &mut random);
+        }
+    }
+
+    /// Executes an instruction of this form in both ways.
+    fn check_form(&mut self, form: &Form, random: &mut Random) {
+        let Self { processor, emulated } = self;
+        let arena = processor.arena();
         let mut start = registers(random, arena, form);
         let case = form.case(random, arena, &start);
         limit_bit_number(random, form, &case, &mut start);
         if case.is_undefined(form, &start) {
-            continue;
+            return;
         }
         processor.store(arena, &case.code);
         emulated.bus.store_bytes(PHYSICAL, &case.code);
@@ -116,7 +159,7 @@ fn check_form(form: &Form, random: &mut Random, processor: &Processor, emulated:
         // A scan of zero leaves its destination as it was on some processors only.
         let scanned_zero = form.scans && cpu.rflags & ZF != 0;
         if scanned_zero || (form.may_fault && matches!(outcome, Outcome::Fault(_))) {
-            continue;
+            return;
         }
         let described = format!("{:02x?} from {start:x?}", case.code);
         assert_eq!(outcome, Outcome::Done { debug_trap: false }, "{described}");
@@ -137,17 +180,17 @@ fn hex(gprs: &[u64; 16]) -> String {
     format!("{gprs:x?}")
 }
 
+/// Cases per form, each with its own operand size, addressing and values.
+#[cfg(test)]
+const CASES_PER_FORM: usize = 100;
+
 #[test]
 fn instructions_do_what_the_processor_does() {
-    let processor = Processor::new();
-    let mut emulated = Emulated::new(processor.arena());
     let mut random = Random::new(0x0A1C_A2A2);
-    for page in 1..ARENA_PAGES {
-        let bytes: Vec<u8> = (0..4096).map(|_| random.next() as u8).collect();
-        processor.store(processor.arena() + page * 4096, &bytes);
-        emulated.bus.store_bytes(PHYSICAL + page * 4096, &bytes);
-    }
-    for form in forms::all() {
-        check_form(&form, &mut random, &processor, &mut emulated);
+    let mut both = Differential::new(&mut random);
+    for form in forms() {
+        for _ in 0..CASES_PER_FORM {
+            both.check_form(form, &mut random);
+        }
     }
 }

@@ -24,7 +24,7 @@ impl ShadowEntry {
     const LARGE: u64 = 1 << 7;
     const GLOBAL: u64 = 1 << 8;
     const NO_EXECUTE: u64 = 1 << 63;
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
     /// Nothing is there.
@@ -69,7 +69,7 @@ impl ShadowEntry {
     }
 
     /// Where it leads, or what it maps.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub const fn address(self) -> HostPhysAddr {
         HostPhysAddr::new(self.0 & Self::ADDRESS)
     }

@@ -120,7 +120,7 @@ impl FrameMap {
     }
 
     /// True if no entry maps any frame, and no frame is shadowed.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub fn is_idle(&self) -> bool {
         self.tables.is_empty() && self.heads.iter().all(Option::is_none)
     }

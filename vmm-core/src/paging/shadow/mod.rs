@@ -34,8 +34,10 @@ mod shared;
 mod shootdown;
 mod statistics;
 mod table_memory;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
+#[allow(clippy::unwrap_used, reason = "a model fails by panicking, as a test does")]
+pub(crate) mod tests;
 mod zap;
 
 pub use arena::StaleHandle;

@@ -70,13 +70,13 @@ impl Root {
     }
 
     /// How often the table is the root, or one of the page directories.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub(super) fn uses(&self, handle: PageHandle) -> usize {
         self.directories.iter().filter(|directory| **directory == Some(handle)).count()
     }
 
     /// One of the four entries of PAE paging.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub(super) fn pointer(&self, slot: usize) -> ShadowEntry {
         self.pointers.read(slot)
     }

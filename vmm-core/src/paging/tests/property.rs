@@ -1,50 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page walker must agree with the reference on every shape: translation or error code, and
-//! what becomes of the tables.
+//! The page walker must agree with the reference on every shape.
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestError, TestRng, TestRunner};
 
-use super::reference::{self, Outcome};
-use super::shape::{Shape, shape};
-use crate::GuestVirtAddr;
+use super::agreement;
+use super::dice::Dice;
+use super::shape::{self, Shape};
 use crate::paging::walk::rules::{Architecture, Rules};
-use crate::paging::walk::{PhysicalMemory, TranslateError, probe, translate, translate_by};
-use crate::state::efer;
 
 /// Shapes that are tried.
 const CASES: u32 = 6_000;
 
+/// Shapes, drawn by a seed alone so that drawing one is cheap.
+fn shape() -> impl Strategy<Value = Shape> {
+    any::<u64>().prop_map(|seed| shape::draw(&mut Dice::new(seed)))
+}
+
 /// A walker that follows the rules `R` agrees with the reference on one shape.
 pub fn agrees<R: Rules>(shape: Shape) -> Result<(), TestCaseError> {
-    let Shape { memory, mut space, accesses } = shape;
-    let expected = memory.clone();
-    for (address, access, alignment_check) in accesses {
-        space.alignment_check = alignment_check;
-        let wanted = reference::walk(&expected, &space, address, access);
-        let found = translate_by::<R, _>(&memory, &space, GuestVirtAddr::new(address), access);
-        match (wanted, found) {
-            (Outcome::Page(wanted), Ok(found)) => {
-                let rights = (found.rights.write, found.rights.user, found.rights.execute);
-                prop_assert_eq!(found.address.as_u64(), wanted.address);
-                prop_assert_eq!(found.page_size.bytes(), wanted.size);
-                prop_assert_eq!(rights, wanted.rights);
-                prop_assert_eq!((found.dirty, found.global), (wanted.dirty, wanted.global));
-                for (at, bytes, marks) in wanted.marks {
-                    expected.mark(at, bytes, marks);
-                }
-            }
-            (Outcome::Fault(wanted), Err(TranslateError::PageFault(found))) => {
-                prop_assert_eq!(found, wanted, "{:?} of {:#x}", access, address);
-            }
-            (Outcome::NonCanonical, Err(TranslateError::NonCanonical)) => {}
-            (wanted, found) => {
-                prop_assert!(false, "{wanted:x?} expected of {address:#x}, got {found:x?}");
-            }
-        }
-        prop_assert_eq!(&memory.cells, &expected.cells);
-    }
-    Ok(())
+    agreement::agrees::<R>(shape).map_err(TestCaseError::fail)
 }
 
 /// Tries the same shapes each time, and says what the first is that lacks the property.
@@ -66,27 +41,11 @@ fn agrees_with_the_reference() {
     }
 }
 
-/// Where an access is allowed, looking without checking finds no other place.
-fn probe_agrees(shape: Shape) -> Result<(), TestCaseError> {
-    let Shape { memory, mut space, accesses } = shape;
-    if space.control.efer & efer::LMA == 0 {
-        return Ok(());
-    }
-    for (address, access, alignment_check) in accesses {
-        space.alignment_check = alignment_check;
-        let address = GuestVirtAddr::new(address);
-        if let Ok(found) = translate(&memory, &space, address, access) {
-            let probed = probe(|at| memory.read_u64(at).ok(), space.control.cr3, address);
-            // Where tables are that are no memory it gives up.
-            prop_assert!(probed.is_none_or(|at| at == found.address), "{:?}", probed);
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn a_probe_finds_nothing_else_than_a_translation() {
-    if let Some(error) = first_failure(probe_agrees) {
+    if let Some(error) =
+        first_failure(|shape| agreement::probe_agrees(shape).map_err(TestCaseError::fail))
+    {
         panic!("{error}");
     }
 }

@@ -2,8 +2,6 @@
 //! Random table shapes: a few tables that lead to each other in every way, or into ROM, or to
 //! where nothing is, and accesses through them.
 
-use proptest::prelude::*;
-
 use super::dice::Dice;
 use super::memory::Sparse;
 use crate::paging::walk::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege};
@@ -55,15 +53,12 @@ pub struct Shape {
     pub accesses: Vec<(u64, Access, bool)>,
 }
 
-/// Shapes, drawn by `seed` alone so that drawing one is cheap.
-pub fn shape() -> impl Strategy<Value = Shape> {
-    any::<u64>().prop_map(|seed| {
-        let mut dice = Dice(seed);
-        let mode = [Mode::Legacy, Mode::Pae, Mode::Long][dice.roll(3) as usize];
-        let space = space(&mut dice, mode);
-        let accesses = (0..ACCESSES).map(|_| access(&mut dice, mode)).collect();
-        Shape { memory: memory(&mut dice, mode), space, accesses }
-    })
+/// Draws a shape.
+pub fn draw(dice: &mut Dice) -> Shape {
+    let mode = dice.pick(&[Mode::Legacy, Mode::Pae, Mode::Long]);
+    let space = space(dice, mode);
+    let accesses = (0..ACCESSES).map(|_| access(dice, mode)).collect();
+    Shape { memory: memory(dice, mode), space, accesses }
 }
 
 fn space(dice: &mut Dice, mode: Mode) -> AddressSpace {

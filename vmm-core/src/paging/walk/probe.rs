@@ -4,13 +4,19 @@
 use super::rules::entry;
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
 
-/// Reads the tables of 4-level paging at `cr3` by `read`, which gives eight bytes, and does nothing else: rights and reserved bits
+/// Memory as [`probe`] reads it.
+pub trait Quadwords {
+    /// Reads eight bytes at an aligned address; `None` where there is no memory.
+    fn quadword(&mut self, address: GuestPhysAddr) -> Option<u64>;
+}
+
+/// Reads the tables of 4-level paging at `cr3`, and does nothing else: rights and reserved bits
 /// were checked, and accessed bits set, when the CPU used `address`, before its last exit. `None`
 /// if they lead nowhere, since they were changed meanwhile: then [`super::translate`] tells what
 /// is the matter.
-#[inline]
-pub fn probe(
-    read: impl Fn(GuestPhysAddr) -> Option<u64>,
+#[inline(always)]
+pub fn probe<M: Quadwords>(
+    memory: &mut M,
     cr3: u64,
     address: GuestVirtAddr,
 ) -> Option<GuestPhysAddr> {
@@ -18,7 +24,7 @@ pub fn probe(
     let mut table = cr3 & entry::ADDRESS;
     for shift in [39, 30, 21, 12] {
         let at = table + (address >> shift & 0x1FF) * 8;
-        let value = read(GuestPhysAddr::new(at))?;
+        let value = memory.quadword(GuestPhysAddr::new(at))?;
         if value & entry::PRESENT == 0 {
             return None;
         }

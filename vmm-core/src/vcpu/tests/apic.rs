@@ -276,3 +276,33 @@ fn a_wait_needs_the_timer_of_the_host() {
     let later = moment(&vcpu.hardware.registers, 3_000_000);
     assert_eq!((host.armed_timer(), vcpu.hardware_deadline()), (None, later));
 }
+
+/// MSRs of x2APIC mode.
+const X2APIC_TPR: u32 = 0x808;
+const X2APIC_EOI: u32 = 0x80B;
+
+#[test]
+fn what_a_brief_exit_does_to_the_local_apic_shows_at_the_next_entry() {
+    let (high, low) = (Event::Interrupt(Vector(0x60)), Event::Interrupt(Vector(0x50)));
+    let mut machine = machine();
+    enable_x2apic(machine.vcpu());
+    machine.registers().set_interrupts_enabled(true);
+    post(&machine, 0x60, false);
+    post(&machine, 0x50, false);
+    let mut seen = Vec::new();
+    machine.run(Box::new(move |registers, event| {
+        seen.push((event, registers.cr8));
+        match seen.len() {
+            1 => registers.wrmsr(X2APIC_TPR, 0x70),
+            2 => registers.wrmsr(X2APIC_EOI, 0),
+            3 => registers.wrmsr(X2APIC_TPR, 0),
+            4 => registers.wrmsr(X2APIC_EOI, 0),
+            _ => {
+                let quiet = |class| (None, class);
+                let expected = [(Some(high), 0), quiet(7), quiet(7), (Some(low), 0), quiet(0)];
+                assert_eq!(seen, expected);
+                Exit::Shutdown
+            }
+        }
+    }));
+}

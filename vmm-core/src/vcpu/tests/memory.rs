@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{
     devices::{PATTERN, Recorder},
     hardware::script,
-    machine::{CODE, Machine, machine_with},
+    machine::{CODE, HIGH, Machine, machine_with},
 };
 use crate::{
     AccessWidth, EndReason, Event, Exit, GuestPhysAddr, NestedPageFault, Vector,
-    state::{Exception, Gpr, rflags},
+    state::{Exception, Gpr, SegmentRegister, cr4, rflags},
     statistics::{ExitReason, Unclaimed},
 };
 
@@ -51,6 +51,44 @@ fn devices_are_reached_through_the_emulator() {
     assert_eq!(machine.registers().rip, CODE + 2);
     execute(&mut machine, LOAD, DEVICE).unwrap();
     assert_eq!(machine.gpr(Gpr::Rax), PATTERN & 0xFFFF_FFFF);
+}
+
+#[test]
+fn a_simple_move_in_64_bit_code_needs_no_walk_to_its_operand() {
+    // Mapped by nothing: the full emulator finds a page fault there.
+    const OPERAND: u64 = HIGH + (1 << 30) + 0x10;
+    let (mut machine, device) = machine();
+    machine.enter_long_mode();
+    machine.poke(CODE, STORE);
+    machine.set_gpr(Gpr::Rax, 0x1234_5678);
+    machine.set_gpr(Gpr::Rbx, OPERAND);
+    let tried = |address| Exit::NestedPageFault(fault(address, true));
+    machine.vcpu().handle(tried(DEVICE + 0x10)).unwrap();
+    assert_eq!(device.take(), [(0x10, AccessWidth::Dword, 0x1234_5678)]);
+    assert_eq!(machine.registers().rip, HIGH + CODE + 2);
+
+    // What was tried is at another place in its page.
+    machine.registers().rip = HIGH + CODE;
+    let exception = machine.vcpu().handle(tried(DEVICE + 0x20)).unwrap_err();
+    assert_eq!(exception.fault_address, Some(OPERAND));
+    // The code is of 32 bits, and not mapped at so low an address.
+    let code = machine.registers().segment_mut(SegmentRegister::Cs);
+    code.attributes = code.attributes.with_long(false).with_default_big(true);
+    machine.registers().rip = CODE;
+    let exception = machine.vcpu().handle(tried(DEVICE + 0x10)).unwrap_err();
+    assert_eq!(exception.fault_address, Some(CODE));
+    assert!(device.take().is_empty());
+    assert_eq!(machine.ended(), None);
+
+    // The tables have another level than those of any processor model here.
+    let registers = machine.registers();
+    let code = registers.segment_mut(SegmentRegister::Cs);
+    code.attributes = code.attributes.with_long(true).with_default_big(false);
+    registers.control.cr4 |= cr4::LA57;
+    registers.rip = HIGH + CODE;
+    machine.vcpu().handle(tried(DEVICE + 0x10)).unwrap();
+    assert!(matches!(machine.ended(), Some(EndReason::EmulationFailure { .. })));
+    assert!(device.take().is_empty());
 }
 
 #[test]

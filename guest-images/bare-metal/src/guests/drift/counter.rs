@@ -98,7 +98,7 @@ pub fn all(report: &Report) -> [Option<Counter>; 5] {
 }
 
 /// Frequencies in kHz that a hypervisor tells.
-fn frequencies() -> Option<(u64, u64)> {
+pub fn frequencies() -> Option<(u64, u64)> {
     let under_hypervisor = cpu::cpuid(1, 0)[2] >> 31 == 1;
     if !under_hypervisor || cpu::cpuid(0x4000_0000, 0)[0] < FREQUENCIES {
         return None;

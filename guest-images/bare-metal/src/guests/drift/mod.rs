@@ -8,7 +8,7 @@
 //!
 //! Option: `seconds=N`, how long (3 if absent). It halts meanwhile.
 
-mod counter;
+pub(super) mod counter;
 mod ticker;
 
 use core::fmt::Display;
@@ -19,33 +19,33 @@ use crate::rt::report::Report;
 use crate::rt::{apic, cpu, pic, pit, start_info};
 
 const DEFAULT_SECONDS: u64 = 3;
-const NANOSECONDS: u128 = 1_000_000_000;
+pub(super) const NANOSECONDS: u128 = 1_000_000_000;
 /// What a clock may be off by before the guest objects, in percent: on the bare machine ticks
 /// get lost when the host is busy.
 const TOLERANCE: u64 = 25;
 
 /// How fast a clock is promised to go: ticks in so many seconds.
 #[derive(Clone, Copy)]
-struct Rate {
+pub(super) struct Rate {
     ticks: u64,
     seconds: u64,
 }
 
 impl Rate {
-    const fn hertz(ticks: u64) -> Self {
+    pub(super) const fn hertz(ticks: u64) -> Self {
         Self { ticks, seconds: 1 }
     }
 
-    fn nanoseconds(self, ticks: u64) -> u64 {
+    pub(super) fn nanoseconds(self, ticks: u64) -> u64 {
         let product = u128::from(ticks) * NANOSECONDS * u128::from(self.seconds);
         u64::try_from(product / u128::from(self.ticks.max(1))).unwrap_or(u64::MAX)
     }
 }
 
 /// What passed by a clock and by the time-stamp counter.
-struct Elapsed {
-    nanoseconds: u64,
-    tsc: u64,
+pub(super) struct Elapsed {
+    pub(super) nanoseconds: u64,
+    pub(super) tsc: u64,
 }
 
 /// Runs all clocks at once.

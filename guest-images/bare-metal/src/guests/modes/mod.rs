@@ -55,8 +55,11 @@ pub fn run() -> u32 {
     let context = |entry, cr0, cr3, cr4| Context { entry, cr0, cr3, cr4, task: 0 };
     let work16 = switch::mode_work16 as *const () as u32;
     let real = switch::mode_work_real as *const () as u32;
+    let enabled = switch::mode_work_enabled as *const () as u32;
     let modes = [
         ("protected mode", context(work32, PROTECTED, 0, 0)),
+        // QEMU 7.2 returns from this to a host without paging, unless the VMM knows.
+        ("protected mode, long mode enabled", context(enabled, PROTECTED, 0, 0)),
         ("protected mode, 32-bit paging", context(work32, PAGING, paged, PSE)),
         ("protected mode, PAE paging", context(work32, PAGING, pointers, PAE)),
         ("16-bit protected mode", context(work16, PROTECTED, 0, 0)),

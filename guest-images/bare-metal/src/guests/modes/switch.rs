@@ -52,6 +52,7 @@ unsafe extern "C" {
     /// The low code must be in place, and the context must map this program where it is.
     pub fn mode_call(context: *const Context) -> u64;
     pub fn mode_work32();
+    pub fn mode_work_enabled();
     pub fn mode_work16();
     pub fn mode_work_real();
     pub fn mode_work_v86();
@@ -193,6 +194,24 @@ mode_work32:
     mode_privileged
     pop ebp
     pop ebx
+    ret
+
+    # With long mode enabled, but without paging and PAE not active.
+    .global mode_work_enabled
+mode_work_enabled:
+    mov ecx, 0xC0000080
+    rdmsr
+    or eax, 0x100
+    wrmsr
+    call mode_work32
+    mov ecx, 0xC0000080
+    rdmsr
+    test eax, 0x100
+    jnz 4f
+    mov dword ptr [0x7000], 0       # the bit is gone: no result then
+4:
+    and eax, 0xFFFFFEFF
+    wrmsr
     ret
 
     # 16-bit protected mode, by a far call.

@@ -71,7 +71,7 @@ fn registers(random: &mut Random, arena: u64) -> Registers {
     gprs[Gpr::Rsp as usize] = arena + STACK;
     gprs[Gpr::Rbp as usize] = arena + FRAME;
     gprs[Gpr::R15 as usize] = arena + TARGET;
-    Registers { gprs, flags: random.next() & STATUS | FIXED | IF }
+    Registers { gprs, flags: random.bits() & STATUS | FIXED | IF }
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn branches_and_frames_do_what_the_processor_does() {
         for _ in 0..CASES {
             for offset in (0x2000..0x2800).step_by(8) {
                 let at_pointer = [STACK, FRAME].contains(&offset);
-                let value = if at_pointer { arena + TARGET } else { random.next() };
+                let value = if at_pointer { arena + TARGET } else { random.bits() };
                 processor.store(arena + offset, &value.to_le_bytes());
                 emulated.bus.store(PHYSICAL + offset, 8, value);
             }

@@ -265,7 +265,7 @@ fn registers(random: &mut Random) -> Registers {
     gprs[Gpr::Rbx as usize] = DATA as u32 + 0x400 + random.below(64) as u32;
     gprs[Gpr::Rsp as usize] = DATA as u32 + 0x1000 + random.below(16) as u32;
     gprs[Gpr::Rbp as usize] = DATA as u32 + 0x1100 + random.below(16) as u32;
-    let flags = random.next() & STATUS | FIXED | IF;
+    let flags = random.bits() & STATUS | FIXED | IF;
     Registers { gprs, flags: flags as u32 }
 }
 

@@ -134,7 +134,7 @@ impl Form {
         let addressing = match random.below(5) {
             _ if !self.has_modrm => Addressing::None,
             0 if !self.memory_only => Addressing::Register(random.below(16) as u8),
-            1 => Addressing::BaseIndex(random.below(4) as u8, random.next() as i8),
+            1 => Addressing::BaseIndex(random.below(4) as u8, random.bits() as i8),
             2 if !self.aligned => Addressing::RipRelative(arena + 0x1800 + random.below(0x800)),
             _ if self.aligned => Addressing::Base(random.below(8) as i32 * 16),
             _ => Addressing::Base(random.below(128) as i32 - 64),

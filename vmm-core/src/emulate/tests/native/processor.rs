@@ -4,11 +4,12 @@
 use std::arch::naked_asm;
 use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Pages of the arena: one of code, then data.
 pub const ARENA_PAGES: u64 = 4;
 
+#[cfg(test)]
 /// Bytes that a place where a branch may go on needs.
 pub const PAD: u64 = 32;
 
@@ -125,7 +126,7 @@ pub struct Processor {
 
 impl Processor {
     pub fn new() -> Self {
-        let lock = LOCK.lock().unwrap();
+        let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let length = (ARENA_PAGES * 4096) as usize;
         let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -141,7 +142,7 @@ impl Processor {
     }
 
     fn offset(&self, address: u64, length: usize) -> usize {
-        let offset = usize::try_from(address - self.arena()).unwrap();
+        let offset = (address - self.arena()) as usize;
         assert!(offset + length <= (ARENA_PAGES * 4096) as usize, "outside the arena");
         offset
     }
@@ -166,6 +167,7 @@ impl Processor {
         self.execute(registers)
     }
 
+    #[cfg(test)]
     /// Runs the instruction at the start of the arena, which goes on at one of `ends`, each
     /// [`PAD`] bytes long; returns which one.
     pub fn run_branch(&self, registers: &Registers, ends: &[u64]) -> (Registers, usize) {

@@ -8,17 +8,21 @@
 //! access comes to is compared with what the guest's tables say.
 
 mod cpu;
+#[cfg(test)]
 mod ended;
 mod guest;
 mod invariants;
 mod legality;
+#[cfg(test)]
 mod relinking;
+#[cfg(test)]
 mod shootdown;
 
 use host_mock::MockHost;
 
 use crate::{
     Doorbell, PAGE_SIZE,
+    memory::GuestMemory,
     paging::{
         shadow::{ShadowConfig, ShadowMmu, ShadowStatistics, mmu::ROOM},
         tests::dice::Dice,
@@ -31,6 +35,7 @@ use legality::Fresh;
 
 const VCPUS: u32 = 2;
 /// Sequences of each test; there are four.
+#[cfg(test)]
 const SEQUENCES: u64 = 2_500;
 /// Four roots for each vCPU, the tables below one of them, and what a fault may need. That is
 /// less than a VM is given, so that few tables are too many.
@@ -203,9 +208,50 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// Plays one sequence and ends the VM.
+fn play(
+    host: &'static MockHost,
+    memory: &GuestMemory,
+    (entries, keeps_pointers): (Entries, bool),
+    mut dice: Dice,
+) -> ShadowStatistics {
+    let guest = Guest::new(memory, entries, keeps_pointers, &mut dice);
+    let mut machine = Machine::new(host, guest, keeps_pointers, dice);
+    let steps = 8 + machine.dice.roll(32);
+    for _ in 0..steps {
+        machine.step();
+    }
+    machine.end()
+}
+
+thread_local! {
+    /// A host, and memory on it that sequences take one after the other.
+    static GUEST_MEMORY: (&'static MockHost, GuestMemory) = {
+        let host = MockHost::leak(1);
+        (host, guest::memory(host))
+    };
+}
+
+/// Plays the sequence that `bytes` describe.
+///
+/// # Panics
+/// If something does not hold, or memory is left behind.
+pub fn check_sequence(bytes: &[u8]) {
+    let mut dice = Dice::of(bytes);
+    let kind =
+        dice.pick(&[(Entries::Eight, false), (Entries::Eight, true), (Entries::Four, false)]);
+    GUEST_MEMORY.with(|(host, memory)| {
+        let before = host.live_runs();
+        play(host, memory, kind, dice);
+        assert_eq!(host.live_runs(), before, "memory was left behind");
+    });
+}
+
 /// Says which sequence failed.
+#[cfg(test)]
 struct Seed(u64);
 
+#[cfg(test)]
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -214,6 +260,7 @@ impl Drop for Seed {
     }
 }
 
+#[cfg(test)]
 fn sequences(entries: Entries, keeps_pointers: bool, first_seed: u64) {
     let host = MockHost::leak(1);
     let memory = guest::memory(host);
@@ -221,14 +268,7 @@ fn sequences(entries: Entries, keeps_pointers: bool, first_seed: u64) {
     let mut total = ShadowStatistics::default();
     for seed in first_seed..first_seed + SEQUENCES {
         let seed = Seed(seed);
-        let mut dice = Dice(seed.0);
-        let guest = Guest::new(&memory, entries, keeps_pointers, &mut dice);
-        let mut machine = Machine::new(host, guest, keeps_pointers, dice);
-        let steps = 8 + machine.dice.roll(32);
-        for _ in 0..steps {
-            machine.step();
-        }
-        let statistics = machine.end();
+        let statistics = play(host, &memory, (entries, keeps_pointers), Dice::new(seed.0));
         assert_eq!(host.live_runs(), before, "memory was left behind");
         total.evicted += statistics.evicted;
         total.flooded += statistics.flooded;

@@ -2,12 +2,10 @@
 //! Boot image loaders: any file is either loaded inside guest memory or refused with a reason.
 //!
 //! An input is a kernel file and after it [`Trailer`]: how it is started, and what else is given.
-#![no_main]
 
-use std::sync::OnceLock;
+use std::cell::OnceCell;
 
-use alcazar_fuzz::host;
-use libfuzzer_sys::fuzz_target;
+use crate::host::host;
 use vmm_core::{
     GuestPhysAddr,
     boot::{self, BootImages, InitialState, Module, RawMode, RawStart, Start},
@@ -96,7 +94,13 @@ fn check(builder: &VmBuilder, state: &InitialState) {
     assert!(builder.memory().contains(entry), "the entry point {entry} is not in memory");
 }
 
-fuzz_target!(|input: &[u8]| {
+thread_local! {
+    /// Where the images of all inputs of this thread are loaded.
+    static BUILDER: OnceCell<VmBuilder> = const { OnceCell::new() };
+}
+
+/// Starts a guest with the images that `input` holds.
+pub fn run(input: &[u8]) {
     let Some((kernel, trailer)) = input.split_last_chunk() else { return };
     let trailer = Trailer::parse(trailer);
     let mut kernel = kernel.to_vec();
@@ -111,8 +115,6 @@ fuzz_target!(|input: &[u8]| {
     let Trailer { load_address, entry_offset, .. } = trailer;
     let start = mode
         .map_or(Start::Detect, |mode| Start::Raw(RawStart { load_address, entry_offset, mode }));
-    static BUILDER: OnceLock<VmBuilder> = OnceLock::new();
-    let builder = BUILDER.get_or_init(|| builder(MEMORY));
     let map = vmm_devices::memory_map(MemoryLayout::of(MEMORY));
     let command_line = &kernel[..trailer.command_line.min(kernel.len())];
     let command_line = String::from_utf8_lossy(command_line);
@@ -125,8 +127,11 @@ fuzz_target!(|input: &[u8]| {
         memory_map: &map,
         rsdp: None,
     };
-    match boot::load(builder.memory(), &images) {
-        Ok(state) => check(builder, &state),
-        Err(error) => assert!(!error.to_string().is_empty()),
-    }
-});
+    BUILDER.with(|builder_cell| {
+        let builder = builder_cell.get_or_init(|| builder(MEMORY));
+        match boot::load(builder.memory(), &images) {
+            Ok(state) => check(builder, &state),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    });
+}

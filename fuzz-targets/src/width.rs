@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the fuzz targets share.
-
-use std::sync::OnceLock;
+//! Widths of accesses, drawn from an input.
 
 use arbitrary::Arbitrary;
-use host_mock::MockHost;
 use vmm_core::AccessWidth;
-
-/// The one mock host of this process, which outlives all inputs.
-pub fn host() -> &'static MockHost {
-    static HOST: OnceLock<&'static MockHost> = OnceLock::new();
-    HOST.get_or_init(|| MockHost::leak(4))
-}
 
 /// Width of an access.
 #[derive(Clone, Copy, Debug, Arbitrary)]
