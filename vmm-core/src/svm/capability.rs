@@ -153,6 +153,7 @@ impl Capabilities {
             tsc_aux: true,
             loses_interrupt_shadow: true,
             spoils_first_cpu: true,
+            loses_paging: true,
         }
     }
 
