@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use wire::{
-    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, ShadowSettings, Stage, Start,
+    Apic, EndKind, FORMAT_VERSION, GuestConsole, Manifest, Paging, ShadowSettings, Stage, Start,
     VmDescription,
 };
 
@@ -171,6 +171,7 @@ type WholeRun = (&'static str, fn(&Paths, &mut Log) -> Result<()>);
 const WHOLE_RUNS: &[WholeRun] = &[
     ("hostile-guests", hostile),
     ("hundred-rounds", rounds),
+    ("nothing-left-in-registers", residue),
     ("two-vms-at-once", two_vms),
     ("first-cpu-of-tcg", first_cpu),
 ];
@@ -402,6 +403,25 @@ fn rounds(paths: &Paths, log: &mut Log) -> Result<()> {
         report.before,
         report.after
     );
+    Ok(())
+}
+
+/// A VM finds nothing in the registers of what the one before it, on the same CPU, has left there.
+fn residue(paths: &Paths, log: &mut Log) -> Result<()> {
+    const ROUNDS: u32 = 3;
+    const GUEST: &str = "residue";
+    let nested = vm("nested", GUEST, String::new());
+    let shadow =
+        VmDescription { paging: Some(Paging::Shadow), ..vm("shadow", GUEST, String::new()) };
+    let stages = [nested, shadow].map(|vm| Stage { vms: vec![vm], repeat: ROUNDS }).to_vec();
+    let manifest = Manifest { version: FORMAT_VERSION, stages };
+    let machine = TestMachine::with_bundle(paths, &manifest, &members(paths, &[GUEST])?)?;
+    let report = machine.run(Duration::from_secs(60), log)?.report()?;
+    ensure!(report.vms.len() == 2, "{} VMs in the report", report.vms.len());
+    for vm in &report.vms {
+        ensure!(vm.rounds == ROUNDS, "{}: {} rounds, expected {ROUNDS}", vm.name, vm.rounds);
+        ensure!(vm.end.exit_code == Some(0), "{}: {}", vm.name, vm.end.detail);
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub mod neighbour;
 pub mod nmi;
 pub mod paging;
 pub mod privilege;
+pub mod residue;
 pub mod smp;
 pub mod strio;
 pub mod tasks;

@@ -5,7 +5,7 @@
 //! It ends when it reads [`END`] from COM1, or after `seconds=N`. `gap=N`: the most milliseconds
 //! between two ticks (10,000); `spoil`: it changes its own memory, and must notice.
 
-mod registers;
+pub(super) mod registers;
 
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};

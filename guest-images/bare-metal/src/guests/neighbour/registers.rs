@@ -16,9 +16,12 @@ static VECTORS: Fixed<[u128; 16]> = Fixed::new([0; 16]);
 /// What registers hold.
 #[derive(PartialEq, Eq)]
 pub struct Registers {
-    msrs: [u64; MSRS.len()],
-    debug: [u64; 4],
-    vectors: [u128; 16],
+    /// Those of `MSRS`, in that order.
+    pub msrs: [u64; MSRS.len()],
+    /// DR0 to DR3.
+    pub debug: [u64; 4],
+    /// XMM0 to XMM15.
+    pub vectors: [u128; 16],
 }
 
 impl Registers {
@@ -58,7 +61,8 @@ impl Registers {
         Self::read() == *self
     }
 
-    fn read() -> Self {
+    /// Reads them.
+    pub fn read() -> Self {
         let (d0, d1, d2, d3): (u64, u64, u64, u64);
         // SAFETY: the registers are read, and the vectors stored where there is room for them.
         let vectors = unsafe {
