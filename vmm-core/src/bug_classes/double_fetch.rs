@@ -258,7 +258,7 @@ impl Alternating {
         let entries = (1..=4).map(|table| (table * 0x1000, ((table + 1) * 0x1000) | flags));
         // The other tables lead to the same page by entries that change in the same way.
         let others =
-            (2..=4).map(|table| (table * 0x1000 | 0x80_0000, ((table + 1) * 0x1000) | flags));
+            (2..=4).map(|table| ((table * 0x1000) | 0x80_0000, ((table + 1) * 0x1000) | flags));
         let entries = entries.chain(others).collect();
         Self { reads: Cell::new(0), entries: RefCell::new(entries) }
     }

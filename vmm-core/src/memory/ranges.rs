@@ -11,7 +11,7 @@ use crate::{GuestPhysAddr, PAGE_SIZE};
 
 /// Regions: two that touch, one beyond a hole, and the last page but one of all.
 const REGIONS: [Range<u64>; 4] =
-    [0x1000..0x3000, 0x3000..0x4000, 0x6000..0x7000, (u64::MAX << 13)..(u64::MAX << 12)];
+    [0x1000..0x3000, 0x3000..0x4000, 0x6000..0x7000, 0xFFFF_FFFF_FFFF_E000..0xFFFF_FFFF_FFFF_F000];
 /// Lengths of accesses, and with them those that end beyond the address space.
 const LENGTHS: [usize; 8] = [1, 2, 7, 8, 0x1000, 0x1001, 0x3000, 0x3001];
 

@@ -40,9 +40,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             Exit::PortIo(io) if !io.is_string => {
                 self.note_exit(ExitReason::PortIo);
                 self.port_io(*io);
-                // Devices tell what comes of an access by their doorbell, but for a timer that is
-                // switched off.
-                self.settled &= !self.core.timers.have_changed();
+                self.follow_timers();
                 Ok(())
             }
             Exit::ReadMsr => {
@@ -57,6 +55,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             Exit::NestedPageFault(fault) => {
                 let handled = self.brief_access(*fault)?;
                 self.note_exit(ExitReason::Mmio);
+                self.follow_timers();
                 return Some(handled);
             }
             _ => return None,
@@ -65,6 +64,13 @@ impl<V: VcpuBackend> Vcpu<V> {
             Ok(()) => self.skip_at_once(),
             Err(exception) => Err(exception.into()),
         })
+    }
+
+    /// Devices tell what comes of an access by their doorbell, but for a timer that is switched
+    /// off.
+    #[inline]
+    fn follow_timers(&mut self) {
+        self.settled &= !self.core.timers.have_changed();
     }
 
     /// Deals with one exit. An error is an exception for the guest.

@@ -258,6 +258,8 @@ pub const MULTIBOOT2: Guest = bare_metal("multiboot2");
 pub const NMI: Guest = bare_metal("nmi");
 /// Address translation, against the page walker.
 pub const PAGING: Guest = bare_metal("paging");
+/// Every instruction that can exit, in every mode.
+pub const PRIVILEGE: Guest = bare_metal("privilege");
 /// What a PVH loader gives.
 pub const PVH: Guest = bare_metal("pvh");
 /// A flat image.

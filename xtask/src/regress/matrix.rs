@@ -46,6 +46,7 @@ const BARE_METAL: &[Guest] = &[
     guest::HELLO,
     guest::EXCEPTIONS,
     guest::MODES,
+    guest::PRIVILEGE,
     guest::MSR_CPUID,
     guest::MMIO,
     guest::NMI,

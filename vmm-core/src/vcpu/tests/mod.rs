@@ -2,6 +2,7 @@
 //! The vCPU's loop and its exit handlers, on hardware made of plain fields.
 
 mod apic;
+mod brief;
 mod control;
 pub(crate) mod devices;
 mod events;
