@@ -25,6 +25,7 @@ pub struct GuestVm<B: Backend> {
     /// Its number in the stage.
     pub number: usize,
     /// Calls that it makes of the host are made to fail.
+    #[cfg(feature = "fault-injection")]
     pub has_host_fault: bool,
     /// The VM.
     pub vm: Vm<B::Vcpu>,
@@ -117,6 +118,7 @@ impl<B: Backend> GuestVm<B> {
         drop(platform);
         Ok(Self {
             number,
+            #[cfg(feature = "fault-injection")]
             has_host_fault: description.host_fault.is_some(),
             vm,
             console,

@@ -77,6 +77,17 @@ const RDTSCP: u32 = 1 << 27;
 const HYPERVISOR: u32 = 1 << 31;
 
 impl CpuidLeaves {
+    /// Those of QEMU's TCG, for tests.
+    #[cfg(any(test, feature = "mock-backend"))]
+    const QEMU: Self = Self {
+        max_extended: 0x8000_000A,
+        extended_ecx: SVM,
+        extended_edx: PAGE_1GB,
+        svm_ebx: 16,
+        svm_edx: 1,
+        hypervisor: *b"TCGTCGTCGTCG",
+    };
+
     /// Reads the leaves of the calling CPU.
     pub fn read() -> Self {
         let leaf = |leaf| core::arch::x86_64::__cpuid(leaf);
@@ -146,15 +157,7 @@ impl Capabilities {
     /// What QEMU's TCG offers, for tests.
     #[cfg(any(test, feature = "mock-backend"))]
     pub fn sample() -> Self {
-        Self {
-            features: SvmFeatures::NP,
-            asids: 16,
-            huge_pages: true,
-            tsc_aux: true,
-            loses_interrupt_shadow: true,
-            spoils_first_cpu: true,
-            loses_paging: true,
-        }
+        Self::from_cpuid(&CpuidLeaves::QEMU).expect("a VMM can use the CPU")
     }
 
     /// True if the CPU has all of `features`.
@@ -179,14 +182,7 @@ impl Capabilities {
 mod tests {
     use super::*;
 
-    const QEMU: CpuidLeaves = CpuidLeaves {
-        max_extended: 0x8000_000A,
-        extended_ecx: SVM,
-        extended_edx: PAGE_1GB,
-        svm_ebx: 16,
-        svm_edx: 1,
-        hypervisor: *b"TCGTCGTCGTCG",
-    };
+    const QEMU: CpuidLeaves = CpuidLeaves::QEMU;
 
     #[test]
     fn finds_what_is_there() {

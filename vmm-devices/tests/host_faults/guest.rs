@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest: what its vCPUs do, exit by exit.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use host_mock::{MockHost, Rest};
 use vmm_core::{
-    AccessWidth, Exit, GuestPhysAddr, PortIo,
+    AccessWidth, Event, Exit, GuestPhysAddr, PortIo,
     boot::InitialState,
     memory::GuestMemory,
     mock_backend::{Guest, Registers},
@@ -51,8 +54,9 @@ const SPACES: u64 = 12;
 enum Act {
     Out(u16, u8),
     Wrmsr(u32, u64),
-    /// HLT with interrupts enabled.
-    Halt,
+    /// HLT with interrupts enabled, until an interrupt with this vector has come since the last
+    /// that was awaited.
+    Await(u8),
     /// A page fault that only shadow paging sees.
     Touch(u64),
     /// Goes on when the vCPU on this CPU of the host waits.
@@ -60,7 +64,7 @@ enum Act {
     End,
 }
 
-use Act::{AwaitRest, End, Halt, Out, Touch, Wrmsr};
+use Act::{Await, AwaitRest, End, Out, Touch, Wrmsr};
 
 /// What the first vCPU does: writes, asks for the time, arms the timers of its local APIC and the
 /// 8254 and waits for them, and cancels one; starts the second vCPU, if there is one, is woken by
@@ -74,7 +78,7 @@ fn first(vcpus: u32, shadow: bool) -> Vec<Act> {
         Wrmsr(X2APIC_LVT_TIMER, 0x40),
         Wrmsr(X2APIC_DIVIDE, DIVIDE_BY_1),
         Wrmsr(X2APIC_INITIAL_COUNT, 200_000),
-        Halt,
+        Await(0x40),
         Wrmsr(X2APIC_EOI, 0),
         Wrmsr(X2APIC_LVT_TIMER, DEADLINE_MODE | 0x40),
         Wrmsr(TSC_DEADLINE, 1 << 40),
@@ -83,11 +87,11 @@ fn first(vcpus: u32, shadow: bool) -> Vec<Act> {
     // The 8259A pair at vector 0x20, the timer alone unmasked; the 8254 counts down once.
     let ports = [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFE)];
     acts.extend(ports.map(|(port, value)| Out(port, value)));
-    acts.extend([Out(0x43, 0x30), Out(0x40, 0), Out(0x40, 4), Halt, Out(0x20, 0x20)]);
+    acts.extend([Out(0x43, 0x30), Out(0x40, 0), Out(0x40, 4), Await(0x20), Out(0x20, 0x20)]);
     if vcpus > 1 {
         let to_second = |command| Wrmsr(X2APIC_ICR, 1 << 32 | ASSERT | command);
-        acts.extend([AwaitRest(2), to_second(INIT), AwaitRest(2), to_second(STARTUP | 0x9A), Halt]);
-        acts.extend([Wrmsr(X2APIC_EOI, 0), AwaitRest(2), to_second(0x42)]);
+        acts.extend([AwaitRest(2), to_second(INIT), AwaitRest(2), to_second(STARTUP | 0x9A)]);
+        acts.extend([Await(0x41), Wrmsr(X2APIC_EOI, 0), AwaitRest(2), to_second(0x42)]);
     }
     if shadow {
         acts.extend((0..SPACES).map(|space| Touch(space << 39)));
@@ -103,7 +107,7 @@ fn second() -> Vec<Act> {
         Wrmsr(X2APIC_SPURIOUS, APIC_ENABLED),
         AwaitRest(1),
         Wrmsr(X2APIC_ICR, ASSERT | 0x41),
-        Halt,
+        Await(0x42),
         Wrmsr(X2APIC_EOI, 0),
     ]
 }
@@ -112,13 +116,23 @@ fn second() -> Vec<Act> {
 pub fn guest(host: &'static MockHost, index: u32, vcpus: u32, shadow: bool) -> Guest {
     let acts = if index == 0 { first(vcpus, shadow) } else { second() };
     let mut acts: VecDeque<Act> = acts.into();
-    Box::new(move |registers, _| {
+    let mut come = HashSet::new();
+    Box::new(move |registers, event| {
+        if let Some(Event::Interrupt(vector)) = event {
+            come.insert(vector.0);
+        }
         registers.rflags |= rflags::IF;
         registers.next_rip = Some(registers.rip);
         loop {
-            match acts.pop_front().unwrap_or(Halt) {
-                AwaitRest(cpu) => await_rest(host, cpu),
-                act => return exit(act, registers),
+            match acts.pop_front() {
+                Some(AwaitRest(cpu)) => await_rest(host, cpu),
+                Some(Await(vector)) if come.remove(&vector) => {}
+                Some(Await(vector)) => {
+                    acts.push_front(Await(vector));
+                    return Exit::Halt;
+                }
+                Some(act) => return exit(act, registers),
+                None => return Exit::Halt,
             }
         }
     })
@@ -143,7 +157,7 @@ fn exit(act: Act, registers: &mut Registers) -> Exit {
             Exit::WriteMsr
         }
         Touch(address) => Exit::PageFault { address, error_code: 0 },
-        Halt | AwaitRest(_) => Exit::Halt,
+        Await(_) | AwaitRest(_) => Exit::Halt,
     }
 }
 
