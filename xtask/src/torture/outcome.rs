@@ -275,10 +275,11 @@ fn end(run: &Run) -> Ended {
     }
 }
 
-/// The first thing the emulator said: QEMU lets the state of the CPU follow.
+/// The first thing the emulator said, which is more than the asterisks of glib's assertions: QEMU
+/// lets the state of the CPU follow.
 fn first_line(errors: &[u8]) -> String {
     let text = String::from_utf8_lossy(errors);
-    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let first = text.lines().map(str::trim).find(|line| !matches!(*line, "" | "**"));
     first.unwrap_or(NO_MESSAGE).to_owned()
 }
 
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn going_on_adds_up() {
         let mut first = judged(Some(6), "@round 7\n@round 8\n", "qemu: assertion failed\n");
-        first.add(judged(Some(11), "@round 9\n", ""));
+        first.add(judged(Some(11), "@round 9\n", "**\n"));
         assert_eq!((first.rounds, first.emulator.len(), first.next_seed()), (3, 2, Some(10)));
         assert!(first.text().contains("DIED  seed 9: the emulator itself: signal 11: no message"));
     }

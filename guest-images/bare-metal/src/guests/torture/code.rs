@@ -50,8 +50,10 @@ impl Code {
     ///
     /// - LTR is executed with a null selector, and the next interrupt that wants a stack of the
     ///   task's aborts QEMU, "invalid tss".
-    /// - MOV to a debug register, when it makes a breakpoint over the end of the address space:
-    ///   "tried to set invalid watchpoint", and a fault of QEMU's own when it is removed.
+    /// - MOV to a debug register, when it switches a breakpoint on: VMRUN and #VMEXIT load DR7
+    ///   without telling QEMU's list of breakpoints, and the emulator faults in
+    ///   `cpu_breakpoint_remove_by_ref` when it takes one for what it is not. One over the end of
+    ///   the address space, "tried to set invalid watchpoint", does that at once.
     fn leave_out(&mut self) {
         for at in 0..CAPACITY.saturating_sub(2) {
             if let Some([first @ 0x0F, second, operand]) = self.bytes.get_mut(at..at + 3)
