@@ -35,6 +35,8 @@ pub struct Capabilities {
     pub asids: u32,
     /// 1 GiB pages.
     pub huge_pages: bool,
+    /// Width of physical addresses.
+    pub address_bits: u8,
     /// RDTSCP, and with it the TSC_AUX MSR.
     pub tsc_aux: bool,
     /// The CPU forgets an interrupt shadow at VMRUN, although the control block holds it: the
@@ -61,6 +63,8 @@ pub struct CpuidLeaves {
     pub extended_ecx: u32,
     /// EDX of Fn8000_0001.
     pub extended_edx: u32,
+    /// EAX of Fn8000_0008.
+    pub sizes_eax: u32,
     /// EBX of Fn8000_000A.
     pub svm_ebx: u32,
     /// EDX of Fn8000_000A.
@@ -83,6 +87,7 @@ impl CpuidLeaves {
         max_extended: 0x8000_000A,
         extended_ecx: SVM,
         extended_edx: PAGE_1GB,
+        sizes_eax: 0x3028,
         svm_ebx: 16,
         svm_edx: 1,
         hypervisor: *b"TCGTCGTCGTCG",
@@ -99,6 +104,7 @@ impl CpuidLeaves {
             leaves.extended_edx = extended.edx;
         }
         if max_extended >= SVM_LEAF {
+            leaves.sizes_eax = leaf(0x8000_0008).eax;
             let svm = leaf(SVM_LEAF);
             leaves.svm_ebx = svm.ebx;
             leaves.svm_edx = svm.edx;
@@ -131,6 +137,7 @@ impl Capabilities {
             features: SvmFeatures::from_bits_truncate(leaves.svm_edx),
             asids: leaves.svm_ebx,
             huge_pages: leaves.extended_edx & PAGE_1GB != 0,
+            address_bits: leaves.sizes_eax as u8,
             tsc_aux: leaves.extended_edx & RDTSCP != 0,
             loses_interrupt_shadow: tcg,
             spoils_first_cpu: tcg,
@@ -189,6 +196,7 @@ mod tests {
         let found = Capabilities::from_cpuid(&QEMU).unwrap();
         assert!(found.has(SvmFeatures::NP) && !found.has(SvmFeatures::NRIPS));
         assert_eq!(found.names(), ["np", "page1gb", "asids=16"]);
+        assert_eq!(found.address_bits, 40);
         assert!(found.loses_interrupt_shadow && found.spoils_first_cpu && found.loses_paging);
         let ryzen = CpuidLeaves { svm_edx: 0x44F, hypervisor: [0; 12], ..QEMU };
         let found = Capabilities::from_cpuid(&ryzen).unwrap();

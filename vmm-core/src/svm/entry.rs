@@ -102,7 +102,8 @@ impl SvmVcpu {
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
         if ExitCode::is_invalid(code) {
-            let failed = entry_check::first_failure(&self.prepared.state);
+            let bits = self.capabilities.address_bits;
+            let failed = entry_check::first_failure(&self.prepared.state.with_address_bits(bits));
             self.distrust_tlb();
             return Exit::EntryFailure(failed);
         }

@@ -20,7 +20,12 @@ pub struct EntryState {
     intercepts_vmrun: bool,
     permission_maps: u64,
     asid: u32,
+    /// Width of the CPU's physical addresses.
+    address_bits: u8,
 }
+
+/// The widest physical addresses that there can be.
+const MAX_ADDRESS_BITS: u8 = 52;
 
 impl From<&Vmcb> for EntryState {
     fn from(vmcb: &Vmcb) -> Self {
@@ -37,7 +42,15 @@ impl From<&Vmcb> for EntryState {
             intercepts_vmrun: control.intercepts2.vmrun(),
             permission_maps: control.io_permission_map | control.msr_permission_map,
             asid: control.asid,
+            address_bits: MAX_ADDRESS_BITS,
         }
+    }
+}
+
+impl EntryState {
+    /// The same on a CPU whose physical addresses have so many bits.
+    pub fn with_address_bits(self, bits: u8) -> Self {
+        Self { address_bits: bits.min(MAX_ADDRESS_BITS), ..self }
     }
 }
 
@@ -50,7 +63,7 @@ const CHECKS: &[Check] = &[
         state.cr0 & (cr0::CD | cr0::NW) != cr0::NW
     }),
     ("CR0 has a bit above 31 (APM vol. 2, 15.5.1)", |state| state.cr0 >> 32 == 0),
-    ("CR3 has a reserved bit (APM vol. 2, 15.5.1)", |state| state.cr3 >> 52 == 0),
+    ("CR3 has a reserved bit (APM vol. 2, 15.5.1)", |state| state.cr3 >> state.address_bits == 0),
     ("CR4 has a reserved bit (APM vol. 2, 15.5.1)", |state| state.cr4 >> 32 == 0),
     ("DR6 has a bit above 31 (APM vol. 2, 15.5.1)", |state| state.dr6 >> 32 == 0),
     ("DR7 has a bit above 31 (APM vol. 2, 15.5.1)", |state| state.dr7 >> 32 == 0),
@@ -67,7 +80,7 @@ const CHECKS: &[Check] = &[
     }),
     ("VMRUN is not intercepted (APM vol. 2, 15.5.1)", |state| state.intercepts_vmrun),
     ("a permission map lies beyond the physical addresses (APM vol. 2, 15.5.1)", |state| {
-        state.permission_maps >> 52 == 0
+        state.permission_maps >> state.address_bits == 0
     }),
     ("the event to inject is none that exists (APM vol. 2, 15.20)", has_possible_event),
     ("the ASID is zero (APM vol. 2, 15.5.1)", |state| state.asid != 0),
@@ -158,5 +171,15 @@ mod tests {
             let found = first_failure(&EntryState::from(&vmcb));
             assert!(found.contains(expected), "{expected}: {found}");
         }
+    }
+
+    #[test]
+    fn addresses_are_as_wide_as_those_of_the_cpu() {
+        let mut vmcb = long_mode();
+        vmcb.save.cr3 = 1 << 45;
+        let state = EntryState::from(&vmcb);
+        assert!(first_failure(&state.with_address_bits(46)).contains("does not know"));
+        assert!(first_failure(&state.with_address_bits(45)).contains("CR3"));
+        assert!(first_failure(&state.with_address_bits(u8::MAX)).contains("does not know"));
     }
 }

@@ -46,12 +46,20 @@ impl VmxVcpu {
         // who set it, and the nested tables map the VM's own memory only.
         let outcome = unsafe { switch::enter(&mut self.context, resume) };
         self.accesses_at_entry = self.vmcs.accesses() + self.context.accesses;
-        if self.injected.take() == Some(Event::Nmi) && !self.capabilities.has_virtual_nmis() {
+        let injected = self.injected.take();
+        if injected == Some(Event::Nmi) && !self.capabilities.has_virtual_nmis() {
             self.handles_nmi = true;
         }
         self.shadow_ended = false;
         match outcome {
-            Outcome::Exited => self.take_exit(),
+            Outcome::Exited => {
+                let exit = self.take_exit();
+                if exit == Exit::NotEntered {
+                    self.interrupted = injected;
+                    self.vmcs.write(Field::EntryEvent, 0);
+                }
+                exit
+            }
             Outcome::Refused => {
                 cpu_interrupts::enable();
                 self.vmcs.entry_failed();
@@ -85,6 +93,10 @@ impl VmxVcpu {
     fn exit_of(&mut self, field: ExitReasonField) -> Exit {
         if field.entry_failure() {
             self.vmcs.entry_failed();
+            let is_state = self.basic_reason == reason::INVALID_GUEST_STATE;
+            if is_state && self.complete_data_segments() {
+                return Exit::NotEntered;
+            }
             return Exit::EntryFailure(self.entry_failure());
         }
         self.iret_interrupted = false;
@@ -594,5 +606,24 @@ mod tests {
         ];
         let Exit::EntryFailure(why) = exit(&mut vcpu, &fields) else { panic!("no entry") };
         assert!(why.contains("RFLAGS"), "{why}");
+    }
+
+    #[test]
+    fn real_mode_enters_with_a_segment_that_was_null() {
+        use crate::state::{ControlRegisters, cr0};
+
+        let refused = (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE));
+        // Usable, and of the type that a null descriptor has.
+        let fields = [refused, (Field::ExitQualification, 0), (Field::DsRights, 0x90)];
+        let mut vcpu = entered();
+        assert_eq!(exit(&mut vcpu, &fields), Exit::NotEntered);
+        assert_eq!(hardware(&mut vcpu, Field::DsRights), 0x93);
+        // There is nothing left to complete.
+        assert!(matches!(exit(&mut vcpu, &fields[..2]), Exit::EntryFailure(_)));
+        // Protected mode has no such segments.
+        let mut vcpu = entered();
+        let control = vcpu.control_registers();
+        vcpu.set_control_registers(ControlRegisters { cr0: control.cr0 | cr0::PE, ..control });
+        assert!(matches!(exit(&mut vcpu, &fields), Exit::EntryFailure(_)));
     }
 }

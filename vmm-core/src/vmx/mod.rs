@@ -22,6 +22,7 @@ mod msr_area;
 mod pause_loop;
 mod permission;
 mod preemption;
+mod real_mode;
 mod segment;
 mod shadow;
 mod switch;

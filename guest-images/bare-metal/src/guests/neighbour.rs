@@ -2,8 +2,9 @@
 //! A guest that works and keeps watch: whatever goes on in VMs beside it, its memory, registers,
 //! clocks and interrupts are its own.
 //!
-//! It ends when it reads [`END`] from COM1, or after `seconds=N`. `gap=N`: the most milliseconds
-//! between two ticks (10,000); `spoil`: it changes its own memory, and must notice.
+//! It ends when it reads "end of transmission" (0x04) from COM1, or after `seconds=N`. `gap=N`: the
+//! most milliseconds between two ticks (10,000); `spoil`: it changes its own memory, and must
+//! notice.
 
 pub(super) mod registers;
 
