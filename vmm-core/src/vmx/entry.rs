@@ -54,7 +54,7 @@ impl VmxVcpu {
         match outcome {
             Outcome::Exited => {
                 let exit = self.take_exit();
-                if exit == Exit::NotEntered {
+                if matches!(exit, Exit::NotEntered) {
                     self.interrupted = injected;
                     self.vmcs.write(Field::EntryEvent, 0);
                 }

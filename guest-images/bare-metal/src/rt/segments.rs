@@ -27,7 +27,7 @@ pub const TASK: u16 = 0x50;
 /// 32-bit task state, for virtual-8086 mode.
 pub const TASK32: u16 = 0x60;
 /// Number of descriptor slots.
-const SLOTS: usize = 16;
+pub const SLOTS: usize = 16;
 
 const STACK_SIZE: usize = 0x2000;
 
@@ -90,6 +90,29 @@ fn stack_top(stack: *const [u8; STACK_SIZE]) -> u64 {
     (stack as u64 + STACK_SIZE as u64) & !0xF
 }
 
+/// The table whose selectors are named above, with the `task` that is loaded; those of other tasks
+/// are empty.
+pub const fn table(task: (u64, u64)) -> [u64; SLOTS] {
+    [
+        0,
+        0x00AF_9B00_0000_FFFF,
+        0x00CF_9300_0000_FFFF,
+        0x00CF_9B00_0000_FFFF,
+        0x008F_9B00_0000_FFFF,
+        0x00CF_FB00_0000_FFFF,
+        0x00CF_F300_0000_FFFF,
+        0x00AF_FB00_0000_FFFF,
+        0x00CF_1300_0000_FFFF,
+        0,
+        task.0,
+        task.1,
+        0,
+        0x0000_9300_0000_FFFF,
+        0,
+        0,
+    ]
+}
+
 /// Fills in and loads the descriptors of CPU number `index`, on that CPU.
 pub fn load(index: usize) {
     let index = index.min(MAX_CPUS - 1);
@@ -98,25 +121,7 @@ pub fn load(index: usize) {
     unsafe {
         let cpu = CPUS.get().cast::<PerCpu>().add(index);
         let task = &raw const (*cpu).task as u64;
-        let (low, high) = task_descriptor(task, TASK_LIMIT);
-        (*cpu).gdt = [
-            0,
-            0x00AF_9B00_0000_FFFF,
-            0x00CF_9300_0000_FFFF,
-            0x00CF_9B00_0000_FFFF,
-            0x008F_9B00_0000_FFFF,
-            0x00CF_FB00_0000_FFFF,
-            0x00CF_F300_0000_FFFF,
-            0x00AF_FB00_0000_FFFF,
-            0x00CF_1300_0000_FFFF,
-            0,
-            low,
-            high,
-            0,
-            0x0000_9300_0000_FFFF,
-            0,
-            0,
-        ];
+        (*cpu).gdt = table(task_descriptor(task, TASK_LIMIT));
         (*cpu).task.io_bitmap_base = u16::MAX;
         (*cpu).task.io_bitmap[8192] = 0xFF;
         (*cpu).task.rsp[0] = stack_top(&raw const (*cpu).ring0_stack);
@@ -149,7 +154,7 @@ pub fn load(index: usize) {
 }
 
 /// An available 64-bit task state descriptor.
-fn task_descriptor(base: u64, limit: u64) -> (u64, u64) {
+pub fn task_descriptor(base: u64, limit: u64) -> (u64, u64) {
     let low = limit & 0xFFFF
         | (base & 0xFF_FFFF) << 16
         | 0x89 << 40

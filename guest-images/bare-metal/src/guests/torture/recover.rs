@@ -7,13 +7,13 @@
 
 use core::arch::global_asm;
 
+use crate::rt::segments::SLOTS;
+
 /// Where the code for 16 bits is copied to, below [`super::values::CODE`].
 pub const LOW_CODE: u64 = 0x8000;
 /// Where general-purpose registers (in POPAD's order) and the frame for IRET are laid out for
 /// modes of 32 and 16 bits: at the end of the memory of random instructions, whose stack it is.
 pub const BLOCK: u64 = 0xEE00;
-/// Slots of the descriptor table.
-pub const SLOTS: usize = 16;
 /// What has no vector: an exception or interrupt in real mode.
 pub const REAL_MODE: u32 = 0x100;
 

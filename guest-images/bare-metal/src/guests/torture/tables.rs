@@ -3,13 +3,13 @@
 
 use core::ptr;
 
-use super::recover::{self, LOW_CODE, SLOTS};
+use super::recover::{self, LOW_CODE};
 use crate::rt::cell::Fixed;
 use crate::rt::segments::{KERNEL_CODE, KERNEL_CODE32, KERNEL_DATA, TASK, TASK32, TaskState};
 use crate::rt::{segments, start_info};
 
 // The assembly of `recover` loads it, and has this many slots.
-const _: () = assert!(TASK32 == 0x60 && SLOTS == 16);
+const _: () = assert!(TASK32 == 0x60 && segments::SLOTS == 16);
 
 /// The task that a double fault switches to.
 const FAULT_TASK: u16 = 0x70;
@@ -52,30 +52,15 @@ fn stack() -> u64 {
 
 /// Fills in all that stays.
 pub fn prepare() {
-    let (low, high) = task_descriptor();
-    let descriptors: [u64; SLOTS] = [
-        0,
-        0x00AF_9B00_0000_FFFF,
-        0x00CF_9300_0000_FFFF,
-        0x00CF_9B00_0000_FFFF,
-        0x008F_9B00_0000_FFFF,
-        0x00CF_FB00_0000_FFFF,
-        0x00CF_F300_0000_FFFF,
-        0x00AF_FB00_0000_FFFF,
-        0x00CF_1300_0000_FFFF,
-        0,
-        low,
-        high,
-        segments::task32_descriptor(TASK_STATE32.address() as u32, TASK32_BYTES as u32 - 1),
-        0x0000_9300_0000_FFFF,
-        // The fault's task is only there where the VMM or the CPU switches tasks rightly.
-        if has_task_switches() {
-            segments::task32_descriptor(FAULT_TASK_STATE.address() as u32, TASK32_BYTES as u32 - 1)
-        } else {
-            0
-        },
-        0,
-    ];
+    let task = segments::task_descriptor(TASK_STATE.address(), 103);
+    let mut descriptors = segments::table(task);
+    descriptors[usize::from(TASK32 >> 3)] =
+        segments::task32_descriptor(TASK_STATE32.address() as u32, TASK32_BYTES as u32 - 1);
+    // The fault's task is only there where the VMM or the CPU switches tasks rightly.
+    if has_task_switches() {
+        descriptors[usize::from(FAULT_TASK >> 3)] =
+            segments::task32_descriptor(FAULT_TASK_STATE.address() as u32, TASK32_BYTES as u32 - 1);
+    }
     // SAFETY: the tables are the torture's own, and nothing uses them yet.
     unsafe {
         recover::torture_pristine = descriptors;
@@ -118,12 +103,6 @@ fn gates() {
             recover::torture_idt32[vector] = short;
         }
     }
-}
-
-/// An available 64-bit task state.
-fn task_descriptor() -> (u64, u64) {
-    let base = TASK_STATE.address();
-    (segments::task32_descriptor(base as u32, 103), base >> 32)
 }
 
 /// Fills in the task states, which task switches change.
