@@ -10,9 +10,7 @@ use crate::{
 ///
 /// Exits caused by an instruction are faults: the instruction has not been executed, and RIP
 /// is on it.
-// The tag stands alone, so that the loop of the vCPU finds the kind of an exit by one look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub enum Exit {
     /// The guest was not entered because attention was asked for.
     NotEntered,
@@ -83,6 +81,70 @@ pub enum Exit {
     EntryFailure(&'static str),
     /// An exit code that the backend does not know.
     Unknown(u64),
+}
+
+/// An exit that touches the guest's general-purpose registers, its MSRs and devices, and else
+/// nothing: what was prepared for the last entry mostly holds for the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BriefExit {
+    /// An instruction that is answered and gone on behind.
+    Instruction(Answered),
+    /// An access of an instruction to guest-physical memory that is not mapped so.
+    NestedPageFault(NestedPageFault),
+}
+
+/// An instruction that the VMM executes in the guest's place, without a look at its operands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answered {
+    /// CPUID.
+    Cpuid,
+    /// A hypercall instruction of this CPU's vendor.
+    Hypercall,
+    /// IN or OUT.
+    PortIo(PortIo),
+    /// RDMSR of the MSR in ECX.
+    ReadMsr,
+    /// WRMSR of the MSR in ECX.
+    WriteMsr,
+}
+
+impl BriefExit {
+    /// `exit`, if it is one of these.
+    pub fn of(exit: &Exit) -> Option<Self> {
+        match *exit {
+            Exit::NestedPageFault(fault) if !fault.is_fetch && !fault.in_page_walk => {
+                Some(Self::NestedPageFault(fault))
+            }
+            _ => Answered::of(exit).map(Self::Instruction),
+        }
+    }
+}
+
+impl Answered {
+    /// The instruction of `exit`, if it is one of these.
+    pub fn of(exit: &Exit) -> Option<Self> {
+        Some(match *exit {
+            Exit::Cpuid => Self::Cpuid,
+            Exit::Hypercall => Self::Hypercall,
+            Exit::PortIo(io) if !io.is_string => Self::PortIo(io),
+            Exit::ReadMsr => Self::ReadMsr,
+            Exit::WriteMsr => Self::WriteMsr,
+            _ => return None,
+        })
+    }
+}
+
+impl From<BriefExit> for Exit {
+    fn from(exit: BriefExit) -> Self {
+        match exit {
+            BriefExit::Instruction(Answered::Cpuid) => Self::Cpuid,
+            BriefExit::Instruction(Answered::Hypercall) => Self::Hypercall,
+            BriefExit::Instruction(Answered::PortIo(io)) => Self::PortIo(io),
+            BriefExit::Instruction(Answered::ReadMsr) => Self::ReadMsr,
+            BriefExit::Instruction(Answered::WriteMsr) => Self::WriteMsr,
+            BriefExit::NestedPageFault(fault) => Self::NestedPageFault(fault),
+        }
+    }
 }
 
 /// Instructions that exit and have one simple answer.

@@ -8,7 +8,7 @@ use alloc::{boxed::Box, vec, vec::Vec};
 
 use host_iface::Tsc;
 
-use crate::{Exit, state::Vector};
+use crate::{Answered, Exit, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
 pub const HISTOGRAM_BUCKETS: usize = 40;
@@ -115,6 +115,18 @@ impl ExitReason {
             Self::Shutdown => "shutdown",
             Self::EntryFailure => "entry_failure",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// The reason of an exit for `instruction`.
+    #[inline]
+    pub const fn of_answered(instruction: Answered) -> Self {
+        match instruction {
+            Answered::Cpuid => Self::Cpuid,
+            Answered::Hypercall => Self::Hypercall,
+            Answered::PortIo(_) => Self::PortIo,
+            Answered::ReadMsr => Self::ReadMsr,
+            Answered::WriteMsr => Self::WriteMsr,
         }
     }
 
@@ -264,26 +276,23 @@ impl Default for VcpuStatistics {
 }
 
 impl VcpuStatistics {
+    /// Notes that the guest was entered at `from`, if that was the first time.
+    pub fn note_entry(&mut self, from: Tsc) {
+        self.first_entry.get_or_insert(from.0);
+    }
+
     /// Counts an entry at `from` that ended at `until`.
     #[inline]
     pub fn note_passage(&mut self, from: Tsc, until: Tsc) {
-        if self.entries == 0 {
-            self.first_entry = Some(from.0);
-        }
         self.entries += 1;
         self.guest_ticks += until.0.saturating_sub(from.0);
     }
 
-    /// Counts why the last entry ended.
+    /// Counts an exit for `reason`, which kept the guest waiting for so long.
     #[inline]
-    pub fn count_exit(&mut self, reason: ExitReason) {
-        self.exits[reason as usize].count += 1;
-    }
-
-    /// Notes how long the last exit for `reason` kept the guest waiting.
-    #[inline]
-    pub fn note_duration(&mut self, reason: ExitReason, ticks: u64) {
+    pub fn note_exit(&mut self, reason: ExitReason, ticks: u64) {
         let exit = &mut self.exits[reason as usize];
+        exit.count += 1;
         exit.ticks += ticks;
         exit.max_ticks = exit.max_ticks.max(ticks);
         // None counts as one tick.
@@ -357,9 +366,9 @@ mod tests {
     fn counts_add_up() {
         let mut statistics = VcpuStatistics::default();
         for ticks in [0, 1, 1000, u64::MAX / 2] {
+            statistics.note_entry(Tsc(7 + statistics.entries));
             statistics.note_passage(Tsc(7), Tsc(10));
-            statistics.count_exit(ExitReason::Cpuid);
-            statistics.note_duration(ExitReason::Cpuid, ticks);
+            statistics.note_exit(ExitReason::Cpuid, ticks);
         }
         statistics.count_interrupt(Vector(255));
         let cpuid = statistics.exits(ExitReason::Cpuid);

@@ -5,14 +5,14 @@ mod allocate;
 mod guest;
 pub(crate) mod heap;
 mod layout;
-mod nearby;
 mod pages;
 #[cfg(test)]
 mod ranges;
 mod walked;
+mod witness;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
-pub(crate) use nearby::{Nearby, RegionHint};
 pub use pages::OwnedPages;
+pub(crate) use witness::Witness;

@@ -10,7 +10,9 @@ use super::{
     vcpu::SvmVcpu,
     vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb},
 };
-use crate::{Event, Exit, backend::EntryGate, cpu_interrupts, host_registers, state::rflags};
+use crate::{
+    BriefExit, Event, Exit, backend::EntryGate, cpu_interrupts, host_registers, state::rflags,
+};
 
 const DEBUG_VECTOR: u64 = 1;
 
@@ -71,32 +73,27 @@ impl SvmVcpu {
     /// The same where all is as it was at the last exit: for
     /// [`resume`](crate::backend::VcpuBackend::resume).
     #[inline]
-    pub(super) fn enter_again(&mut self, gate: &mut EntryGate<'_>) -> Exit {
+    pub(super) fn enter_again(&mut self, gate: &mut EntryGate<'_>) -> Result<BriefExit, Exit> {
         cpu_interrupts::disable();
         if !gate.opens() {
             cpu_interrupts::enable();
-            return Exit::NotEntered;
+            return Err(Exit::NotEntered);
         }
         // SAFETY: as in `enter`, which prepared the entry before this one: the vCPU is still loaded
         // here, and the entry is the same.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        let control = &self.vmcb().control;
+        if !control.exit_interrupt_info.valid()
+            && let Some(exit) = decode::brief_exit(control)
+        {
+            return Ok(exit);
+        }
+        Err(self.take_exit())
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    #[inline]
+    #[cold]
     fn take_exit(&mut self) -> Exit {
-        let control = &self.vmcb().control;
-        if self.prepared.plain
-            && !control.exit_interrupt_info.valid()
-            && let Some(exit) = decode::brief_exit(control)
-        {
-            return exit;
-        }
-        self.take_any_exit()
-    }
-
-    fn take_any_exit(&mut self) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;

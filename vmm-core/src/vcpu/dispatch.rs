@@ -5,9 +5,10 @@ use alloc::string::ToString;
 
 use super::{Vcpu, activity::Activity};
 use crate::{
-    EndReason, Exit, Trapped,
+    Answered, BriefExit, EndReason, Exit, Trapped,
     backend::VcpuBackend,
     cpuid::{DynamicCpuid, XSAVE_LEAF},
+    msr::GeneralProtection,
     state::Exception,
     state::Gpr,
     statistics::{ExitReason, Unclaimed},
@@ -21,49 +22,43 @@ const NO_SUCH_HYPERCALL: u64 = (-1000_i64) as u64;
 const HYPERCALL_NOT_PERMITTED: u64 = (-1_i64) as u64;
 
 impl<V: VcpuBackend> Vcpu<V> {
-    /// Deals with an exit that touches the guest's registers and devices and nothing else, so that
-    /// what was prepared for the last entry holds for the next; an error is an exception for the
-    /// guest. `None` if the exit is another.
+    /// Deals with a brief exit. An error is an exception for the guest. `None`, and nothing was
+    /// done, if there is more to it.
+    ///
+    /// Clears the note that what was prepared for the last entry holds for the next if it does not.
     #[inline(always)]
-    pub(super) fn handle_brief(&mut self, exit: &Exit) -> Option<Result<(), Exception>> {
-        let handled = match exit {
-            Exit::Cpuid => {
-                self.note_exit(ExitReason::Cpuid);
-                self.cpuid();
-                Ok(())
+    pub(super) fn handle_brief(&mut self, exit: BriefExit) -> Option<Result<(), Exception>> {
+        match exit {
+            BriefExit::Instruction(instruction) => {
+                self.last_exit = Some(ExitReason::of_answered(instruction));
+                Some(match self.answer(instruction) {
+                    Ok(()) => self.skip_exited(),
+                    Err(exception) => Err(exception.into()),
+                })
             }
-            Exit::Hypercall => {
-                self.note_exit(ExitReason::Hypercall);
-                self.hypercall();
-                Ok(())
-            }
-            Exit::PortIo(io) if !io.is_string => {
-                self.note_exit(ExitReason::PortIo);
-                self.port_io(*io);
+            BriefExit::NestedPageFault(fault) => {
+                let handled = self.brief_access(fault)?;
+                self.last_exit = Some(ExitReason::Mmio);
                 self.follow_timers();
-                Ok(())
+                Some(handled)
             }
-            Exit::ReadMsr => {
-                self.note_exit(ExitReason::ReadMsr);
-                self.read_msr()
-            }
-            // Clears the note of what was prepared if it sets more than a register.
-            Exit::WriteMsr => {
-                self.note_exit(ExitReason::WriteMsr);
-                self.write_msr()
-            }
-            Exit::NestedPageFault(fault) => {
-                let handled = self.brief_access(*fault)?;
-                self.note_exit(ExitReason::Mmio);
+        }
+    }
+
+    /// Executes `instruction`, without going on behind it.
+    #[inline(always)]
+    fn answer(&mut self, instruction: Answered) -> Result<(), GeneralProtection> {
+        match instruction {
+            Answered::Cpuid => self.cpuid(),
+            Answered::Hypercall => self.hypercall(),
+            Answered::PortIo(io) => {
+                self.port_io(io);
                 self.follow_timers();
-                return Some(handled);
             }
-            _ => return None,
-        };
-        Some(match handled {
-            Ok(()) => self.skip_at_once(),
-            Err(exception) => Err(exception.into()),
-        })
+            Answered::ReadMsr => return self.read_msr(),
+            Answered::WriteMsr => return self.write_msr(),
+        }
+        Ok(())
     }
 
     /// Devices tell what comes of an access by their doorbell, but for a timer that is switched
@@ -85,26 +80,15 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.notify_host_event_clients();
                 Ok(())
             }
-            Exit::PortIo(io) if io.is_string => self.emulate(),
-            Exit::Cpuid => {
-                self.cpuid();
-                self.skip_instruction()
-            }
-            Exit::Hypercall => {
-                self.hypercall();
-                self.skip_instruction()
-            }
-            Exit::PortIo(io) => {
-                self.port_io(io);
-                self.skip_instruction()
-            }
-            Exit::ReadMsr => {
-                self.read_msr()?;
-                self.skip_instruction()
-            }
-            Exit::WriteMsr => {
-                self.write_msr()?;
-                self.skip_instruction()
+            Exit::Cpuid | Exit::Hypercall | Exit::PortIo(_) | Exit::ReadMsr | Exit::WriteMsr => {
+                match Answered::of(&exit) {
+                    Some(instruction) => {
+                        self.answer(instruction)?;
+                        self.skip_instruction()
+                    }
+                    // An access to ports by a string instruction.
+                    None => self.emulate(),
+                }
             }
             Exit::Halt => self.halt(),
             Exit::Pause => self.skip_instruction(),

@@ -244,12 +244,6 @@ impl VmxVcpu {
     fn mode(&self) -> (u64, u64) {
         (self.vmcs.read(Field::Cr0Shadow) & cr0::PE, self.vmcs.read(Field::EntryControls))
     }
-
-    /// True if the guest executes 64-bit code.
-    fn is_64_bit_code(&self) -> bool {
-        let rights = segment::from_rights(self.vmcs.read(Field::CsRights));
-        self.vmcs.read(Field::GuestEfer) & efer::LMA != 0 && rights.long()
-    }
 }
 
 impl VcpuBackend for VmxVcpu {
@@ -394,6 +388,11 @@ impl VcpuBackend for VmxVcpu {
             cr4: self.vmcs.read(Field::Cr4Shadow),
             efer,
         }
+    }
+
+    fn is_64_bit_code(&self) -> bool {
+        let rights = segment::from_rights(self.vmcs.read(Field::CsRights));
+        self.vmcs.read(Field::GuestEfer) & efer::LMA != 0 && rights.long()
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
@@ -597,6 +596,10 @@ impl VcpuBackend for VmxVcpu {
                 self.context.cr2 = address;
             }
         }
+    }
+
+    fn has_interrupted_event(&self) -> bool {
+        self.interrupted.is_some()
     }
 
     fn take_interrupted_event(&mut self) -> Option<Event> {
