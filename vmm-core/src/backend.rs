@@ -322,12 +322,12 @@ pub trait VcpuBackend: Send {
     /// general-purpose registers, RIP, RFLAGS, the task priority and [MSRs](Self::set_msr) all is
     /// as it was at that exit. Called only if [`can_resume`](Self::can_resume) says so.
     ///
-    /// # Errors
-    /// The exit if it is not brief, or cut short the delivery of an event.
+    /// Returns the kind of the exit if it is brief, and did not cut short the delivery of an
+    /// event. Sets `exit` if there is more to tell than that.
     #[inline]
-    fn resume(&mut self, gate: &mut EntryGate<'_>) -> Result<BriefExit, Exit> {
-        let exit = self.run(gate);
-        BriefExit::of(&exit).filter(|_| !self.has_interrupted_event()).ok_or(exit)
+    fn resume(&mut self, gate: &mut EntryGate<'_>, exit: &mut Exit) -> Option<BriefExit> {
+        *exit = self.run(gate);
+        BriefExit::of(exit).filter(|_| !self.has_interrupted_event())
     }
 
     /// False if the next entry takes preparations that only [`run`](Self::run) makes.

@@ -85,65 +85,37 @@ pub enum Exit {
 
 /// An exit that touches the guest's general-purpose registers, its MSRs and devices, and else
 /// nothing: what was prepared for the last entry mostly holds for the next.
+///
+/// Only the kind, which is all that the commonest exits have to tell: [`Exit`] has the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BriefExit {
-    /// An instruction that is answered and gone on behind.
-    Instruction(Answered),
-    /// An access of an instruction to guest-physical memory that is not mapped so.
-    NestedPageFault(NestedPageFault),
-}
-
-/// An instruction that the VMM executes in the guest's place, without a look at its operands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answered {
-    /// CPUID.
+    /// [`Exit::Cpuid`].
     Cpuid,
-    /// A hypercall instruction of this CPU's vendor.
+    /// [`Exit::Hypercall`].
     Hypercall,
-    /// IN or OUT.
-    PortIo(PortIo),
-    /// RDMSR of the MSR in ECX.
+    /// [`Exit::PortIo`] by IN or OUT.
+    PortIo,
+    /// [`Exit::ReadMsr`].
     ReadMsr,
-    /// WRMSR of the MSR in ECX.
+    /// [`Exit::WriteMsr`].
     WriteMsr,
+    /// [`Exit::NestedPageFault`] by an instruction's access.
+    Mmio,
 }
 
 impl BriefExit {
-    /// `exit`, if it is one of these.
+    /// The kind of `exit`, if it is one of these.
+    #[inline]
     pub fn of(exit: &Exit) -> Option<Self> {
-        match *exit {
-            Exit::NestedPageFault(fault) if !fault.is_fetch && !fault.in_page_walk => {
-                Some(Self::NestedPageFault(fault))
-            }
-            _ => Answered::of(exit).map(Self::Instruction),
-        }
-    }
-}
-
-impl Answered {
-    /// The instruction of `exit`, if it is one of these.
-    pub fn of(exit: &Exit) -> Option<Self> {
-        Some(match *exit {
+        Some(match exit {
             Exit::Cpuid => Self::Cpuid,
             Exit::Hypercall => Self::Hypercall,
-            Exit::PortIo(io) if !io.is_string => Self::PortIo(io),
+            Exit::PortIo(io) if !io.is_string => Self::PortIo,
             Exit::ReadMsr => Self::ReadMsr,
             Exit::WriteMsr => Self::WriteMsr,
+            Exit::NestedPageFault(fault) if !fault.is_fetch && !fault.in_page_walk => Self::Mmio,
             _ => return None,
         })
-    }
-}
-
-impl From<BriefExit> for Exit {
-    fn from(exit: BriefExit) -> Self {
-        match exit {
-            BriefExit::Instruction(Answered::Cpuid) => Self::Cpuid,
-            BriefExit::Instruction(Answered::Hypercall) => Self::Hypercall,
-            BriefExit::Instruction(Answered::PortIo(io)) => Self::PortIo(io),
-            BriefExit::Instruction(Answered::ReadMsr) => Self::ReadMsr,
-            BriefExit::Instruction(Answered::WriteMsr) => Self::WriteMsr,
-            BriefExit::NestedPageFault(fault) => Self::NestedPageFault(fault),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::{boxed::Box, vec, vec::Vec};
 
 use host_iface::Tsc;
 
-use crate::{Answered, Exit, state::Vector};
+use crate::{BriefExit, Exit, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
 pub const HISTOGRAM_BUCKETS: usize = 40;
@@ -118,15 +118,16 @@ impl ExitReason {
         }
     }
 
-    /// The reason of an exit for `instruction`.
+    /// The reason of a brief exit.
     #[inline]
-    pub const fn of_answered(instruction: Answered) -> Self {
-        match instruction {
-            Answered::Cpuid => Self::Cpuid,
-            Answered::Hypercall => Self::Hypercall,
-            Answered::PortIo(_) => Self::PortIo,
-            Answered::ReadMsr => Self::ReadMsr,
-            Answered::WriteMsr => Self::WriteMsr,
+    pub const fn of_brief(exit: BriefExit) -> Self {
+        match exit {
+            BriefExit::Cpuid => Self::Cpuid,
+            BriefExit::Hypercall => Self::Hypercall,
+            BriefExit::PortIo => Self::PortIo,
+            BriefExit::ReadMsr => Self::ReadMsr,
+            BriefExit::WriteMsr => Self::WriteMsr,
+            BriefExit::Mmio => Self::Mmio,
         }
     }
 

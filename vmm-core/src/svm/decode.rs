@@ -5,8 +5,8 @@ use super::vmcb::{
     ControlArea, EventInfo, ExitCode, NestedFaultInfo, PortIoInfo, TaskSwitchInfo, event_kind,
 };
 use crate::{
-    AccessWidth, Answered, BriefExit, ControlRegisterAccess, Event, Exit, GuestPhysAddr,
-    NestedPageFault, PortIo, TaskSwitch, TaskSwitchSource, Trapped,
+    AccessWidth, BriefExit, ControlRegisterAccess, Event, Exit, GuestPhysAddr, NestedPageFault,
+    PortIo, TaskSwitch, TaskSwitchSource, Trapped,
     state::{Exception, Vector},
 };
 
@@ -14,37 +14,31 @@ use crate::{
 const SOFTWARE_EXCEPTIONS: [u8; 2] = [3, 4];
 const PAGE_FAULT: u8 = 14;
 
-/// [`exit`] for those that are brief.
+/// The kind of an exit that is brief; sets `exit`, as [`exit`](fn@exit) gives it, if there is more
+/// to tell.
 #[inline(always)]
-pub fn brief_exit(control: &ControlArea) -> Option<BriefExit> {
-    let info1 = control.exit_info1;
-    Some(BriefExit::Instruction(match control.exit_code {
-        ExitCode::CPUID => Answered::Cpuid,
+pub fn brief_exit(control: &ControlArea, exit: &mut Exit) -> Option<BriefExit> {
+    Some(match control.exit_code {
+        ExitCode::CPUID => BriefExit::Cpuid,
+        ExitCode::MSR if control.exit_info1 & 1 == 0 => BriefExit::ReadMsr,
+        ExitCode::MSR => BriefExit::WriteMsr,
+        ExitCode::VMMCALL => BriefExit::Hypercall,
         ExitCode::PORT_IO => {
-            let info = PortIoInfo::from_bits(info1);
-            if info.is_string() {
-                return None;
-            }
-            Answered::PortIo(port_io(info))
+            *exit = port_io(PortIoInfo::from_bits(control.exit_info1));
+            return BriefExit::of(exit);
         }
-        ExitCode::MSR if info1 & 1 == 0 => Answered::ReadMsr,
-        ExitCode::MSR => Answered::WriteMsr,
-        ExitCode::VMMCALL => Answered::Hypercall,
         ExitCode::NESTED_PAGE_FAULT => {
-            let fault = nested_fault(NestedFaultInfo::from_bits(info1), control.exit_info2);
-            let by_operand = !fault.is_fetch && !fault.in_page_walk;
-            return by_operand.then_some(BriefExit::NestedPageFault(fault));
+            let info = NestedFaultInfo::from_bits(control.exit_info1);
+            *exit = nested_fault(info, control.exit_info2);
+            return BriefExit::of(exit);
         }
         _ => return None,
-    }))
+    })
 }
 
 /// The neutral exit for what `control` says. IRET and intercepted #DB have a meaning of the
 /// backend's own, which it looks at first.
 pub fn exit(control: &ControlArea) -> Exit {
-    if let Some(exit) = brief_exit(control) {
-        return exit.into();
-    }
     let (info1, info2) = (control.exit_info1, control.exit_info2);
     match control.exit_code {
         ExitCode::INTERRUPT | ExitCode::NMI | ExitCode::SMI | ExitCode::INIT => Exit::HostInterrupt,
@@ -52,11 +46,13 @@ pub fn exit(control: &ControlArea) -> Exit {
         ExitCode::IRET => Exit::NmiWindow,
         ExitCode::HLT => Exit::Halt,
         ExitCode::PAUSE => Exit::Pause,
-        ExitCode::PORT_IO => Exit::PortIo(port_io(PortIoInfo::from_bits(info1))),
+        ExitCode::CPUID => Exit::Cpuid,
+        ExitCode::PORT_IO => port_io(PortIoInfo::from_bits(info1)),
+        ExitCode::MSR if info1 & 1 == 0 => Exit::ReadMsr,
+        ExitCode::MSR => Exit::WriteMsr,
+        ExitCode::VMMCALL => Exit::Hypercall,
         ExitCode::XSETBV => Exit::SetExtendedControl,
-        ExitCode::NESTED_PAGE_FAULT => {
-            Exit::NestedPageFault(nested_fault(NestedFaultInfo::from_bits(info1), info2))
-        }
+        ExitCode::NESTED_PAGE_FAULT => nested_fault(NestedFaultInfo::from_bits(info1), info2),
         ExitCode::TASK_SWITCH => {
             let by_gate = control.exit_interrupt_info.valid();
             task_switch(info1, TaskSwitchInfo::from_bits(info2), by_gate)
@@ -93,23 +89,28 @@ fn trapped(code: u64) -> Option<Trapped> {
 }
 
 #[inline]
-fn port_io(info: PortIoInfo) -> PortIo {
+fn port_io(info: PortIoInfo) -> Exit {
     let width = match (info.byte(), info.word()) {
         (true, _) => AccessWidth::Byte,
         (_, true) => AccessWidth::Word,
         _ => AccessWidth::Dword,
     };
-    PortIo { port: info.port(), width, is_input: info.is_input(), is_string: info.is_string() }
+    Exit::PortIo(PortIo {
+        port: info.port(),
+        width,
+        is_input: info.is_input(),
+        is_string: info.is_string(),
+    })
 }
 
 #[inline]
-fn nested_fault(info: NestedFaultInfo, address: u64) -> NestedPageFault {
-    NestedPageFault {
+fn nested_fault(info: NestedFaultInfo, address: u64) -> Exit {
+    Exit::NestedPageFault(NestedPageFault {
         address: GuestPhysAddr::new(address),
         is_write: info.write(),
         is_fetch: info.fetch(),
         in_page_walk: info.in_page_walk(),
-    }
+    })
 }
 
 /// Of the sources the hardware tells IRET and JMP; a gate shows by the event that led there (AMD

@@ -72,23 +72,28 @@ impl SvmVcpu {
 
     /// The same where all is as it was at the last exit: for
     /// [`resume`](crate::backend::VcpuBackend::resume).
-    #[inline]
-    pub(super) fn enter_again(&mut self, gate: &mut EntryGate<'_>) -> Result<BriefExit, Exit> {
+    #[inline(always)]
+    pub(super) fn enter_again(
+        &mut self,
+        gate: &mut EntryGate<'_>,
+        exit: &mut Exit,
+    ) -> Option<BriefExit> {
         cpu_interrupts::disable();
         if !gate.opens() {
             cpu_interrupts::enable();
-            return Err(Exit::NotEntered);
+            *exit = Exit::NotEntered;
+            return None;
         }
         // SAFETY: as in `enter`, which prepared the entry before this one: the vCPU is still loaded
         // here, and the entry is the same.
         unsafe { enter_guest(&mut self.context) }
         let control = &self.vmcb().control;
-        if !control.exit_interrupt_info.valid()
-            && let Some(exit) = decode::brief_exit(control)
-        {
-            return Ok(exit);
+        let brief = decode::brief_exit(control, exit);
+        if brief.is_none() || control.exit_interrupt_info.valid() {
+            *exit = self.take_exit();
+            return None;
         }
-        Err(self.take_exit())
+        brief
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.

@@ -194,13 +194,13 @@ impl VcpuBackend for SvmVcpu {
     }
 
     #[inline]
-    fn resume(&mut self, gate: &mut EntryGate<'_>) -> Result<BriefExit, Exit> {
-        self.enter_again(gate)
+    fn resume(&mut self, gate: &mut EntryGate<'_>, exit: &mut Exit) -> Option<BriefExit> {
+        self.enter_again(gate, exit)
     }
 
     #[inline]
     fn can_resume(&self) -> bool {
-        self.cpu.is_some() && self.prepared.plain && !self.has_tlb_work()
+        self.prepared.plain && !self.has_tlb_work()
     }
 
     #[inline]

@@ -5,13 +5,13 @@ use alloc::string::ToString;
 
 use super::{Vcpu, activity::Activity};
 use crate::{
-    Answered, BriefExit, EndReason, Exit, Trapped,
+    BriefExit, EndReason, Exit, Trapped,
     backend::VcpuBackend,
     cpuid::{DynamicCpuid, XSAVE_LEAF},
     msr::GeneralProtection,
     state::Exception,
     state::Gpr,
-    statistics::{ExitReason, Unclaimed},
+    statistics::Unclaimed,
 };
 
 /// What an unknown hypercall returns, by the convention of the KVM interface that the guest
@@ -22,43 +22,55 @@ const NO_SUCH_HYPERCALL: u64 = (-1000_i64) as u64;
 const HYPERCALL_NOT_PERMITTED: u64 = (-1_i64) as u64;
 
 impl<V: VcpuBackend> Vcpu<V> {
-    /// Deals with a brief exit. An error is an exception for the guest. `None`, and nothing was
-    /// done, if there is more to it.
+    /// Deals with a brief exit of this `kind`. False, and nothing was done, if there is more to it.
     ///
     /// Clears the note that what was prepared for the last entry holds for the next if it does not.
     #[inline(always)]
-    pub(super) fn handle_brief(&mut self, exit: BriefExit) -> Option<Result<(), Exception>> {
-        match exit {
-            BriefExit::Instruction(instruction) => {
-                self.last_exit = Some(ExitReason::of_answered(instruction));
-                Some(match self.answer(instruction) {
-                    Ok(()) => self.skip_exited(),
-                    Err(exception) => Err(exception.into()),
-                })
-            }
-            BriefExit::NestedPageFault(fault) => {
-                let handled = self.brief_access(fault)?;
-                self.last_exit = Some(ExitReason::Mmio);
+    pub(super) fn handle_brief(&mut self, kind: BriefExit, exit: &Exit) -> bool {
+        let handled = match (kind, exit) {
+            (BriefExit::Mmio, Exit::NestedPageFault(fault)) => {
+                let Some(handled) = self.brief_access(*fault) else {
+                    return false;
+                };
                 self.follow_timers();
-                Some(handled)
+                handled
             }
+            _ => match self.answer(kind, exit) {
+                Ok(()) => self.skip_exited(),
+                Err(exception) => Err(exception.into()),
+            },
+        };
+        if let Err(exception) = handled {
+            self.settled = false;
+            self.pending.raise(exception);
         }
+        true
     }
 
-    /// Executes `instruction`, without going on behind it.
+    /// Executes the instruction of an exit of this `kind`, without going on behind it.
     #[inline(always)]
-    fn answer(&mut self, instruction: Answered) -> Result<(), GeneralProtection> {
-        match instruction {
-            Answered::Cpuid => self.cpuid(),
-            Answered::Hypercall => self.hypercall(),
-            Answered::PortIo(io) => {
-                self.port_io(io);
-                self.follow_timers();
+    fn answer(&mut self, kind: BriefExit, exit: &Exit) -> Result<(), GeneralProtection> {
+        match kind {
+            BriefExit::Cpuid => self.cpuid(),
+            BriefExit::Hypercall => self.hypercall(),
+            BriefExit::PortIo => {
+                if let Exit::PortIo(io) = exit {
+                    self.port_io(*io);
+                    self.follow_timers();
+                }
             }
-            Answered::ReadMsr => return self.read_msr(),
-            Answered::WriteMsr => return self.write_msr(),
+            BriefExit::ReadMsr => return self.read_msr(),
+            BriefExit::WriteMsr => return self.write_msr(),
+            BriefExit::Mmio => {}
         }
         Ok(())
+    }
+
+    /// Executes that instruction, which may be one that the emulator handed back, and goes on behind
+    /// it.
+    fn complete(&mut self, kind: BriefExit, exit: &Exit) -> Result<(), Exception> {
+        self.answer(kind, exit)?;
+        self.skip_instruction()
     }
 
     /// Devices tell what comes of an access by their doorbell, but for a timer that is switched
@@ -80,16 +92,12 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.notify_host_event_clients();
                 Ok(())
             }
-            Exit::Cpuid | Exit::Hypercall | Exit::PortIo(_) | Exit::ReadMsr | Exit::WriteMsr => {
-                match Answered::of(&exit) {
-                    Some(instruction) => {
-                        self.answer(instruction)?;
-                        self.skip_instruction()
-                    }
-                    // An access to ports by a string instruction.
-                    None => self.emulate(),
-                }
-            }
+            Exit::PortIo(io) if io.is_string => self.emulate(),
+            Exit::Cpuid => self.complete(BriefExit::Cpuid, &exit),
+            Exit::Hypercall => self.complete(BriefExit::Hypercall, &exit),
+            Exit::PortIo(_) => self.complete(BriefExit::PortIo, &exit),
+            Exit::ReadMsr => self.complete(BriefExit::ReadMsr, &exit),
+            Exit::WriteMsr => self.complete(BriefExit::WriteMsr, &exit),
             Exit::Halt => self.halt(),
             Exit::Pause => self.skip_instruction(),
             Exit::ControlRegister(access) => self.control_register(access),
@@ -153,7 +161,8 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    #[inline(always)]
+    /// A function of its own: as a part of the loop it would be short of registers.
+    #[inline(never)]
     fn cpuid(&mut self) {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;

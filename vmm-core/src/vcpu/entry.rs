@@ -20,27 +20,26 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.inject_entry_fault();
         let exit = self.pass();
         match BriefExit::of(&exit) {
-            Some(brief) if self.settled => self.go_on_briefly(brief),
+            Some(kind) if self.settled => self.go_on_briefly(kind, exit),
             _ => self.deal_with(exit),
         }
     }
 
     /// Deals with a brief exit and those that come after it, until one is not brief, or the next
     /// entry takes preparations.
-    fn go_on_briefly(&mut self, mut exit: BriefExit) {
+    fn go_on_briefly(&mut self, mut kind: BriefExit, mut exit: Exit) {
         loop {
-            match self.handle_brief(exit) {
-                Some(Ok(())) => {}
-                Some(Err(exception)) => return self.pending.raise(exception),
-                None => return self.deal_with(exit.into()),
+            if !self.handle_brief(kind, &exit) {
+                return self.deal_with(exit);
             }
             // What comes from others meanwhile closes the gate.
             if !self.settled || !self.hardware.can_resume() {
+                self.last_exit = Some(ExitReason::of_brief(kind));
                 return;
             }
-            exit = match self.pass_again() {
-                Some(brief) => brief,
-                None => return,
+            kind = match self.pass_again(kind, &mut exit) {
+                Some(kind) => kind,
+                None => return self.deal_with(exit),
             };
         }
     }
@@ -72,36 +71,29 @@ impl<V: VcpuBackend> Vcpu<V> {
         exit
     }
 
-    /// The same entry once more. `None` if its exit was another than a brief one, and was dealt
-    /// with.
+    /// The same entry once more, after a brief exit of kind `last`. Comes back with the kind of the
+    /// next, if that is brief, too.
     #[inline(always)]
-    fn pass_again(&mut self) -> Option<BriefExit> {
+    fn pass_again(&mut self, last: BriefExit, exit: &mut Exit) -> Option<BriefExit> {
         self.link.going_inside(self.cpu);
         let deadline = self.hardware_deadline();
         let mut gate = EntryGate::new(self.core.host, self.link.attention(), self.armed)
             .with_hardware_deadline(deadline, self.now);
-        let resumed = self.hardware.resume(&mut gate);
+        let kind = self.hardware.resume(&mut gate, exit);
         let entered_at = gate.asked_at();
         self.link.back_outside();
-        match resumed {
-            Ok(brief) => {
-                self.note_times(entered_at);
-                Some(brief)
-            }
-            Err(exit) => {
-                self.end_passage(exit, entered_at);
-                None
-            }
+        if kind.is_none() {
+            self.last_exit = Some(ExitReason::of_brief(last));
+            self.note_passage(exit, entered_at);
+        } else {
+            self.count_exit(ExitReason::of_brief(last), entered_at);
+            self.note_times(entered_at);
         }
-    }
-
-    #[cold]
-    fn end_passage(&mut self, exit: Exit, entered_at: Tsc) {
-        self.note_passage(&exit, entered_at);
-        self.deal_with(exit);
+        kind
     }
 
     /// Takes note of what has happened from the last exit to this one.
+    #[cold]
     fn note_passage(&mut self, exit: &Exit, entered_at: Tsc) {
         if let Some(interrupted) = self.hardware.take_interrupted_event() {
             self.pending.interrupted = Some(interrupted);
@@ -110,13 +102,13 @@ impl<V: VcpuBackend> Vcpu<V> {
         if *exit == Exit::NotEntered {
             self.now = entered_at;
         } else {
+            self.close_exit(entered_at);
             self.note_times(entered_at);
         }
     }
 
     #[inline(always)]
     fn note_times(&mut self, entered_at: Tsc) {
-        self.close_exit(entered_at);
         if V::COUNTS_ACCESSES {
             self.accesses = self.hardware.control_accesses();
         }
@@ -143,15 +135,19 @@ impl<V: VcpuBackend> Vcpu<V> {
         (exit, entered_at)
     }
 
-    /// Counts the last exit, for which the guest has waited until `until`.
-    #[inline]
+    /// Counts the last exit, if that is still to be done. The guest has waited until `until`.
     pub(super) fn close_exit(&mut self, until: Tsc) {
         if let Some(reason) = self.last_exit.take() {
-            if V::COUNTS_ACCESSES {
-                let accesses = self.hardware.control_accesses() - self.accesses;
-                self.statistics.note_accesses(reason, accesses);
-            }
-            self.statistics.note_exit(reason, until.0.saturating_sub(self.now.0));
+            self.count_exit(reason, until);
         }
+    }
+
+    #[inline(always)]
+    fn count_exit(&mut self, reason: ExitReason, until: Tsc) {
+        if V::COUNTS_ACCESSES {
+            let accesses = self.hardware.control_accesses() - self.accesses;
+            self.statistics.note_accesses(reason, accesses);
+        }
+        self.statistics.note_exit(reason, until.0.saturating_sub(self.now.0));
     }
 }

@@ -45,11 +45,17 @@ impl<V: VcpuBackend> Vcpu<V> {
     #[inline(always)]
     fn go_on_at(&mut self, next: u64) -> Result<(), Exception> {
         self.hardware.set_rip(next);
-        let flags = self.hardware.rflags();
-        if flags & rflags::RF != 0 {
-            self.hardware.set_rflags(flags & !rflags::RF);
-        }
         self.hardware.clear_interrupt_shadow();
+        if self.hardware.rflags() & (rflags::RF | rflags::TF) == 0 {
+            return Ok(());
+        }
+        self.end_with_flags()
+    }
+
+    #[cold]
+    fn end_with_flags(&mut self) -> Result<(), Exception> {
+        let flags = self.hardware.rflags();
+        self.hardware.set_rflags(flags & !rflags::RF);
         if flags & rflags::TF != 0 { self.single_step() } else { Ok(()) }
     }
 
