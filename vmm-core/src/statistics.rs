@@ -11,7 +11,7 @@ use host_iface::Tsc;
 use crate::{BriefExit, Exit, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
-pub const HISTOGRAM_BUCKETS: usize = 40;
+pub const HISTOGRAM_BUCKETS: usize = u64::BITS as usize;
 
 /// Neutral exit reasons, as counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -286,7 +286,8 @@ impl VcpuStatistics {
     #[inline]
     pub fn note_passage(&mut self, from: Tsc, until: Tsc) {
         self.entries += 1;
-        self.guest_ticks += until.0.saturating_sub(from.0);
+        // Both were read on one CPU, whose counter does not go back.
+        self.guest_ticks = self.guest_ticks.wrapping_add(until.0.wrapping_sub(from.0));
     }
 
     /// Counts an exit for `reason`, which kept the guest waiting for so long.
@@ -294,11 +295,10 @@ impl VcpuStatistics {
     pub fn note_exit(&mut self, reason: ExitReason, ticks: u64) {
         let exit = &mut self.exits[reason as usize];
         exit.count += 1;
-        exit.ticks += ticks;
+        exit.ticks = exit.ticks.wrapping_add(ticks);
         exit.max_ticks = exit.max_ticks.max(ticks);
         // None counts as one tick.
-        let bucket = (ticks | 1).ilog2() as usize;
-        exit.histogram[bucket.min(HISTOGRAM_BUCKETS - 1)] += 1;
+        exit.histogram[(ticks | 1).ilog2() as usize] += 1;
     }
 
     /// Notes how often the last exit for `reason` took an access to the control block.

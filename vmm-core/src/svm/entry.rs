@@ -6,13 +6,11 @@ use super::{
     decode,
     entry_check::{self, EntryState},
     nmi::NmiBlocking,
-    switch::enter_guest,
+    switch::{enter_guest, hold_interrupts, let_interrupts_through},
     vcpu::SvmVcpu,
     vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb},
 };
-use crate::{
-    BriefExit, Event, Exit, backend::EntryGate, cpu_interrupts, host_registers, state::rflags,
-};
+use crate::{BriefExit, Event, Exit, backend::EntryGate, host_registers, state::rflags};
 
 const DEBUG_VECTOR: u64 = 1;
 
@@ -38,9 +36,11 @@ impl SvmVcpu {
             self.shadow_at = Some(self.vmcb().save.rip);
         }
         self.interrupted_at_entry = false;
-        cpu_interrupts::disable();
+        // SAFETY: the vCPU is loaded on this CPU, so `load` found SVM enabled here.
+        unsafe { hold_interrupts() };
         if !gate.opens() {
-            cpu_interrupts::enable();
+            // SAFETY: as above.
+            unsafe { let_interrupts_through() };
             self.shadow_at = None;
             self.end_step(false);
             self.interrupted = self.injected.take();
@@ -62,7 +62,7 @@ impl SvmVcpu {
                 && self.shadow_at.is_none()
                 && self.nmi == NmiBlocking::Unblocked,
         };
-        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
+        // SAFETY: interrupts are held. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
         // that the guest cannot replace, map the VM's own memory only.
@@ -78,9 +78,11 @@ impl SvmVcpu {
         gate: &mut EntryGate<'_>,
         exit: &mut Exit,
     ) -> Option<BriefExit> {
-        cpu_interrupts::disable();
+        // SAFETY: the vCPU is loaded on this CPU, so `load` found SVM enabled here.
+        unsafe { hold_interrupts() };
         if !gate.opens() {
-            cpu_interrupts::enable();
+            // SAFETY: as above.
+            unsafe { let_interrupts_through() };
             *exit = Exit::NotEntered;
             return None;
         }
@@ -168,7 +170,7 @@ impl SvmVcpu {
     /// changes seldom enough to be loaded everywhere.
     fn load_cr2(&mut self) {
         if core::mem::take(&mut self.cr2_differs) {
-            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
+            // SAFETY: interrupts are held, so no fault of the host is in progress.
             unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
         }
     }

@@ -7,7 +7,7 @@ use super::{Vcpu, activity::Activity};
 use crate::{
     BriefExit, EndReason, Exit, Trapped,
     backend::VcpuBackend,
-    cpuid::{DynamicCpuid, XSAVE_LEAF},
+    cpuid::{CpuidResult, DynamicCpuid, XSAVE_LEAF},
     msr::GeneralProtection,
     state::Exception,
     state::Gpr,
@@ -166,16 +166,38 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn cpuid(&mut self) {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;
-        let dynamic = DynamicCpuid {
-            cr4: self.hardware.cr4(),
-            xcr0: if leaf == XSAVE_LEAF { self.hardware.xcr0() } else { 0 },
-            apic_id: self.apic.id(),
-            apic_enabled: self.apic.is_enabled(),
-        };
+        let dynamic = self.dynamic_cpuid();
+        match self.core.cpuid.query_common(leaf, subleaf, &dynamic) {
+            Some(result) if !self.core.hooks.has_cpuid() => self.set_cpuid(result),
+            _ => self.seldom_cpuid(leaf, subleaf),
+        }
+    }
+
+    /// The same for all leaves, and with hooks.
+    #[cold]
+    fn seldom_cpuid(&mut self, leaf: u32, subleaf: u32) {
+        let xcr0 = if leaf == XSAVE_LEAF { self.hardware.xcr0() } else { 0 };
+        let dynamic = DynamicCpuid { xcr0, ..self.dynamic_cpuid() };
         let mut result = self.core.cpuid.query(leaf, subleaf, &dynamic);
         if let Some(hook) = self.core.hooks.cpuid(leaf) {
             result = hook.cpuid(self.index, leaf, subleaf, result);
         }
+        self.set_cpuid(result);
+    }
+
+    /// What an answer depends on, but for XCR0.
+    #[inline(always)]
+    fn dynamic_cpuid(&self) -> DynamicCpuid {
+        DynamicCpuid {
+            cr4: self.hardware.cr4(),
+            xcr0: 0,
+            apic_id: self.apic.id(),
+            apic_enabled: self.apic.is_enabled(),
+        }
+    }
+
+    #[inline(always)]
+    fn set_cpuid(&mut self, result: CpuidResult) {
         for (register, value) in [
             (Gpr::Rax, result.eax),
             (Gpr::Rbx, result.ebx),

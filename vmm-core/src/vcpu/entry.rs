@@ -148,6 +148,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             let accesses = self.hardware.control_accesses() - self.accesses;
             self.statistics.note_accesses(reason, accesses);
         }
-        self.statistics.note_exit(reason, until.0.saturating_sub(self.now.0));
+        // Since then the vCPU has been on this CPU, whose counter does not go back.
+        self.statistics.note_exit(reason, until.0.wrapping_sub(self.now.0));
     }
 }
