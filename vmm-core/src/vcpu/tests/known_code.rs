@@ -108,12 +108,15 @@ fn what_is_kept_is_what_a_fresh_look_finds() {
         let machine = machine();
         for level in 0..4 {
             for table in 0..2 {
-                let value = PRESENT | if level == 3 { PAGES[0] } else { TABLES[level][table] };
-                write(&machine, &Step::Entry { level, table, value });
+                // Two ways that never meet, to other code.
+                let next = if level == 3 { PAGES[table] } else { TABLES[level][table] };
+                write(&machine, &Step::Entry { level, table, value: next | PRESENT });
             }
         }
-        for offset in 0..OFFSETS.len() {
-            write(&machine, &Step::Code { page: 0, offset, instruction: 0 });
+        for page in 0..2 {
+            for offset in 0..OFFSETS.len() {
+                write(&machine, &Step::Code { page, offset, instruction: page });
+            }
         }
         let mut kept = KnownCode::new(machine.vm.core().clone());
         for step in &steps {
