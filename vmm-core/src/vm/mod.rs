@@ -45,7 +45,8 @@ impl<V: VcpuBackend> Vm<V> {
         &self.core.control
     }
 
-    /// Guest memory.
+    /// Guest memory. With shadow paging, what is written here once a vCPU has run must not be the
+    /// guest's page tables: what was made from them would stay.
     pub fn memory(&self) -> &GuestMemory {
         &self.core.memory
     }
