@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! APIC virtualization.
 
-use super::{
-    super::{decode::reason, field::Field},
-    PLAIN, entered, entered_on, exit, hardware, set_hardware,
-};
+use super::{PLAIN, entered, entered_on, exit, hardware, set_hardware};
 use crate::{
     Exit,
     apic::{ApicMode, InterruptState},
     backend::{ApicRole, VcpuBackend},
     state::{Vector, rflags},
+    vmx::{decode::reason, field::Field},
 };
 
 #[test]

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an exit costs.
 
-use super::{
-    super::{capability::samples::TIGER_LAKE, decode::reason, field::Field, vcpu::VmxVcpu},
-    PLAIN, entered_on, exit,
-};
+use super::{PLAIN, entered_on, exit};
 use crate::{
     Exit,
     apic::ApicMode,
     backend::VcpuBackend,
     state::{Gpr, rflags},
+    vmx::{capability::samples::TIGER_LAKE, decode::reason, field::Field, vcpu::VmxVcpu},
 };
 
 /// What the neutral layer asks of a backend from a CPUID exit to the next entry.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The blocking of NMIs.
 
-use super::{
-    super::{decode::reason, field::Field, interruptibility::BLOCKED_BY_NMI},
-    entered, exit,
+use super::{entered, exit};
+use crate::{
+    Event, Exit,
+    backend::VcpuBackend,
+    state::Exception,
+    vmx::{decode::reason, field::Field, interruptibility::BLOCKED_BY_NMI},
 };
-use crate::{Event, Exit, backend::VcpuBackend, state::Exception};
 
 #[test]
 fn an_nmi_whose_delivery_was_cut_short_blocks_no_other() {

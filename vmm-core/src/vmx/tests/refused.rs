@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Entries that the CPU refuses.
 
-use super::{
-    super::{decode::reason, field::Field},
-    entered, exit, hardware,
-};
+use super::{entered, exit, hardware};
 use crate::{
     Exit,
     backend::VcpuBackend,
     state::{ControlRegisters, cr0},
+    vmx::{decode::reason, field::Field},
 };
 
 #[test]

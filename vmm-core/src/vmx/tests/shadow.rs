@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Interrupt shadows.
 
-use super::{
-    super::{
+use super::{entered, exit, hardware};
+use crate::{
+    Event, Exit, Trapped,
+    backend::VcpuBackend,
+    state::{
+        Exception, InterruptShadow, SegmentRegister, Vector, cr0, cr4, dr6, dr7, efer, rflags,
+    },
+    vmx::{
         capability::samples::TIGER_LAKE,
         cpu::Shared,
         decode::reason,
@@ -10,14 +16,6 @@ use super::{
         field::{Field, SegmentFields},
         instruction,
         vcpu::VmxVcpu,
-    },
-    entered, exit, hardware,
-};
-use crate::{
-    Event, Exit, Trapped,
-    backend::VcpuBackend,
-    state::{
-        Exception, InterruptShadow, SegmentRegister, Vector, cr0, cr4, dr6, dr7, efer, rflags,
     },
 };
 
