@@ -2,6 +2,7 @@
 //! Building a virtual machine, and the machine that was built.
 
 mod apic_window;
+mod build_error;
 mod builder;
 mod core;
 mod halt;
@@ -10,7 +11,8 @@ mod tests;
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-pub use builder::{BuildError, MAX_VCPUS, PagingChoice, VmBuilder, VmConfig, VmPart};
+pub use build_error::{BuildError, VmPart};
+pub use builder::{MAX_VCPUS, PagingChoice, VmBuilder, VmConfig};
 pub(crate) use core::VmCore;
 
 use crate::{
