@@ -3,9 +3,12 @@
 
 use std::hint::black_box;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+
+use crate::cpus::Share;
 
 /// The argument by which this program, as a child, ends at once.
 pub const NOTHING: &str = "nothing";
@@ -42,12 +45,12 @@ impl Load {
         })
     }
 
-    /// Starts it.
+    /// Starts it on its share of the CPUs.
     ///
     /// # Errors
     /// When there is no thread or no process to be had.
-    pub fn start(self) -> Result<()> {
-        let work = match self {
+    pub fn start(self, share: Share) -> Result<()> {
+        let work: fn() = match self {
             Self::Compute => compute,
             Self::Memory => touch,
             Self::Fork => {
@@ -56,8 +59,18 @@ impl Load {
                 || while fork().is_ok() {}
             }
         };
+        let (sender, taken) = mpsc::channel();
+        let work = move || {
+            let share = share.take();
+            let is_there = share.is_ok();
+            // The receiver waits for it.
+            let _ = sender.send(share);
+            if is_there {
+                work();
+            }
+        };
         thread::Builder::new().spawn(work).context("cannot start the load")?;
-        Ok(())
+        taken.recv().context("the load ended")?
     }
 }
 

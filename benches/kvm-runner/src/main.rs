@@ -19,10 +19,12 @@
 //! at that moment, and the kernel's memory before the VM was made and before it is ended.
 //!
 //! Options come from the kernel's command line, behind `--`:
-//! `memory=MIB`, `cpus=N`, `npt=0|1`, and, which may be repeated, `append=WORD` for the guest and
-//! `load=NAME` for other work of the host, see [`load`].
+//! `memory=MIB`, `cpus=N`, `npt=0|1`, `apart=0|1`, and, which may be repeated, `append=WORD` for the
+//! guest and `load=NAME` for other work of the host, see [`load`]. With `apart=1` each vCPU has a
+//! CPU for itself, and other work the rest, see [`cpus`].
 
 mod clock;
+mod cpus;
 mod host;
 mod image;
 mod linux;
@@ -39,9 +41,11 @@ mod vm;
 use std::fs;
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::{Context, Result};
 
+use cpus::Share;
 use memory::GuestMemory;
 use options::Options;
 
@@ -70,6 +74,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// The CPUs of each vCPU, and those of other work.
+fn shares(options: &Options) -> Result<(Vec<Share>, Share)> {
+    let vcpus = usize::try_from(options.cpus)?;
+    if options.apart {
+        let cpus = thread::available_parallelism().context("cannot count the CPUs")?;
+        cpus::apart(cpus.get(), vcpus)
+    } else {
+        Ok((vec![Share::Any; vcpus], Share::Any))
+    }
+}
+
 /// Runs the guest and gives its exit value.
 fn run() -> Result<u32> {
     let options = Options::parse(std::env::args().skip(1))?;
@@ -83,10 +98,11 @@ fn run() -> Result<u32> {
     let begin = clock::tsc();
     let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
     let entry = image::load(&file, &initrd, &options, &mut memory)?;
+    let (vcpus, others) = shares(&options)?;
     for load in &options.loads {
-        load.start()?;
+        load.start(others)?;
     }
-    let end = vm::run(&options, memory, entry)?;
+    let end = vm::run(vcpus, memory, entry)?;
     println!("{}", String::from_utf8_lossy(&end.console));
     println!("timing created={} guest_tsc={}", end.started.host - begin, end.started.guest);
     println!("memory before {before}");

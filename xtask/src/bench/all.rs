@@ -28,13 +28,14 @@ pub struct AllOptions {
 type Step = (&'static str, &'static [&'static str]);
 
 /// The benchmarks, shortest first: what is wrong shows early.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("memory", &["memory"]),
     ("exits", &["exits"]),
     ("compute", &["compute"]),
     ("compute-wall", &["compute", "--wall"]),
     ("paging", &["paging"]),
     ("noise", &["noise"]),
+    ("noise-wall", &["noise", "--wall"]),
     ("boot", &["boot"]),
 ];
 

@@ -16,6 +16,7 @@ mod place;
 mod plot;
 mod probe;
 mod results;
+mod spread;
 mod targets;
 
 use anyhow::Result;

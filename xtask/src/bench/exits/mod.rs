@@ -86,13 +86,9 @@ fn measure_with_report(
     let one = job(guest, deterministic);
     let outcome = place.run(paths, one)?;
     let mut rows = figures::parse(&outcome.console)?;
-    // By -icount Linux does not come up on two CPUs (not within ten minutes, QEMU 7.2).
-    let is_linux = matches!(place, Place::Kvm | Place::KvmShadow);
-    if !(is_linux && deterministic) {
-        // Apart from the rest, so that a second CPU has no part in what one does.
-        let two = Job { words: "two-cpus", cpus: 2, ..one };
-        rows.extend(figures::parse(&place.run(paths, two)?.console)?);
-    }
+    // Apart from the rest, so that a second CPU has no part in what one does.
+    let two = Job { words: "two-cpus", cpus: 2, ..one };
+    rows.extend(figures::parse(&place.run(paths, two)?.console)?);
     Ok((Column { place, rows }, outcome.report))
 }
 
