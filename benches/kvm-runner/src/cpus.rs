@@ -47,7 +47,7 @@ impl Share {
 /// # Errors
 /// When there are too few CPUs.
 pub fn apart(cpus: usize, vcpus: usize) -> Result<(Vec<Share>, Share)> {
-    let first = cpus.checked_sub(vcpus).unwrap_or_default();
+    let first = cpus.saturating_sub(vcpus);
     ensure!(first > 0, "{vcpus} vCPUs apart from other work need more than {cpus} CPUs");
     Ok(((first..cpus).map(Share::Only).collect(), Share::Before(first)))
 }

@@ -22,6 +22,9 @@ const SUCCESS: &str = "guest ended with 0";
 /// Memory that Linux has beside the guest's, in MiB; with little it uses no huge pages.
 const LINUX_MIB: u64 = 960;
 
+/// The same on Bochs, where it takes a while to make lists of all that memory.
+const LINUX_MIB_BOCHS: u64 = 480;
+
 /// Options of a Linux with several CPUs.
 ///
 /// - `maxcpus=1`: the runner brings up the others, since by QEMU's `-icount` Linux hangs in
@@ -71,8 +74,9 @@ pub fn run(
         }
     };
     let cpus = linux_cpus(job, setting);
+    let linux_mib = if setting.bochs.is_some() { LINUX_MIB_BOCHS } else { LINUX_MIB };
     let mut machine =
-        MachineConfig { cpus, ..place::machine(job, job.memory_mib + LINUX_MIB, boot) };
+        MachineConfig { cpus, ..place::machine(job, job.memory_mib + linux_mib, boot) };
     if let Some(model) = setting.bochs {
         machine.engine = Engine::Bochs;
         machine.cpu = model.name.to_owned();

@@ -99,11 +99,17 @@ pub fn svg(rows: &[Row]) -> Result<String> {
     let group = |row: &Row| Group {
         name: row.name.clone(),
         values: row.ratios.iter().map(|ratio| Some(ratio.spread.median)).collect(),
+        ranges: row
+            .ratios
+            .iter()
+            .map(|Ratio { spread, .. }| Some((spread.min, spread.max)))
+            .collect(),
     };
     Bars {
         title: "Time of computations".into(),
-        axis: "times that of the bare machine, median".into(),
+        axis: "times that of the bare machine: median, smallest and largest".into(),
         scale: scale::Kind::Linear,
+        digits: 2,
         layout: Layout::Grouped,
         series: PLACES.iter().skip(1).map(series).collect(),
         groups: rows.iter().map(group).collect(),

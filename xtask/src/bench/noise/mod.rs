@@ -36,10 +36,11 @@ use scenario::Scenario;
 /// The guest.
 const GUEST: &str = "bench-noise";
 
-/// Compares how often, and for how long, a computing guest is interrupted: on the bare emulated
-/// machine, under Alcazar and under Linux KVM, alone and with other work beside it, on the same CPU
-/// (Linux) or on another one; each with the guest's own timer tick off and on. Durations are
-/// instructions, or microseconds with --wall.
+/// How often, and for how long, a computing guest is interrupted
+///
+/// On the bare emulated machine, under Alcazar and under Linux KVM, alone and with other work beside
+/// it, on the same CPU (Linux) or on another one; each with the guest's own timer tick off and on.
+/// Durations are instructions, by -icount or Bochs, or microseconds with --wall.
 #[derive(Clone, Debug, Args)]
 pub struct NoiseOptions {
     #[command(flatten)]

@@ -25,7 +25,7 @@ pub fn svg(title: &str, samples: &[&Sample], settings: Settings<'_>) -> Result<S
         right: "time in the span, milliseconds of the machine".into(),
         up: format!("duration of a detour, {unit} (logarithmic)"),
         end: settings.span_ms as f64,
-        least: duration(settings.threshold, hz),
+        threshold: duration(settings.threshold, hz),
         columns: 2,
         panels: samples.iter().map(|sample| panel(sample, &duration)).collect(),
     }
