@@ -46,6 +46,7 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use cpus::Share;
+use load::{Load, Running};
 use memory::GuestMemory;
 use options::Options;
 
@@ -57,8 +58,11 @@ const INITRD: &str = "/initrd";
 const MARK: &str = "@kvm-runner";
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|argument| argument == load::NOTHING) {
-        return ExitCode::SUCCESS;
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some(load::NOTHING) => return ExitCode::SUCCESS,
+        Some(load::WORK) => return work(arguments.next().unwrap_or_default().as_str()),
+        _ => {}
     }
     match run() {
         Ok(code) => println!("{MARK} guest ended with {code}"),
@@ -72,6 +76,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Is one of the host's other processes.
+fn work(name: &str) -> ExitCode {
+    let Err(error) = Load::parse(name).and_then(Load::work);
+    eprintln!("load {name}: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// The CPUs of each vCPU, and those of other work.
@@ -99,10 +110,10 @@ fn run() -> Result<u32> {
     let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
     let entry = image::load(&file, &initrd, &options, &mut memory)?;
     let (vcpus, others) = shares(&options)?;
-    for load in &options.loads {
-        load.start(others)?;
-    }
+    let mut loads =
+        options.loads.iter().map(|load| load.start(others)).collect::<Result<Vec<_>>>()?;
     let end = vm::run(vcpus, memory, entry)?;
+    loads.iter_mut().try_for_each(Running::check)?;
     println!("{}", String::from_utf8_lossy(&end.console));
     println!("timing created={} guest_tsc={}", end.started.host - begin, end.started.guest);
     println!("memory before {before}");
