@@ -18,6 +18,8 @@ const HEIGHT: i32 = 150;
 const GAP: i32 = 14;
 /// Height of a line of text.
 const LINE: i32 = 20;
+/// Height of what stands above a panel's field: its title, and below that its note.
+const HEAD: i32 = 36;
 /// Room for the ticks of the axis upwards.
 const TICKS: i32 = 66;
 
@@ -76,7 +78,7 @@ impl Scatter {
         let columns = self.columns.max(1);
         let rows = self.panels.len().div_ceil(columns) as i32;
         let top = GAP + LINE + GAP / 2;
-        let pitch = LINE + HEIGHT + LINE + GAP;
+        let pitch = HEAD + HEIGHT + LINE + GAP;
         let bottom = top + rows * pitch;
         let left = GAP + LINE + TICKS;
         let width = (WIDTH - left) / columns as i32;
@@ -88,7 +90,7 @@ impl Scatter {
             canvas.upward(&self.up, (GAP + LINE / 2, (top + bottom) / 2), face)?;
             for (index, panel) in self.panels.iter().enumerate() {
                 let (row, column) = ((index / columns) as i32, (index % columns) as i32);
-                let from = (left + column * width, top + row * pitch + LINE);
+                let from = (left + column * width, top + row * pitch + HEAD);
                 let to = (from.0 + width - 2 * GAP, from.1 + HEIGHT);
                 panel.draw(canvas, &axes, (from, to), column == 0)?;
             }
@@ -108,7 +110,7 @@ impl Panel {
         let x = |value| from.0 + (f64::from(to.0 - from.0) * axes.right.position(value)) as i32;
         let y = |value| to.1 - (f64::from(to.1 - from.1) * axes.up.position(value)) as i32;
         let title = Face { size: TEXT, colour: INK, align: Align::Start };
-        canvas.text(&self.title, (from.0, from.1 - LINE / 2), title)?;
+        canvas.text(&self.title, (from.0, from.1 - HEAD + LINE / 2), title)?;
         let ticks = Face { size: SMALL, colour: INK, align: Align::Middle };
         for tick in axes.right.ticks() {
             canvas.line((x(tick), from.1), (x(tick), to.1), GRID)?;
@@ -134,8 +136,8 @@ impl Panel {
         for place in places {
             canvas.dot(place, self.colour)?;
         }
-        let note = Face { size: SMALL, colour: FAINT_INK, align: Align::End };
-        canvas.text(&self.note, (to.0 - 4, from.1 - LINE / 2), note)
+        let note = Face { size: SMALL, colour: FAINT_INK, align: Align::Start };
+        canvas.text(&self.note, (from.0, from.1 - LINE / 2), note)
     }
 }
 
