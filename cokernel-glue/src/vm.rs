@@ -8,7 +8,7 @@ use host_iface::{Host, HostWallClock};
 use vmm_core::{
     Doorbell, EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
-    boot::{self, BootImages, RawMode, RawStart},
+    boot::{self, BootImages, InitialState, RawMode, RawStart},
     paging::shadow::ShadowConfig,
     vcpu::Vcpu,
     vm::{PagingChoice, Vm, VmBuilder, VmConfig},
@@ -68,18 +68,9 @@ impl<B: Backend> GuestVm<B> {
     ) -> Result<Self, String> {
         let begun = COKERNEL.tsc().0;
         let heap_before = memory::heap_bytes();
-        let config = VmConfig {
-            memory_bytes: description.memory_mib.saturating_mul(MIB),
-            vcpus: description.vcpus,
-        };
-        let text = |error: &dyn core::fmt::Display| error.to_string();
-        let mut builder = VmBuilder::new(&COKERNEL, config).map_err(|e| text(&e))?;
-        if description.apic == Apic::Emulated {
-            builder.emulate_apic();
-        }
-        builder.set_paging(choice(description), shadow_config(description));
-        let firmware = description.start == Start::Firmware;
+        let mut builder = builder(description)?;
         let console = TimedConsole::new(description);
+        let firmware = description.start == Start::Firmware;
         let pc = PcConfig {
             console: Some(console.clone()),
             exit_port: description.exit_port,
@@ -87,27 +78,11 @@ impl<B: Backend> GuestVm<B> {
             address_bits: builder.physical_address_bits::<B>(),
             tables: if firmware { TablesBy::Firmware } else { TablesBy::Platform },
         };
-        let platform = PcPlatform::new(&mut builder, &pc).map_err(|e| text(&e))?;
+        let platform = PcPlatform::new(&mut builder, &pc).map_err(text)?;
         limit_time(&mut builder, description)?;
-        let kernel = bundle.image(&description.kernel).unwrap_or_default();
-        let state = if firmware {
-            builder.map_firmware(kernel).map_err(|e| text(&e))?;
-            None
-        } else {
-            let modules = modules(bundle, description);
-            let images = BootImages {
-                kernel,
-                start: start(description.start),
-                modules: &modules,
-                command_line: &description.command_line,
-                memory_map: &platform.memory_map,
-                rsdp: platform.rsdp,
-            };
-            Some(boot::load(builder.memory(), &images).map_err(|e| text(&e))?)
-        };
+        let state = load_images(&mut builder, bundle, description, &platform)?;
         let doorbell = builder.doorbell();
-        let mut vm = builder.build(backend).map_err(|e| text(&e))?;
-        // Firmware finds the state after reset.
+        let mut vm = builder.build(backend).map_err(text)?;
         if let Some((bootstrap, state)) = vm.vcpus().first_mut().zip(state) {
             bootstrap.set_initial_state(&state);
             bootstrap.apply_firmware_defaults();
@@ -151,6 +126,49 @@ fn choice(description: &VmDescription) -> PagingChoice {
 fn shadow_config(description: &VmDescription) -> ShadowConfig {
     let ShadowSettings { budget_bytes, cache } = description.shadow;
     ShadowConfig { budget_bytes, cache }
+}
+
+/// An error as a message for people.
+fn text(error: impl core::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Begins the VM: memory, and what it has of hardware.
+fn builder(description: &VmDescription) -> Result<VmBuilder, String> {
+    let config = VmConfig {
+        memory_bytes: description.memory_mib.saturating_mul(MIB),
+        vcpus: description.vcpus,
+    };
+    let mut builder = VmBuilder::new(&COKERNEL, config).map_err(text)?;
+    if description.apic == Apic::Emulated {
+        builder.emulate_apic();
+    }
+    builder.set_paging(choice(description), shadow_config(description));
+    Ok(builder)
+}
+
+/// Brings the guest's images into its memory. Gives the state that the bootstrap processor starts
+/// in, but for firmware, which finds that after reset.
+fn load_images(
+    builder: &mut VmBuilder,
+    bundle: &Bundle<'_>,
+    description: &VmDescription,
+    platform: &PcPlatform,
+) -> Result<Option<InitialState>, String> {
+    let kernel = bundle.image(&description.kernel).unwrap_or_default();
+    if description.start == Start::Firmware {
+        builder.map_firmware(kernel).map_err(text)?;
+        return Ok(None);
+    }
+    let images = BootImages {
+        kernel,
+        start: start(description.start),
+        modules: &modules(bundle, description),
+        command_line: &description.command_line,
+        memory_map: &platform.memory_map,
+        rsdp: platform.rsdp,
+    };
+    boot::load(builder.memory(), &images).map(Some).map_err(text)
 }
 
 fn modules<'a>(bundle: &Bundle<'a>, description: &'a VmDescription) -> Vec<boot::Module<'a>> {

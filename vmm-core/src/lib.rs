@@ -54,6 +54,7 @@ pub mod pvclock;
 pub mod state;
 pub mod statistics;
 pub mod svm;
+mod switch_registers;
 mod sync;
 #[cfg(any(test, feature = "test-support"))]
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use core::sync::atomic::{Ordering, fence};
 use host_iface::Host;
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::{GuestPhysAddr, NANOSECONDS, VmClock, memory::GuestMemory};
+use crate::{AccessWidth, GuestPhysAddr, NANOSECONDS, VmClock, memory::LiveMemory};
 
 /// The clock is the same on all vCPUs.
 const TSC_STABLE: u8 = 1 << 0;
@@ -67,7 +67,7 @@ impl SystemClock {
 
     /// Writes the page if the clock is enabled. A page that is not memory is left alone: the
     /// guest gets no time from it, as it would from KVM.
-    pub fn publish(&self, memory: &GuestMemory, clock: &VmClock, tsc_offset: u64) {
+    pub fn publish(&self, memory: LiveMemory<'_>, clock: &VmClock, tsc_offset: u64) {
         if self.register & ENABLED == 0 {
             return;
         }
@@ -87,7 +87,7 @@ impl SystemClock {
 
 /// Answers a write of KVM_WALL_CLOCK: the civil time at the origin of the VM's clock goes to
 /// guest-physical `address`. Without a wall clock of the host that is 1970.
-pub fn write_wall_clock(memory: &GuestMemory, address: u64, host: &dyn Host, clock: &VmClock) {
+pub fn write_wall_clock(memory: LiveMemory<'_>, address: u64, host: &dyn Host, clock: &VmClock) {
     let now = host.wall_clock().map(|c| c.now());
     let now_ns = now.map_or(0, |t| {
         t.unix_seconds.saturating_mul(NANOSECONDS).saturating_add(u64::from(t.nanoseconds))
@@ -102,20 +102,21 @@ pub fn write_wall_clock(memory: &GuestMemory, address: u64, host: &dyn Host, clo
 
 /// Writes `content` at `offset` between two changes of the version at `page`.
 fn write_versioned<T: IntoBytes + Immutable>(
-    memory: &GuestMemory,
+    memory: LiveMemory<'_>,
     page: GuestPhysAddr,
     offset: u64,
     content: &T,
 ) {
     let Some(at) = page.checked_add(offset) else { return };
-    let Ok(version) = memory.read_u32(page) else { return };
+    let Ok(version) = memory.memory().read_u32(page) else { return };
     let changing = version.wrapping_add(1) | CHANGING;
     // A guest that hands in a page at the edge of its memory gets as much of it as there is.
-    if memory.write_u32(page, changing).is_ok() {
+    let set_version = |version: u32| memory.write(page, AccessWidth::Dword, version.into());
+    if set_version(changing).is_ok() {
         fence(Ordering::SeqCst);
         let _ = memory.write_plain(at, content);
         fence(Ordering::SeqCst);
-        let _ = memory.write_u32(page, changing.wrapping_add(1));
+        let _ = set_version(changing.wrapping_add(1));
     }
 }
 

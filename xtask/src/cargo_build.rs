@@ -16,6 +16,9 @@ pub const BARE_METAL: &str = "x86_64-unknown-none";
 /// Target of Linux programs that run on any kernel without further files.
 const STATIC_LINUX: &str = "x86_64-unknown-linux-musl";
 
+/// Where bootable images with symbols are, in the folder of what Cargo does not make.
+const IMAGES: &str = "images";
+
 /// What is read of Cargo's messages (The Cargo Book, "External tools").
 #[derive(Deserialize)]
 struct Message {
@@ -40,18 +43,17 @@ pub fn cargo() -> Command {
 /// When the target cannot be installed or the build fails.
 pub fn cokernel(paths: &Paths) -> Result<PathBuf> {
     let image = bare_metal_as("image", paths, "cokernel-glue", "alcazar", &[])?;
-    with_symbols(paths, &image)
+    with_symbols(paths, &image, IMAGES)
 }
 
-/// Builds the same image with a way to have entries into guests fail, for tests. Its libraries
-/// are not those of the image for work, so it is built in a folder of its own.
+/// Builds the same image with a way to have entries into guests fail, for tests.
 ///
 /// # Errors
 /// When the target cannot be installed or the build fails.
 pub fn faulty_cokernel(paths: &Paths) -> Result<PathBuf> {
-    let apart = Paths { target: paths.target.join("fault-injection"), ..paths.clone() };
-    let image = bare_metal(&apart, "cokernel-glue", "alcazar", &["fault-injection"])?;
-    with_symbols(&apart, &image)
+    // Of another profile than the image for work, which stays what it is.
+    let image = bare_metal(paths, "cokernel-glue", "alcazar", &["fault-injection"])?;
+    with_symbols(paths, &image, "images/fault-injection")
 }
 
 /// Builds the co-kernel's self-test.
@@ -60,7 +62,7 @@ pub fn faulty_cokernel(paths: &Paths) -> Result<PathBuf> {
 /// When the target cannot be installed or the build fails.
 pub fn selftest(paths: &Paths) -> Result<PathBuf> {
     let image = bare_metal(paths, "cokernel", "cokernel-selftest", &["selftest"])?;
-    with_symbols(paths, &image)
+    with_symbols(paths, &image, IMAGES)
 }
 
 /// Builds binary `name` of `package` for bare metal and gives its path. Shows the compiler's
@@ -122,13 +124,13 @@ pub fn bare_metal_binaries(paths: &Paths, package: &str) -> Result<Vec<(String, 
 }
 
 /// The image with its symbol table built in, which gives the backtrace of a panic its names.
-/// Made anew when the image has changed.
-fn with_symbols(paths: &Paths, image: &Path) -> Result<PathBuf> {
+/// It lies in `folder` below that of all files of ours, so that two of one name are apart.
+fn with_symbols(paths: &Paths, image: &Path, folder: &str) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--package", "cokernel", "--bin", "embed-symbols"]);
     command.args(["--features", "embed-symbols"]);
     let tool = find(build(paths, command, "embed-symbols")?, "embed-symbols")?;
-    let folder = paths.target.join("alcazar/images");
+    let folder = paths.target.join("alcazar").join(folder);
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let name = image.file_name().context("an image has a name")?;

@@ -8,14 +8,13 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cargo_build::BARE_METAL;
+use crate::disk::Need;
 use crate::memory::{HostMemory, MIB};
 use crate::paths::Paths;
 use crate::platform::{accelerator, bochs, qemu};
 use crate::setup::{self, Tool, apt, rust};
-use crate::{image, process};
+use crate::{disk, image, process};
 
-/// Disk space a build and its images take.
-const DISK_MIB: u64 = 3 << 10;
 /// Memory the default guest takes with everything around it.
 const MEMORY_MIB: u64 = 800;
 
@@ -86,7 +85,7 @@ fn look(paths: &Paths) -> Vec<Finding> {
         lists(),
         images(paths),
         memory(),
-        disk(&paths.target),
+        disk_space(&paths.target),
     ]);
     findings
 }
@@ -175,13 +174,14 @@ fn memory() -> Finding {
     }
 }
 
-fn disk(target: &Path) -> Finding {
-    match rustix::fs::statvfs(target) {
-        Ok(space) => {
-            let bytes = space.f_bavail.saturating_mul(space.f_frsize);
-            enough("disk", bytes / MIB, DISK_MIB)
+fn disk_space(target: &Path) -> Finding {
+    let Need(whole) = Need::RUN;
+    match disk::ensure(target, Need::RUN) {
+        Ok(()) => {
+            let free = disk::free(target).map_or("unknown".into(), |free| format!("{free} MiB"));
+            finding("disk", Verdict::Ok, format!("{free} available, {whole} MiB wanted"))
         }
-        Err(error) => finding("disk", Verdict::Missing, format!("{}: {error}", target.display())),
+        Err(error) => finding("disk", Verdict::Missing, error.to_string()),
     }
 }
 
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn too_little_is_missing() {
-        assert_eq!(enough("disk", 10, 11).verdict, Verdict::Missing);
-        assert_eq!(enough("disk", 11, 11).verdict, Verdict::Ok);
+        assert_eq!(enough("memory", 10, 11).verdict, Verdict::Missing);
+        assert_eq!(enough("memory", 11, 11).verdict, Verdict::Ok);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchOptions;
 use crate::check::CheckOptions;
 use crate::clean::CleanOptions;
+use crate::disk::Need;
 use crate::faults::FaultsOptions;
 use crate::fuzz::FuzzOptions;
 use crate::iso::IsoOptions;
@@ -22,8 +23,8 @@ use crate::run::options::RunOptions;
 use crate::test::TestOptions;
 use crate::torture::TortureOptions;
 use crate::{
-    bench, check, clean, deny, faults, fuzz, image, iso, lint, miri, mutants, regress, run, setup,
-    test, torture,
+    bench, check, clean, deny, disk, faults, fuzz, image, iso, lint, miri, mutants, regress, run,
+    setup, test, torture,
 };
 
 /// Exit status of usage errors.
@@ -81,6 +82,19 @@ struct SetupOptions {
     /// Also what '--platform bochs' needs
     #[arg(long)]
     bochs: bool,
+    /// Also what 'test' and '.ci/run' need: both of these, and enough space on the disk
+    #[arg(long)]
+    tests: bool,
+}
+
+impl SetupOptions {
+    fn run(self) -> Result<u8> {
+        setup::ensure_all(self.iso || self.tests)?;
+        if self.bochs || self.tests {
+            setup::ensure_bochs()?;
+        }
+        Ok(0)
+    }
 }
 
 /// The command line cannot be understood.
@@ -116,6 +130,22 @@ fn one_line(message: &str) -> String {
     format!("{} (see --help)", first.join(" "))
 }
 
+impl Command {
+    /// What it needs on the disk, if it builds anything.
+    fn need(&self) -> Option<Need> {
+        match self {
+            Self::Setup(SetupOptions { tests: true, .. }) => Some(Need::TESTS),
+            Self::Test(options) if !options.list => Some(Need::TESTS),
+            Self::Regress(_) | Self::Bench(_) | Self::Torture(_) => Some(Need::MACHINES),
+            Self::Faults(_) | Self::Fuzz(_) | Self::Miri(_) => Some(Need::APART),
+            Self::Mutants(options) if !options.list => Some(Need::APART),
+            Self::Run(_) | Self::Iso(_) | Self::Setup(_) => Some(Need::RUN),
+            Self::Test(_) | Self::Mutants(_) | Self::Check(_) | Self::BochsMachine(_) => None,
+            Self::Image { .. } | Self::Deny | Self::Lint | Self::Clean(_) => None,
+        }
+    }
+}
+
 impl Cli {
     /// Does what was asked for and gives the exit status.
     ///
@@ -123,6 +153,9 @@ impl Cli {
     /// One line for the user.
     pub fn execute(self) -> Result<u8> {
         let paths = Paths::find()?;
+        if let Some(need) = self.command.need() {
+            disk::ensure(&paths.target, need)?;
+        }
         match self.command {
             Command::Run(options) => run::run(&paths, &options),
             Command::Check(options) => check::run(&paths, options),
@@ -134,13 +167,7 @@ impl Cli {
             Command::Mutants(options) => mutants::run(&paths, &options),
             Command::Torture(options) => torture::run(&paths, &options),
             Command::Iso(options) => iso::run(&paths, &options),
-            Command::Setup(options) => {
-                setup::ensure_all(options.iso)?;
-                if options.bochs {
-                    setup::ensure_bochs()?;
-                }
-                Ok(0)
-            }
+            Command::Setup(options) => options.run(),
             Command::BochsMachine(options) => bochs::drive(&options),
             Command::Image { package, elf } => {
                 let path = match elf {

@@ -72,6 +72,22 @@ pub fn run(paths: &Paths, options: &IsoOptions) -> Result<u8> {
 /// # Errors
 /// When a part cannot be read or the image not be written.
 pub fn make(output: &Path, cokernel: &Path, bundle: &Path, command_line: &str) -> Result<()> {
+    let parts = [("alcazar", cokernel), ("bundle.cpio", bundle)];
+    write(output, &parts, &grub_configuration(command_line))
+}
+
+/// Makes an image that boots a Linux kernel with an initial RAM disk, whole or not at all. GRUB
+/// would misread quotes, backslashes and `$` in the command line.
+///
+/// # Errors
+/// When a part cannot be read or the image not be written.
+pub fn make_linux(output: &Path, kernel: &Path, initrd: &Path, command_line: &str) -> Result<()> {
+    let parts = [("vmlinuz", kernel), ("initrd", initrd)];
+    write(output, &parts, &grub_linux_configuration(command_line))
+}
+
+/// Makes an image with these parts in `/boot` and this configuration of GRUB.
+fn write(output: &Path, parts: &[(&str, &Path)], configuration: &str) -> Result<()> {
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(std::path::Path::new("."));
     let work = tempfile::Builder::new()
@@ -80,9 +96,11 @@ pub fn make(output: &Path, cokernel: &Path, bundle: &Path, command_line: &str) -
         .with_context(|| format!("cannot write {}", output.display()))?;
     let boot = work.path().join("root/boot");
     fs::create_dir_all(boot.join("grub"))?;
-    fs::copy(cokernel, boot.join("alcazar"))?;
-    fs::copy(bundle, boot.join("bundle.cpio"))?;
-    fs::write(boot.join("grub/grub.cfg"), grub_configuration(command_line))?;
+    for (name, part) in parts {
+        fs::copy(part, boot.join(name))
+            .with_context(|| format!("cannot copy {}", part.display()))?;
+    }
+    fs::write(boot.join("grub/grub.cfg"), configuration)?;
 
     let made = work.path().join("alcazar.iso");
     let mut command = Command::new("grub-mkrescue");
@@ -109,9 +127,27 @@ fn grub_configuration(command_line: &str) -> String {
     )
 }
 
+fn grub_linux_configuration(command_line: &str) -> String {
+    format!(
+        "set timeout=0\n\
+         menuentry Linux {{\n\
+         \x20   linux /boot/vmlinuz {command_line}\n\
+         \x20   initrd /boot/initrd\n\
+         \x20   boot\n\
+         }}\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grub_gets_linux_and_its_disk() {
+        let text = grub_linux_configuration("quiet -- x=1");
+        assert!(text.contains("linux /boot/vmlinuz quiet -- x=1\n"));
+        assert!(text.contains("initrd /boot/initrd\n"));
+    }
 
     #[test]
     fn grub_gets_kernel_and_module() {

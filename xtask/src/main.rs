@@ -10,6 +10,7 @@ mod cli;
 mod console;
 mod cpio;
 mod deny;
+mod disk;
 mod faults;
 mod fuzz;
 mod image;

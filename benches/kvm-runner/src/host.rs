@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::stdio::stdout;
 use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::tcdrain;
 
+use crate::cpus;
 use crate::options::Options;
 
 /// Where the initial RAM disk has the modules.
@@ -36,6 +39,9 @@ pub fn prepare(options: &Options) -> Result<()> {
     }
     fs::create_dir_all("/proc")?;
     mount("proc", "/proc", "proc", MountFlags::empty(), None).context("cannot mount /proc")?;
+    fs::create_dir_all("/sys")?;
+    mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).context("cannot mount /sys")?;
+    cpus::bring_up()?;
     load_modules(options)?;
     ensure!(Path::new("/dev/kvm").exists(), "the modules are loaded, but there is no /dev/kvm");
     Ok(())
@@ -83,7 +89,7 @@ fn load(path: &Path, options: &Options) -> Result<(), Errno> {
     }
 }
 
-/// Switches the machine off.
+/// Switches the machine off, when all that was printed is out.
 ///
 /// # Errors
 /// When this process may not do that.
@@ -92,5 +98,7 @@ pub fn power_off() -> Result<(), Errno> {
     if std::process::id() != 1 {
         return Err(Errno::PERM);
     }
+    // A serial port takes a while, and Linux does not wait for it; what is not one has no need.
+    let _ = tcdrain(stdout());
     reboot(RebootCommand::PowerOff)
 }

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What else Linux may have to do while the guest runs.
+//! What else Linux may have to do while the guest runs: processes of their own, as a VMM's
+//! neighbours are.
 
+use std::convert::Infallible;
 use std::hint::black_box;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::cpus::Share;
+
+/// The argument by which this program, as a child, works as the next argument says.
+pub const WORK: &str = "work";
 
 /// The argument by which this program, as a child, ends at once.
 pub const NOTHING: &str = "nothing";
@@ -17,7 +24,7 @@ const THIS: &str = "/init";
 const MEMORY: usize = 16 << 20;
 const PAGE: usize = 4096;
 
-/// Other work, each a thread without end.
+/// Other work, without end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Load {
     /// Computes.
@@ -42,33 +49,72 @@ impl Load {
         })
     }
 
-    /// Starts it.
+    /// Its name.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::Memory => "memory",
+            Self::Fork => "fork",
+        }
+    }
+
+    /// Starts a process with it on its share of the CPUs.
     ///
     /// # Errors
-    /// When there is no thread or no process to be had.
-    pub fn start(self) -> Result<()> {
-        let work = match self {
-            Self::Compute => compute,
-            Self::Memory => touch,
-            Self::Fork => {
-                // Later nobody would see that it does not work.
+    /// When there is no process to be had.
+    pub fn start(self, share: Share) -> Result<Running> {
+        let child = thread::spawn(move || {
+            // The process inherits what this thread has.
+            share.take()?;
+            let mut command = Command::new(THIS);
+            command.args([WORK, self.name()]).stdin(Stdio::null()).stdout(Stdio::null());
+            command.spawn().with_context(|| format!("cannot start {THIS}"))
+        });
+        let child = child.join().map_err(|_| anyhow!("the load's thread panicked"))??;
+        Ok(Running { load: self, child })
+    }
+
+    /// Works, in the process that was started for it.
+    ///
+    /// # Errors
+    /// When it cannot go on.
+    pub fn work(self) -> Result<Infallible> {
+        match self {
+            Self::Compute => compute(),
+            Self::Memory => touch(),
+            Self::Fork => loop {
                 fork()?;
-                || while fork().is_ok() {}
-            }
-        };
-        thread::Builder::new().spawn(work).context("cannot start the load")?;
+            },
+        }
+    }
+}
+
+/// A process that works.
+pub struct Running {
+    load: Load,
+    child: Child,
+}
+
+impl Running {
+    /// Sees that it still does.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        let end = self.child.try_wait()?;
+        ensure!(end.is_none(), "the load '{}' ended before the guest", self.load.name());
         Ok(())
     }
 }
 
-fn compute() {
+fn compute() -> ! {
     let mut value = 1_u64;
     loop {
         value = black_box(value.wrapping_mul(3).wrapping_add(1));
     }
 }
 
-fn touch() {
+fn touch() -> ! {
     loop {
         let mut memory = vec![0_u8; MEMORY];
         for byte in memory.iter_mut().step_by(PAGE) {
@@ -91,7 +137,9 @@ mod tests {
 
     #[test]
     fn loads_have_names() {
-        assert_eq!(Load::parse("fork").unwrap(), Load::Fork);
+        for load in [Load::Compute, Load::Memory, Load::Fork] {
+            assert_eq!(Load::parse(load.name()).unwrap(), load);
+        }
         assert!(Load::parse("work").unwrap_err().to_string().contains("'work'"));
     }
 }

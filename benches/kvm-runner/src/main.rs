@@ -19,10 +19,12 @@
 //! at that moment, and the kernel's memory before the VM was made and before it is ended.
 //!
 //! Options come from the kernel's command line, behind `--`:
-//! `memory=MIB`, `cpus=N`, `npt=0|1`, and, which may be repeated, `append=WORD` for the guest and
-//! `load=NAME` for other work of the host, see [`load`].
+//! `memory=MIB`, `cpus=N`, `npt=0|1`, `apart=0|1`, and, which may be repeated, `append=WORD` for the
+//! guest and `load=NAME` for other work of the host, see [`load`]. With `apart=1` each vCPU has a
+//! CPU for itself, and other work the rest, see [`cpus`].
 
 mod clock;
+mod cpus;
 mod host;
 mod image;
 mod linux;
@@ -39,9 +41,12 @@ mod vm;
 use std::fs;
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::{Context, Result};
 
+use cpus::Share;
+use load::{Load, Running};
 use memory::GuestMemory;
 use options::Options;
 
@@ -53,8 +58,11 @@ const INITRD: &str = "/initrd";
 const MARK: &str = "@kvm-runner";
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|argument| argument == load::NOTHING) {
-        return ExitCode::SUCCESS;
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some(load::NOTHING) => return ExitCode::SUCCESS,
+        Some(load::WORK) => return work(arguments.next().unwrap_or_default().as_str()),
+        _ => {}
     }
     match run() {
         Ok(code) => println!("{MARK} guest ended with {code}"),
@@ -67,6 +75,24 @@ fn main() -> ExitCode {
             eprintln!("kvm-runner is the init program of a benchmark machine: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Is one of the host's other processes.
+fn work(name: &str) -> ExitCode {
+    let Err(error) = Load::parse(name).and_then(Load::work);
+    eprintln!("load {name}: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// The CPUs of each vCPU, and those of other work.
+fn shares(options: &Options) -> Result<(Vec<Share>, Share)> {
+    let vcpus = usize::try_from(options.cpus)?;
+    if options.apart {
+        let cpus = thread::available_parallelism().context("cannot count the CPUs")?;
+        cpus::apart(cpus.get(), vcpus)
+    } else {
+        Ok((vec![Share::Any; vcpus], Share::Any))
     }
 }
 
@@ -83,10 +109,11 @@ fn run() -> Result<u32> {
     let begin = clock::tsc();
     let mut memory = GuestMemory::allocate(options.memory_mib << 20)?;
     let entry = image::load(&file, &initrd, &options, &mut memory)?;
-    for load in &options.loads {
-        load.start()?;
-    }
-    let end = vm::run(&options, memory, entry)?;
+    let (vcpus, others) = shares(&options)?;
+    let mut loads =
+        options.loads.iter().map(|load| load.start(others)).collect::<Result<Vec<_>>>()?;
+    let end = vm::run(vcpus, memory, entry)?;
+    loads.iter_mut().try_for_each(Running::check)?;
     println!("{}", String::from_utf8_lossy(&end.console));
     println!("timing created={} guest_tsc={}", end.started.host - begin, end.started.guest);
     println!("memory before {before}");

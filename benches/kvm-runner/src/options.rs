@@ -18,6 +18,8 @@ pub struct Options {
     pub append: Vec<String>,
     /// What the host has to do beside.
     pub loads: Vec<Load>,
+    /// Whether each vCPU has a CPU for itself, and what the host has to do the others.
+    pub apart: bool,
 }
 
 impl Options {
@@ -32,6 +34,7 @@ impl Options {
             nested_paging: true,
             append: Vec::new(),
             loads: Vec::new(),
+            apart: false,
         };
         for argument in arguments {
             let (name, value) =
@@ -42,6 +45,7 @@ impl Options {
                 "memory" => options.memory_mib = usize::try_from(number()?)?,
                 "cpus" => options.cpus = number()?,
                 "npt" => options.nested_paging = number()? != 0,
+                "apart" => options.apart = number()? != 0,
                 "load" => options.loads.push(Load::parse(value)?),
                 "append" => options.append.push(value.to_owned()),
                 _ => bail!("'{name}' is no option of the runner"),
@@ -64,10 +68,11 @@ mod tests {
 
     #[test]
     fn options_are_read_and_checked() {
-        let options = parse("memory=128 cpus=2 npt=0 append=a append=b load=memory").unwrap();
+        let options =
+            parse("memory=128 cpus=2 npt=0 append=a append=b load=memory apart=1").unwrap();
         assert_eq!((options.memory_mib, options.cpus, options.nested_paging), (128, 2, false));
         assert_eq!(options.append, ["a", "b"]);
-        assert_eq!(options.loads, [Load::Memory]);
+        assert_eq!((options.loads, options.apart), (vec![Load::Memory], true));
         assert!(parse("").unwrap().nested_paging);
         for (line, complaint) in
             [("memory=1", "16 to 3072"), ("cpus=0", "1 to 64"), ("x=1", "'x'"), ("npt", "no value")]

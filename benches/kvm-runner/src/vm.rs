@@ -8,11 +8,12 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use rustix::io::Errno;
 
 use crate::clock::Moment;
+use crate::cpus::Share;
 use crate::image::Entry;
 use crate::memory::GuestMemory;
-use crate::options::Options;
 use crate::ports::{COM1_LINE, Ports};
 use crate::{start, usage};
 
@@ -35,11 +36,11 @@ pub struct End {
     pub memory: String,
 }
 
-/// Makes the VM and runs it until a vCPU ends it.
+/// Makes the VM and runs it until a vCPU ends it, with a vCPU on each of these shares of the CPUs.
 ///
 /// # Errors
 /// When KVM refuses something, or the guest ends otherwise than by its exit port.
-pub fn run(options: &Options, memory: GuestMemory, entry: Entry) -> Result<End> {
+pub fn run(shares: Vec<Share>, memory: GuestMemory, entry: Entry) -> Result<End> {
     let kvm = Kvm::new().context("cannot open /dev/kvm")?;
     let vm = Arc::new(kvm.create_vm().context("cannot make a VM")?);
     vm.set_tss_address(TSS_ADDRESS)?;
@@ -58,11 +59,15 @@ pub fn run(options: &Options, memory: GuestMemory, entry: Entry) -> Result<End> 
     let (ended, end) = mpsc::channel();
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     let (starting, started) = mpsc::channel();
-    for id in (0..options.cpus).rev() {
-        let vcpu = vcpu(&vm, id, &supported, entry)?;
+    for (id, share) in shares.into_iter().enumerate().rev() {
+        let vcpu = vcpu(&vm, u64::try_from(id)?, &supported, entry)?;
         let (vm, ports, ended) = (vm.clone(), ports.clone(), ended.clone());
         let starting = (id == 0).then(|| starting.clone());
         thread::spawn(move || {
+            if let Err(error) = share.take() {
+                let _ = ended.send(Err(error));
+                return;
+            }
             if let Some(starting) = starting {
                 // The receiver is there until the guest has ended.
                 let _ = starting.send(Moment::now(&vcpu));
@@ -127,10 +132,16 @@ fn until_end(mut vcpu: VcpuFd, vm: &VmFd, ports: &Mutex<Ports>) -> Result<u32> {
             Ok(VcpuExit::MmioRead(_, data)) => data.fill(u8::MAX),
             Ok(VcpuExit::MmioWrite(..)) => {}
             Ok(other) => bail!("the guest ended by {other:?}"),
-            Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
+            Err(error) if is_to_be_repeated(error) => {}
             Err(error) => return Err(error).context("KVM cannot run the guest"),
         }
     }
+}
+
+/// Whether KVM has only come back early: for a signal, or when a vCPU that waited for the start-up
+/// interrupt has got it (Linux, `Documentation/virt/kvm/api.rst`, 4.10).
+fn is_to_be_repeated(error: kvm_ioctls::Error) -> bool {
+    [Errno::INTR, Errno::AGAIN].iter().any(|early| early.raw_os_error() == error.errno())
 }
 
 /// Sets the serial port's interrupt line to what it is now.

@@ -7,10 +7,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::{
-    AccessWidth, GuestPhysAddr, GuestVirtAddr,
+    GuestPhysAddr, GuestVirtAddr,
     emulate::{
-        Exchange, GuestBus, Outcome, emulate,
-        tests::machine::{DATA, Machine, TestBus, TestCpu, code, flat},
+        Outcome, emulate,
+        tests::{
+            machine::{DATA, Machine, TestBus, TestCpu, code, flat},
+            race::Race,
+        },
     },
     paging::walk::{
         Access, AccessKind, AddressSpace, BusError, PagingFeatures, PhysicalMemory, Privilege,
@@ -24,111 +27,14 @@ use crate::{
 
 const DONE: Outcome = Outcome::Done { debug_trap: false };
 
-/// A bus whose bytes in a range turn into their complement as soon as they were read.
-struct Racing {
-    bus: TestBus,
-    raced: Range<u64>,
-    /// Every time, and not the first time only.
-    always: bool,
-    /// How often each byte was read.
-    reads: RefCell<HashMap<u64, u32>>,
-}
-
-impl Racing {
-    fn note(&self, address: GuestPhysAddr, bytes: u64) {
-        let start = address.as_u64();
-        for at in (start..start + bytes).filter(|at| self.raced.contains(at)) {
-            let mut reads = self.reads.borrow_mut();
-            let count = reads.entry(at).or_default();
-            *count += 1;
-            if self.always || *count == 1 {
-                self.bus.store(at, 1, !self.bus.load(at, 1) & 0xFF);
-            }
-        }
-    }
-
-    /// The highest number of times that a byte was read.
-    fn most_reads(&self) -> u32 {
-        self.reads.borrow().values().copied().max().unwrap_or(0)
-    }
-}
-
-impl PhysicalMemory for Racing {
-    fn read_u32(&self, address: GuestPhysAddr) -> Result<u32, BusError> {
-        let value = self.bus.read_u32(address);
-        self.note(address, 4);
-        value
-    }
-    fn read_u64(&self, address: GuestPhysAddr) -> Result<u64, BusError> {
-        let value = self.bus.read_u64(address);
-        self.note(address, 8);
-        value
-    }
-    fn compare_exchange_u32(
-        &self,
-        address: GuestPhysAddr,
-        expected: u32,
-        new: u32,
-    ) -> Result<bool, BusError> {
-        self.bus.compare_exchange_u32(address, expected, new)
-    }
-    fn compare_exchange_u64(
-        &self,
-        address: GuestPhysAddr,
-        expected: u64,
-        new: u64,
-    ) -> Result<bool, BusError> {
-        self.bus.compare_exchange_u64(address, expected, new)
-    }
-}
-
-impl GuestBus for Racing {
-    fn fetch(&mut self, address: GuestPhysAddr, buffer: &mut [u8]) -> Result<(), BusError> {
-        self.bus.fetch(address, buffer)?;
-        self.note(address, buffer.len() as u64);
-        Ok(())
-    }
-    fn read(&mut self, address: GuestPhysAddr, size: AccessWidth) -> Result<u64, BusError> {
-        let value = self.bus.read(address, size);
-        self.note(address, size.bytes() as u64);
-        value
-    }
-    fn write(&mut self, at: GuestPhysAddr, size: AccessWidth, value: u64) -> Result<(), BusError> {
-        self.bus.write(at, size, value)
-    }
-    fn compare_exchange(
-        &mut self,
-        address: GuestPhysAddr,
-        size: AccessWidth,
-        expected: u64,
-        new: u64,
-    ) -> Result<Exchange, BusError> {
-        self.bus.compare_exchange(address, size, expected, new)
-    }
-    fn compare_exchange_u128(
-        &mut self,
-        address: GuestPhysAddr,
-        expected: u128,
-        new: u128,
-    ) -> Result<Exchange, BusError> {
-        self.bus.compare_exchange_u128(address, expected, new)
-    }
-    fn port_in(&mut self, port: u16, size: AccessWidth) -> u32 {
-        self.bus.port_in(port, size)
-    }
-    fn port_out(&mut self, port: u16, size: AccessWidth, value: u32) {
-        self.bus.port_out(port, size, value);
-    }
-}
-
 /// Executes the instruction of `machine` while the bytes in `raced` change.
-fn run(machine: Machine, raced: Range<u64>) -> (Outcome, TestCpu, Racing) {
+fn run(machine: Machine, raced: Range<u64>) -> (Outcome, TestCpu, TestBus) {
     race(machine, raced, false)
 }
 
-fn race(machine: Machine, raced: Range<u64>, always: bool) -> (Outcome, TestCpu, Racing) {
-    let Machine { mut cpu, bus } = machine;
-    let mut bus = Racing { bus, raced, always, reads: RefCell::default() };
+fn race(machine: Machine, raced: Range<u64>, always: bool) -> (Outcome, TestCpu, TestBus) {
+    let Machine { mut cpu, mut bus } = machine;
+    bus.race = RefCell::new(Race { range: raced, always, ..Race::default() });
     let outcome = emulate(&mut cpu, &mut bus, None);
     (outcome, cpu, bus)
 }
@@ -139,8 +45,8 @@ fn an_instruction_is_executed_as_it_was_decoded() {
     let machine = Machine::long(&[0x89, 0x03]).set(Gpr::Rbx, DATA).set(Gpr::Rax, 0x1234);
     let rip = machine.cpu.rip;
     let (outcome, cpu, bus) = run(machine, rip..rip + 15);
-    assert_eq!((outcome, cpu.rip, bus.most_reads()), (DONE, rip + 2, 1));
-    assert_eq!(bus.bus.load(DATA, 4), 0x1234);
+    assert_eq!((outcome, cpu.rip, bus.race.borrow().most_reads()), (DONE, rip + 2, 1));
+    assert_eq!(bus.load(DATA, 4), 0x1234);
 }
 
 #[test]
@@ -149,8 +55,8 @@ fn an_instruction_across_pages_has_each_byte_fetched_once() {
     machine.bus.store_bytes(DATA + 0xFFD, &[0xC7, 0x03, 0x78, 0x56, 0x34, 0x12]);
     machine.cpu.rip = DATA + 0xFFD;
     let (outcome, _, bus) = run(machine, DATA + 0xFFD..DATA + 0x1003);
-    assert_eq!((outcome, bus.most_reads()), (DONE, 1));
-    assert_eq!(bus.bus.load(DATA, 4), 0x1234_5678);
+    assert_eq!((outcome, bus.race.borrow().most_reads()), (DONE, 1));
+    assert_eq!(bus.load(DATA, 4), 0x1234_5678);
 }
 
 #[test]
@@ -162,10 +68,10 @@ fn operands_in_memory_are_read_once() {
         let machine = Machine::long(code).set(Gpr::Rbx, DATA).set(Gpr::Rsp, DATA + 0x800);
         machine.bus.store_bytes(DATA, &[0x2F, 0x00, 0x00, 0x10, 0, 0, 0, 0, 0, 0]);
         let (outcome, cpu, bus) = run(machine, DATA..DATA + 16);
-        assert_eq!((outcome, bus.most_reads()), (DONE, 1), "{code:02x?}");
+        assert_eq!((outcome, bus.race.borrow().most_reads()), (DONE, 1), "{code:02x?}");
         match code {
             [0x0F, ..] => assert_eq!(cpu.gdtr, DescriptorTable { base: 0x1000, limit: 0x2F }),
-            [0xFF, 0x33] => assert_eq!(bus.bus.load(DATA + 0x7F8, 8), 0x1000_002F),
+            [0xFF, 0x33] => assert_eq!(bus.load(DATA + 0x7F8, 8), 0x1000_002F),
             [0xFF, 0x23] => assert_eq!(cpu.rip, 0x1000_002F),
             _ => {}
         }
@@ -192,9 +98,9 @@ fn a_segment_is_loaded_from_the_descriptor_that_was_checked() {
     assert_eq!((es.base, es.limit, es.attributes.dpl()), (0, u32::MAX, 0));
     assert!(es.attributes.present());
     // Marking it accessed reads the byte with the type again, and sets that bit alone.
-    assert_eq!(bus.bus.load(TABLE + 13, 1), !0x92 & 0xFF | 1);
-    let reads = bus.reads.borrow();
-    assert!(reads.iter().all(|(at, count)| *count <= 1 + u32::from(*at == TABLE + 13)));
+    assert_eq!(bus.load(TABLE + 13, 1), !0x92 & 0xFF | 1);
+    let race = bus.race.borrow();
+    assert!(race.reads.iter().all(|(at, count)| *count <= 1 + u32::from(*at == TABLE + 13)));
 }
 
 #[test]
@@ -203,7 +109,7 @@ fn a_descriptor_that_never_stays_the_same_is_tried_again_and_not_loaded() {
     let before = machine.cpu.clone();
     let (outcome, cpu, bus) = race(machine, TABLE + 8..TABLE + 16, true);
     assert_eq!((outcome, cpu), (Outcome::Repeat { debug_trap: false }, before));
-    assert!(bus.most_reads() <= 65, "{}", bus.most_reads());
+    assert!(bus.race.borrow().most_reads() <= 65, "{}", bus.race.borrow().most_reads());
 }
 
 #[test]
@@ -212,7 +118,7 @@ fn a_far_pointer_is_read_once() {
     let machine = with_descriptor(&[0x0F, 0xB2, 0x0B]);
     machine.bus.store_bytes(DATA, &[0x78, 0x56, 0x34, 0x12, 0x08, 0x00]);
     let (outcome, cpu, bus) = run(machine, DATA..DATA + 6);
-    assert_eq!((outcome, bus.most_reads()), (DONE, 1));
+    assert_eq!((outcome, bus.race.borrow().most_reads()), (DONE, 1));
     assert_eq!(cpu.gprs[Gpr::Rcx as usize], 0x1234_5678);
     assert_eq!(cpu.segments[SegmentRegister::Ss as usize].selector, 8);
 }
@@ -235,7 +141,7 @@ fn a_port_is_allowed_by_the_map_whose_place_was_checked() {
     machine.cpu.rip = DATA;
     machine.bus.store_bytes(DATA, &[0xE4, 0x60]);
     let (outcome, _, bus) = run(machine, raced);
-    assert_eq!((outcome, bus.most_reads()), (DONE, 1));
+    assert_eq!((outcome, bus.race.borrow().most_reads()), (DONE, 1));
 }
 
 /// Page tables whose entries change as soon as they were read: to another page, and back.

@@ -14,7 +14,7 @@ use crate::{
         Outcome,
         tests::machine::{DATA, Event, Machine},
     },
-    memory::{GuestMemory, MemoryError, OwnedPages},
+    memory::{GuestMemory, LiveMemory, MemoryError, OwnedPages},
     pvclock::{SystemClock, write_wall_clock},
     state::{Gpr, SegmentRegister, rflags},
     time::VmClock,
@@ -181,13 +181,14 @@ fn a_segment_whose_base_and_offset_wrap_stays_in_32_bits() {
 #[test]
 fn a_clock_page_at_the_edge_of_memory_harms_nothing() {
     let (host, memory) = memory();
+    let live = LiveMemory::new(&memory, None);
     let clock = VmClock::start(host);
     let mut registered = SystemClock::default();
     let edges = [2 * PAGE_SIZE, TOP + 2 * PAGE_SIZE, u64::MAX];
     for address in edges.into_iter().flat_map(|edge| (0..40).map(move |n| edge - n)) {
         registered.set_register(address | 1);
-        registered.publish(&memory, &clock, 0);
-        write_wall_clock(&memory, address, host, &clock);
+        registered.publish(live, &clock, 0);
+        write_wall_clock(live, address, host, &clock);
     }
     assert_eq!(memory.read_u64(GuestPhysAddr::new(0)), Ok(0), "nothing came out at zero");
 }

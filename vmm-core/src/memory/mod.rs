@@ -5,6 +5,7 @@ mod allocate;
 mod guest;
 pub(crate) mod heap;
 mod layout;
+mod live;
 mod pages;
 #[cfg(test)]
 mod ranges;
@@ -14,5 +15,6 @@ mod witness;
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
+pub use live::{LiveMemory, ShadowWatch};
 pub use pages::OwnedPages;
 pub(crate) use witness::Witness;

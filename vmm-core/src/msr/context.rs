@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an MSR access reaches beside the registers themselves.
 
-use crate::{apic::LocalApic, memory::GuestMemory};
+use crate::{apic::LocalApic, memory::LiveMemory};
 
 /// The parts of the VM that an MSR access may touch.
 pub struct MsrContext<'a> {
     /// The vCPU's local APIC.
     pub apic: &'a mut LocalApic,
     /// The guest's memory.
-    pub memory: &'a GuestMemory,
+    pub memory: LiveMemory<'a>,
 }
 
 /// What the caller has to do after a write.

@@ -3,6 +3,10 @@
 
 use core::{arch::naked_asm, mem::offset_of};
 
+use crate::switch_registers::{
+    load_guest_registers, restore_callers_registers, save_callers_registers, store_guest_registers,
+};
+
 /// General-purpose registers that the control block does not hold, by encoding. The slots of
 /// RAX and RSP, which it does hold, are unused.
 #[repr(C)]
@@ -20,7 +24,9 @@ pub struct SwitchContext {
     pub registers: GuestRegisters,
 }
 
-const _: () = assert!(offset_of!(SwitchContext, registers) == 16);
+const REGISTERS: usize = offset_of!(SwitchContext, registers);
+
+const _: () = assert!(offset_of!(SwitchContext, host_vmcb) == 8);
 
 /// Holds physical interrupts, until the guest was entered and left or they are
 /// [let through](let_interrupts_through).
@@ -59,68 +65,21 @@ pub unsafe fn let_interrupts_through() {
 #[unsafe(naked)]
 pub unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext) {
     naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push rdi",
+        save_callers_registers!(),
         "mov rax, [rdi]",
-        "mov rcx, [rdi + 16 + 8 * 1]",
-        "mov rdx, [rdi + 16 + 8 * 2]",
-        "mov rbx, [rdi + 16 + 8 * 3]",
-        "mov rbp, [rdi + 16 + 8 * 5]",
-        "mov rsi, [rdi + 16 + 8 * 6]",
-        "mov r8, [rdi + 16 + 8 * 8]",
-        "mov r9, [rdi + 16 + 8 * 9]",
-        "mov r10, [rdi + 16 + 8 * 10]",
-        "mov r11, [rdi + 16 + 8 * 11]",
-        "mov r12, [rdi + 16 + 8 * 12]",
-        "mov r13, [rdi + 16 + 8 * 13]",
-        "mov r14, [rdi + 16 + 8 * 14]",
-        "mov r15, [rdi + 16 + 8 * 15]",
-        "mov rdi, [rdi + 16 + 8 * 7]",
+        load_guest_registers!(),
         "vmload rax",
         "vmrun rax",
         "vmsave rax",
         // RAX and RSP are the host's again; the context is on the stack.
-        "xchg rdi, [rsp]",
-        "mov [rdi + 16 + 8 * 1], rcx",
-        "mov [rdi + 16 + 8 * 2], rdx",
-        "mov [rdi + 16 + 8 * 3], rbx",
-        "mov [rdi + 16 + 8 * 5], rbp",
-        "mov [rdi + 16 + 8 * 6], rsi",
-        "mov [rdi + 16 + 8 * 8], r8",
-        "mov [rdi + 16 + 8 * 9], r9",
-        "mov [rdi + 16 + 8 * 10], r10",
-        "mov [rdi + 16 + 8 * 11], r11",
-        "mov [rdi + 16 + 8 * 12], r12",
-        "mov [rdi + 16 + 8 * 13], r13",
-        "mov [rdi + 16 + 8 * 14], r14",
-        "mov [rdi + 16 + 8 * 15], r15",
-        "pop rcx",
-        "mov [rdi + 16 + 8 * 7], rcx",
+        store_guest_registers!(),
         "mov rax, [rdi + 8]",
         "vmload rax",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        // Nothing of the guest stays in registers that the compiler may not overwrite.
-        "xor ecx, ecx",
-        "xor edx, edx",
-        "xor esi, esi",
-        "xor edi, edi",
-        "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "xor r11d, r11d",
+        restore_callers_registers!(),
         "xor eax, eax",
         "stgi",
         "ret",
+        registers = const REGISTERS,
     )
 }
 

@@ -263,7 +263,8 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     fn msr_parts(&mut self) -> (&mut VcpuMsrs, MsrContext<'_>) {
-        let context = MsrContext { apic: &mut self.apic, memory: &self.core.memory };
+        let context =
+            MsrContext { apic: &mut self.apic, memory: self.core.live_memory(self.index) };
         (&mut self.msrs, context)
     }
 }

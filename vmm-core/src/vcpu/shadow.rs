@@ -15,9 +15,6 @@ use crate::{
     state::{ControlRegisters, Exception, cr0, cr4, efer, rflags},
 };
 
-/// What the end of a VM says about a defect that the MMU found in itself.
-pub(super) const STALE_HANDLE: &str = "a shadow table was used that is gone";
-
 /// How often an instruction may find a table in its way again that was given up for it.
 const MOST_RETRIES: u32 = 8;
 
@@ -72,7 +69,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         match shadow.load_root(self.index, &self.core.memory, &self.address_space()) {
             Ok(root) => self.hardware.set_shadow_root(root),
             // The gate stays closed.
-            Err(StaleHandle) => self.shadow_paging_failed(STALE_HANDLE),
+            Err(StaleHandle) => self.shadow_paging_failed(StaleHandle::WHY),
         }
     }
 
@@ -95,7 +92,7 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.act_on_fault(action, address, access)
             }
             Err(StaleHandle) => {
-                self.shadow_paging_failed(STALE_HANDLE);
+                self.shadow_paging_failed(StaleHandle::WHY);
                 Ok(())
             }
         }
@@ -181,7 +178,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
         let Some(shadow) = self.core.shadow() else { return Ok(()) };
         if shadow.unshadow(self.index, table) == Err(StaleHandle) {
-            self.shadow_paging_failed(STALE_HANDLE);
+            self.shadow_paging_failed(StaleHandle::WHY);
         }
         Ok(())
     }
@@ -192,7 +189,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         match self.core.shadow() {
             Some(shadow) => {
                 if shadow.invalidate(self.index, &self.core.memory, address) == Err(StaleHandle) {
-                    self.shadow_paging_failed(STALE_HANDLE);
+                    self.shadow_paging_failed(StaleHandle::WHY);
                 }
             }
             None => self.hardware.flush_tlb(),

@@ -3,13 +3,13 @@
 
 use host_iface::Host;
 
-use super::shadow::STALE_HANDLE;
 use crate::{
-    AccessWidth, EndReason, GuestPhysAddr,
+    AccessWidth, GuestPhysAddr,
     apic::LocalApic,
     backend::VcpuBackend,
     bus::Answer,
     emulate::{EmulatorCpu, Exchange, GuestBus},
+    memory::LiveMemory,
     paging::walk::{BusError, PagingFeatures, PhysicalMemory},
     state::{
         ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
@@ -156,14 +156,8 @@ impl BusView<'_> {
         }
     }
 
-    /// Memory was written: with shadow paging, what was made from it has to go.
-    fn wrote(&self, address: GuestPhysAddr, size: AccessWidth) {
-        if let Some(shadow) = self.core.shadow()
-            && shadow.wrote(self.vcpu, &self.core.memory, address, size.bytes() as u64).is_err()
-        {
-            let (vcpu, why) = (self.vcpu, STALE_HANDLE);
-            self.core.control.end(EndReason::ShadowPaging { vcpu, why });
-        }
+    fn memory(&self) -> LiveMemory<'_> {
+        self.core.live_memory(self.vcpu)
     }
 
     fn read_device(&mut self, address: GuestPhysAddr, width: AccessWidth) -> u64 {
@@ -239,16 +233,8 @@ impl GuestBus for BusView<'_> {
         size: AccessWidth,
         value: u64,
     ) -> Result<(), BusError> {
-        let memory = &self.core.memory;
-        let written = match size {
-            AccessWidth::Byte => memory.write_u8(address, value as u8),
-            AccessWidth::Word => memory.write_u16(address, value as u16),
-            AccessWidth::Dword => memory.write_u32(address, value as u32),
-            AccessWidth::Qword => memory.write_u64(address, value),
-        };
-        match written {
-            Ok(()) => self.wrote(address, size),
-            Err(_) => self.write_device(address, size, value),
+        if self.memory().write(address, size, value).is_err() {
+            self.write_device(address, size, value);
         }
         Ok(())
     }
@@ -260,25 +246,7 @@ impl GuestBus for BusView<'_> {
         expected: u64,
         new: u64,
     ) -> Result<Exchange, BusError> {
-        let memory = &self.core.memory;
-        let replaced = match size {
-            AccessWidth::Byte => memory
-                .compare_exchange_u8(address, expected as u8, new as u8)
-                .map(|outcome| outcome.is_ok()),
-            AccessWidth::Word => memory
-                .compare_exchange_u16(address, expected as u16, new as u16)
-                .map(|outcome| outcome.is_ok()),
-            AccessWidth::Dword => memory
-                .compare_exchange_u32(address, expected as u32, new as u32)
-                .map(|outcome| outcome.is_ok()),
-            AccessWidth::Qword => {
-                memory.compare_exchange_u64(address, expected, new).map(|outcome| outcome.is_ok())
-            }
-        };
-        if replaced == Ok(true) {
-            self.wrote(address, size);
-        }
-        Ok(match replaced {
+        Ok(match self.memory().compare_exchange(address, size, expected, new) {
             Ok(true) => Exchange::Done,
             Ok(false) => Exchange::Different,
             Err(_) => Exchange::NotAtomic,

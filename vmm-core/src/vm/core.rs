@@ -13,7 +13,7 @@ use crate::{
     bus::{MmioBus, PortBus},
     cpuid::CpuidTable,
     hooks::Hooks,
-    memory::GuestMemory,
+    memory::{GuestMemory, LiveMemory, ShadowWatch},
     paging::{NestedEntries, NestedTables, shadow::ShadowMmu},
 };
 
@@ -100,6 +100,14 @@ impl VmCore {
             MemoryTables::Nested { .. } => None,
             MemoryTables::Shadow(mmu) => Some(mmu),
         }
+    }
+
+    /// Guest memory, for what is written on behalf of `vcpu`, which is outside the guest.
+    #[inline]
+    pub(crate) fn live_memory(&self, vcpu: u32) -> LiveMemory<'_> {
+        let control = &self.control;
+        let watch = self.shadow().map(|mmu| ShadowWatch { mmu, vcpu, control });
+        LiveMemory::new(&self.memory, watch)
     }
 
     fn has_mail(&self, vcpu: usize) -> bool {

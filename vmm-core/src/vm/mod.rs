@@ -2,6 +2,7 @@
 //! Building a virtual machine, and the machine that was built.
 
 mod apic_window;
+mod build_error;
 mod builder;
 mod core;
 mod halt;
@@ -10,7 +11,8 @@ mod tests;
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-pub use builder::{BuildError, MAX_VCPUS, PagingChoice, VmBuilder, VmConfig, VmPart};
+pub use build_error::{BuildError, VmPart};
+pub use builder::{MAX_VCPUS, PagingChoice, VmBuilder, VmConfig};
 pub(crate) use core::VmCore;
 
 use crate::{
@@ -45,7 +47,8 @@ impl<V: VcpuBackend> Vm<V> {
         &self.core.control
     }
 
-    /// Guest memory.
+    /// Guest memory. With shadow paging, what is written here once a vCPU has run must not be the
+    /// guest's page tables: what was made from them would stay.
     pub fn memory(&self) -> &GuestMemory {
         &self.core.memory
     }

@@ -2,7 +2,9 @@
 //! The Intel VT-x backend (Intel SDM vol. 3, chapters 23 to 33).
 
 mod apic;
+mod backend;
 mod capability;
+mod control_registers;
 mod controls;
 mod cpu;
 mod debug_status;
@@ -11,22 +13,29 @@ mod entry;
 mod entry_check;
 mod entry_failure;
 mod ept;
+mod event;
+mod exit;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
 mod field;
 mod host_state;
+mod initial;
 mod instruction;
 mod interruptibility;
 mod length;
+mod msr;
 mod msr_area;
 mod pause_loop;
 mod permission;
 mod preemption;
 mod real_mode;
+mod residence;
 mod segment;
 mod shadow;
 mod switch;
 mod switched_msrs;
+#[cfg(test)]
+mod tests;
 mod unpaged;
 mod vcpu;
 mod virtual_apic;

@@ -5,6 +5,10 @@ use core::{arch::naked_asm, mem::offset_of};
 
 use x86::vmx::vmcs::host;
 
+use crate::switch_registers::{
+    load_guest_registers, restore_callers_registers, save_callers_registers, store_guest_registers,
+};
+
 /// What the switch exchanges with the rest: general-purpose registers by encoding, without
 /// RSP, whose slot is unused, and CR2, which the VMCS does not hold either.
 #[repr(C)]
@@ -18,11 +22,10 @@ pub struct SwitchContext {
     pub accesses: u64,
 }
 
+const REGISTERS: usize = offset_of!(SwitchContext, registers);
 const CR2: usize = offset_of!(SwitchContext, cr2);
 const HOST_RSP: usize = offset_of!(SwitchContext, host_rsp);
 const ACCESSES: usize = offset_of!(SwitchContext, accesses);
-
-const _: () = assert!(offset_of!(SwitchContext, registers) == 0);
 
 /// How an attempt to enter the guest ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,13 +62,7 @@ pub unsafe fn enter(context: &mut SwitchContext, resume: bool) -> Outcome {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext, resume: u64) -> u64 {
     naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push rdi",
+        save_callers_registers!(),
         "cmp rsp, [rdi + {host_rsp}]",
         "je 2f",
         "mov [rdi + {host_rsp}], rsp",
@@ -81,21 +78,8 @@ unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext, resume: u64) 
         "3:",
         // No instruction between this and its jump changes the flags.
         "test rsi, rsi",
-        "mov rax, [rdi + 8 * 0]",
-        "mov rcx, [rdi + 8 * 1]",
-        "mov rdx, [rdi + 8 * 2]",
-        "mov rbx, [rdi + 8 * 3]",
-        "mov rbp, [rdi + 8 * 5]",
-        "mov rsi, [rdi + 8 * 6]",
-        "mov r8, [rdi + 8 * 8]",
-        "mov r9, [rdi + 8 * 9]",
-        "mov r10, [rdi + 8 * 10]",
-        "mov r11, [rdi + 8 * 11]",
-        "mov r12, [rdi + 8 * 12]",
-        "mov r13, [rdi + 8 * 13]",
-        "mov r14, [rdi + 8 * 14]",
-        "mov r15, [rdi + 8 * 15]",
-        "mov rdi, [rdi + 8 * 7]",
+        "mov rax, [rdi + {registers}]",
+        load_guest_registers!(),
         "jnz 4f",
         "vmlaunch",
         "jmp 5f",
@@ -112,6 +96,7 @@ unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext, resume: u64) 
         host_rsp = const HOST_RSP,
         host_rsp_field = const host::RSP,
         accesses = const ACCESSES,
+        registers = const REGISTERS,
         cr2 = const CR2,
         leave = sym leave,
     )
@@ -124,27 +109,13 @@ unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext, resume: u64) 
 #[unsafe(naked)]
 pub unsafe extern "sysv64" fn guest_exited() {
     naked_asm!(
-        "xchg rdi, [rsp]",
-        "mov [rdi + 8 * 0], rax",
-        "mov [rdi + 8 * 1], rcx",
-        "mov [rdi + 8 * 2], rdx",
-        "mov [rdi + 8 * 3], rbx",
-        "mov [rdi + 8 * 5], rbp",
-        "mov [rdi + 8 * 6], rsi",
-        "mov [rdi + 8 * 8], r8",
-        "mov [rdi + 8 * 9], r9",
-        "mov [rdi + 8 * 10], r10",
-        "mov [rdi + 8 * 11], r11",
-        "mov [rdi + 8 * 12], r12",
-        "mov [rdi + 8 * 13], r13",
-        "mov [rdi + 8 * 14], r14",
-        "mov [rdi + 8 * 15], r15",
-        "pop rcx",
-        "mov [rdi + 8 * 7], rcx",
+        store_guest_registers!(),
+        "mov [rdi + {registers}], rax",
         "mov rax, cr2",
         "mov [rdi + {cr2}], rax",
         "xor eax, eax",
         "jmp {leave}",
+        registers = const REGISTERS,
         cr2 = const CR2,
         leave = sym leave,
     )
@@ -156,24 +127,7 @@ pub unsafe extern "sysv64" fn guest_exited() {
 /// Reached from the two functions above only.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn leave() {
-    naked_asm!(
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        // Nothing of the guest stays in registers that the compiler may not overwrite.
-        "xor ecx, ecx",
-        "xor edx, edx",
-        "xor esi, esi",
-        "xor edi, edi",
-        "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "xor r11d, r11d",
-        "ret",
-    )
+    naked_asm!(restore_callers_registers!(), "ret")
 }
 
 /// What the host-RIP field has to hold.

@@ -30,8 +30,10 @@ const PAGE: u64 = 4096;
 /// Everything that Alcazar adds for a guest with one vCPU is to stay below this.
 pub const LIMIT: u64 = 2 << 20;
 
-/// Adds up the memory that Alcazar needs for a guest of 1 GiB: image, heap, page tables and
-/// control blocks, and what a further vCPU adds; and what a Linux with KVM needs.
+/// Memory that a VMM needs for a guest of 1 GiB
+///
+/// Alcazar's image, heap, page tables and control blocks, and what a further vCPU adds; and what a
+/// Linux with KVM needs.
 #[derive(Clone, Debug, Args)]
 pub struct MemoryOptions {
     #[command(flatten)]
@@ -195,25 +197,20 @@ fn svg(Figures { alcazar, kvm, .. }: &Figures) -> Result<String> {
         ("page tables", palette::BARE),
         ("control blocks", palette::KVM_OTHER),
     ];
+    let alcazar_values = [alcazar.image, alcazar.heap, alcazar.page_tables, alcazar.control];
+    let kvm_values = [kvm.modules, kvm.objects, kvm.page_tables, 0];
     Bars {
         title: "Memory for a guest of 1 GiB with one vCPU".into(),
         axis: "KiB".into(),
         scale: scale::Kind::Linear,
+        digits: 0,
         layout: Layout::Stacked,
         series: series.map(|(name, colour)| Series { name: name.into(), colour }).to_vec(),
         groups: vec![
-            Group {
-                name: "Alcazar, all".into(),
-                values: [alcazar.image, alcazar.heap, alcazar.page_tables, alcazar.control]
-                    .map(kib)
-                    .to_vec(),
-            },
-            Group {
-                name: "KVM, without Linux".into(),
-                values: [kvm.modules, kvm.objects, kvm.page_tables, 0].map(kib).to_vec(),
-            },
+            Group::new("Alcazar, all", alcazar_values.map(kib).to_vec()),
+            Group::new("KVM, without Linux", kvm_values.map(kib).to_vec()),
         ],
-        mark: Some((LIMIT as f64 / 1024.0, "the limit".into())),
+        mark: Some((LIMIT as f64 / 1024.0, "target for Alcazar, 2 MiB".into())),
     }
     .svg()
 }
@@ -264,6 +261,6 @@ mod tests {
     #[test]
     fn the_picture_has_both() {
         let svg = svg(&figures()).unwrap();
-        assert!(svg.contains("KVM, without Linux") && svg.contains("the limit"));
+        assert!(svg.contains("KVM, without Linux") && svg.contains("target for Alcazar"));
     }
 }

@@ -10,9 +10,10 @@ use super::place::{self, Job, Outcome};
 use super::{figures, machine};
 use crate::cpio::Archive;
 use crate::paths::Paths;
-use crate::platform::Boot;
+use crate::platform::bochs::{self, models::Model};
+use crate::platform::{Boot, Engine, MachineConfig};
 use crate::run::folder::RunFolder;
-use crate::{cargo_build, image, run, setup};
+use crate::{cargo_build, image, iso, run, setup};
 
 /// What the runner's last line begins with, and how it ends when all is well.
 const MARK: &str = "@kvm-runner ";
@@ -21,6 +22,17 @@ const SUCCESS: &str = "guest ended with 0";
 /// Memory that Linux has beside the guest's, in MiB; with little it uses no huge pages.
 const LINUX_MIB: u64 = 960;
 
+/// The same on Bochs, where it takes a while to make lists of all that memory.
+const LINUX_MIB_BOCHS: u64 = 480;
+
+/// Options of a Linux with several CPUs.
+///
+/// - `maxcpus=1`: the runner brings up the others, since by QEMU's `-icount` Linux hangs in
+///   starting them while it boots; see `benches/kvm-runner/src/cpus.rs`.
+/// - `tsc=reliable`: the emulated machine does not say that its time-stamp counters agree, and
+///   without that Linux uses a slower clock.
+const SEVERAL_CPUS: &str = "maxcpus=1 tsc=reliable";
+
 /// How Linux is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting<'a> {
@@ -28,6 +40,11 @@ pub struct Setting<'a> {
     pub nested: bool,
     /// What else Linux has to do, by the runner's names.
     pub loads: &'a [&'a str],
+    /// Whether Linux has one CPU more than the guest, and each vCPU one for itself, apart from what
+    /// else Linux does.
+    pub apart: bool,
+    /// The CPU model if the machine is one of Bochs'.
+    pub bochs: Option<&'a Model>,
     /// The guest's own initial RAM disk, if it is Linux.
     pub initrd: Option<&'a Path>,
 }
@@ -46,9 +63,26 @@ pub fn run(
     let kernel = image::kernel(paths, image::DEFAULT_KERNEL)?;
     let initrd = folder.file("kvm.cpio");
     write_initrd(paths, job.guest, setting.initrd, &initrd)?;
-    let boot =
-        Boot::Kernel { kernel, initrd: Some(initrd), command_line: command_line(job, setting) };
-    let answer = machine::run(&place::machine(job, job.memory_mib + LINUX_MIB, boot), folder)?;
+    let line = command_line(job, setting);
+    let boot = match setting.bochs {
+        None => Boot::Kernel { kernel, initrd: Some(initrd), command_line: line },
+        Some(_) => {
+            setup::ensure_bochs()?;
+            let image = folder.file("machine.iso");
+            iso::make_linux(&image, &kernel, &initrd, &line)?;
+            Boot::Iso(image)
+        }
+    };
+    let cpus = linux_cpus(job, setting);
+    let linux_mib = if setting.bochs.is_some() { LINUX_MIB_BOCHS } else { LINUX_MIB };
+    let mut machine =
+        MachineConfig { cpus, ..place::machine(job, job.memory_mib + linux_mib, boot) };
+    if let Some(model) = setting.bochs {
+        machine.engine = Engine::Bochs;
+        machine.cpu = model.name.to_owned();
+        machine.log = Some(folder.file("linux.log"));
+    }
+    let answer = machine::run(&machine, folder)?;
     let Some((console, end)) = answer.console.rsplit_once(MARK) else {
         bail!("Linux did not get to running the guest; see {}", answer.log.display());
     };
@@ -59,15 +93,23 @@ pub fn run(
     Ok(Outcome { console: console.to_owned(), report: None })
 }
 
+/// CPUs of the machine.
+fn linux_cpus(job: Job<'_>, setting: Setting<'_>) -> u32 {
+    job.cpus + u32::from(setting.apart)
+}
+
 /// Linux's options, and behind `--` those of the runner.
 fn command_line(job: Job<'_>, setting: Setting<'_>) -> String {
-    let mut line = format!(
-        "{} -- memory={} cpus={} npt={}",
-        run::COMMAND_LINE,
-        job.memory_mib,
-        job.cpus,
-        u8::from(setting.nested)
-    );
+    let mut line = run::COMMAND_LINE.to_owned();
+    if linux_cpus(job, setting) > 1 {
+        line.push_str(&format!(" {SEVERAL_CPUS}"));
+    }
+    if let Some(model) = setting.bochs {
+        line.push_str(&format!(" {}", bochs::native_kernel_options(model)));
+    }
+    let Job { memory_mib, cpus, .. } = job;
+    let [npt, apart] = [setting.nested, setting.apart].map(u8::from);
+    line.push_str(&format!(" -- memory={memory_mib} cpus={cpus} npt={npt} apart={apart}"));
     for word in job.words.split_whitespace() {
         line.push_str(&format!(" append={word}"));
     }
@@ -127,7 +169,7 @@ fn write_initrd(paths: &Paths, guest: &Path, guest_initrd: Option<&Path>, to: &P
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::create(to)?;
-    for folder in ["dev", "modules", "proc"] {
+    for folder in ["dev", "modules", "proc", "sys"] {
         archive.directory(folder, 0o755)?;
     }
     // The kernel opens it before /dev is mounted.
@@ -170,14 +212,25 @@ mod tests {
             guest: Path::new("g"),
             words: "a b=1",
             memory_mib: 64,
-            cpus: 2,
+            cpus: 1,
             deterministic: true,
         };
         let line = command_line(job, Setting { loads: &["fork"], ..Setting::default() });
-        assert!(line.starts_with(run::COMMAND_LINE));
-        assert!(
-            line.ends_with(" -- memory=64 cpus=2 npt=0 append=a append=b=1 load=fork"),
-            "{line}"
-        );
+        let runner = "memory=64 cpus=1 npt=0 apart=0 append=a append=b=1 load=fork";
+        assert_eq!(line, format!("{} -- {runner}", run::COMMAND_LINE));
+    }
+
+    #[test]
+    fn a_cpu_apart_is_one_more() {
+        let job =
+            Job { guest: Path::new("g"), words: "", memory_mib: 64, cpus: 1, deterministic: true };
+        let model = bochs::models::find("ryzen").unwrap();
+        let setting = Setting { apart: true, bochs: Some(model), ..Setting::default() };
+        assert_eq!(linux_cpus(job, setting), 2);
+        let line = command_line(job, setting);
+        let (kernel, runner) = line.split_once(" -- ").unwrap();
+        assert!(kernel.contains(SEVERAL_CPUS), "{kernel}");
+        assert!(kernel.ends_with(&bochs::native_kernel_options(model)), "{kernel}");
+        assert_eq!(runner, "memory=64 cpus=1 npt=0 apart=1");
     }
 }

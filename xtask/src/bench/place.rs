@@ -130,7 +130,11 @@ fn bare(job: Job<'_>, folder: &RunFolder) -> Result<Outcome> {
     Ok(Outcome { console: answer.console, report: None })
 }
 
-fn alcazar(paths: &Paths, job: Job<'_>, paging: Paging, folder: &RunFolder) -> Result<Outcome> {
+/// Runs the guest under Alcazar in a VM of its own.
+///
+/// # Errors
+/// See [`under_alcazar`].
+pub fn alcazar(paths: &Paths, job: Job<'_>, paging: Paging, folder: &RunFolder) -> Result<Outcome> {
     let manifest = Manifest {
         version: FORMAT_VERSION,
         stages: vec![Stage { vms: vec![vm(job, paging)], repeat: 1 }],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where results go: files under `target/bench/` and the tables in the book.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -26,6 +26,25 @@ pub struct Output {
 }
 
 impl Output {
+    /// Finds out before a measurement, which takes minutes, whether its figures can be written.
+    ///
+    /// # Errors
+    /// When `--json` names no file that can be written.
+    pub fn check(&self) -> Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let is_there = path.exists();
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("--json: cannot write {}", path.display()))?;
+        if !is_there {
+            // It was there for a moment only.
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+
     /// Puts the figures of the benchmark `name` where they belong: into `target/bench/NAME.json`
     /// and where else it was asked for.
     ///
@@ -130,6 +149,23 @@ mod tests {
         for (number, text) in groups {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_beforehand() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = |path: PathBuf| Output { json: Some(path), update_docs: false };
+        let file = folder.path().join("f.json");
+        to(file.clone()).check().unwrap();
+        assert!(!file.exists());
+        fs::write(&file, "old").unwrap();
+        to(file.clone()).check().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        for path in [folder.path().to_owned(), folder.path().join("no/f.json")] {
+            let error = to(path.clone()).check().unwrap_err().to_string();
+            assert!(error.contains("--json") && error.contains(path.to_str().unwrap()), "{error}");
+        }
+        Output::default().check().unwrap();
     }
 
     #[test]

@@ -55,7 +55,10 @@ impl Verdict {
         };
         let verdict = match (self.is_met(), self.limit > 0.0) {
             (true, _) => "met".to_owned(),
-            (false, true) => format!("missed, {:.2} times as much", self.figure / self.limit),
+            (false, true) => {
+                let (more, part) = (self.figure - self.limit, self.figure / self.limit - 1.0);
+                format!("missed by {}, {:.1} %", number(more), part * 100.0)
+            }
             (false, false) => "missed".to_owned(),
         };
         vec![self.name.clone(), number(self.limit), number(self.figure), verdict]
@@ -185,7 +188,7 @@ mod tests {
         let limit = |verdict: &Verdict| (verdict.limit, verdict.is_met());
         let limits: Vec<_> = verdicts.iter().map(limit).collect();
         assert_eq!(limits, [(300.0, false), (500.0, true), (900.0, true), (3.0, true)]);
-        assert_eq!(verdicts[0].cells()[3], "missed, 1.00 times as much");
+        assert_eq!(verdicts[0].cells()[3], "missed by 1, 0.3 %");
     }
 
     #[test]
@@ -206,7 +209,7 @@ mod tests {
         assert_eq!(met, [false, true, true, false]);
         let text = text(&verdicts);
         assert!(text.contains("2 of 4 targets met"), "{text}");
-        assert!(text.contains("1,500,000") && text.contains("1.05 times"), "{text}");
+        assert!(text.contains("1,500,000") && text.contains("missed by 0.050, 4.8 %"), "{text}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The run report: from the co-kernel's log to a file or a few lines.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
-use wire::{FORMAT_VERSION, REPORT_PREFIX, RunReport};
+use wire::{FORMAT_VERSION, REPORT_PREFIX, RunReport, VcpuReport, VmReport};
 
 use super::interrupts;
 
@@ -86,9 +86,14 @@ pub fn parse(log: &str) -> Result<Option<RunReport>> {
 /// The report in a few lines.
 pub fn summary(report: &RunReport) -> String {
     let mut text = String::new();
-    let machine = &report.machine;
     // Writing to a string cannot fail.
-    let _ = writeln!(
+    let _ = write_summary(&mut text, report);
+    text
+}
+
+fn write_summary(text: &mut String, report: &RunReport) -> fmt::Result {
+    let machine = &report.machine;
+    writeln!(
         text,
         "machine: {}, {} CPU(s), {} MiB, {} ({})",
         machine.cpu,
@@ -96,56 +101,60 @@ pub fn summary(report: &RunReport) -> String {
         machine.memory_bytes >> 20,
         machine.backend,
         machine.capabilities.join(" ")
-    );
-    for vm in &report.vms {
-        let _ = writeln!(
-            text,
-            "VM {}: {} vCPU(s), {} MiB, {} paging, ended: {}",
-            vm.name,
-            vm.size.vcpus,
-            vm.size.memory_bytes >> 20,
-            vm.size.paging.name(),
-            vm.end.detail
-        );
-        for milestone in &vm.milestones {
-            let seconds = std::time::Duration::from_micros(milestone.microseconds).as_secs_f64();
-            let _ = writeln!(text, "  {seconds:10.6} s  {}", milestone.name);
-        }
-        if !vm.shadow.is_empty() {
-            let counters = vm.shadow.iter().map(|one| format!("{} {}", one.name, one.count));
-            let _ = writeln!(text, "  shadow: {}", counters.collect::<Vec<_>>().join(", "));
-        }
-        for vcpu in &vm.vcpus {
-            let mut exits: Vec<_> = vcpu.exits.iter().collect();
-            exits.sort_by_key(|exit| std::cmp::Reverse(exit.count));
-            let exits: Vec<String> =
-                exits.iter().map(|exit| format!("{} {}", exit.reason, exit.count)).collect();
-            let _ = writeln!(
-                text,
-                "  vCPU {} on CPU {}: {} entries; exits: {}",
-                vcpu.index,
-                vcpu.cpu,
-                vcpu.entries,
-                exits.join(", ")
-            );
-            if let Some(apic) = &vcpu.local_apic {
-                let _ = writeln!(text, "    {}", interrupts::local_apic(apic));
-            }
-        }
-        if !vm.io_apic.is_empty() {
-            let inputs = vm.io_apic.iter().map(interrupts::io_apic_input);
-            let _ = writeln!(text, "  I/O APIC: {}", inputs.collect::<Vec<_>>().join(", "));
-        }
-        let memory = &vm.memory;
-        let _ = writeln!(
-            text,
-            "  memory of the VMM: heap {} KiB, page tables {} KiB, control {} KiB",
-            memory.heap_bytes >> 10,
-            memory.page_table_bytes >> 10,
-            memory.control_bytes >> 10
-        );
+    )?;
+    report.vms.iter().try_for_each(|vm| write_vm(text, vm))
+}
+
+fn write_vm(text: &mut String, vm: &VmReport) -> fmt::Result {
+    writeln!(
+        text,
+        "VM {}: {} vCPU(s), {} MiB, {} paging, ended: {}",
+        vm.name,
+        vm.size.vcpus,
+        vm.size.memory_bytes >> 20,
+        vm.size.paging.name(),
+        vm.end.detail
+    )?;
+    for milestone in &vm.milestones {
+        let seconds = std::time::Duration::from_micros(milestone.microseconds).as_secs_f64();
+        writeln!(text, "  {seconds:10.6} s  {}", milestone.name)?;
     }
-    text
+    if !vm.shadow.is_empty() {
+        let counters = vm.shadow.iter().map(|one| format!("{} {}", one.name, one.count));
+        writeln!(text, "  shadow: {}", counters.collect::<Vec<_>>().join(", "))?;
+    }
+    vm.vcpus.iter().try_for_each(|vcpu| write_vcpu(text, vcpu))?;
+    if !vm.io_apic.is_empty() {
+        let inputs = vm.io_apic.iter().map(interrupts::io_apic_input);
+        writeln!(text, "  I/O APIC: {}", inputs.collect::<Vec<_>>().join(", "))?;
+    }
+    let memory = &vm.memory;
+    writeln!(
+        text,
+        "  memory of the VMM: heap {} KiB, page tables {} KiB, control {} KiB",
+        memory.heap_bytes >> 10,
+        memory.page_table_bytes >> 10,
+        memory.control_bytes >> 10
+    )
+}
+
+fn write_vcpu(text: &mut String, vcpu: &VcpuReport) -> fmt::Result {
+    let mut exits: Vec<_> = vcpu.exits.iter().collect();
+    exits.sort_by_key(|exit| std::cmp::Reverse(exit.count));
+    let exits: Vec<String> =
+        exits.iter().map(|exit| format!("{} {}", exit.reason, exit.count)).collect();
+    writeln!(
+        text,
+        "  vCPU {} on CPU {}: {} entries; exits: {}",
+        vcpu.index,
+        vcpu.cpu,
+        vcpu.entries,
+        exits.join(", ")
+    )?;
+    match &vcpu.local_apic {
+        Some(apic) => writeln!(text, "    {}", interrupts::local_apic(apic)),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 //! - `threshold=TICKS`: distances above are detours;
 //! - `tick=off` or `tick=TICKS`: without a timer, or with one that interrupts with this period;
 //!   given several times, it samples as often, in this order;
-//! - `busy=TICKS`: do not measure, but be a neighbour that works for so long.
+//! - `busy=TICKS`: do not measure, but be a neighbour that works for so long, with the first of the
+//!   timers named.
 
 mod detours;
 mod neighbour;
@@ -38,22 +39,32 @@ pub fn run() -> u32 {
     let mode = if has_x2apic { Mode::X2apic } else { Mode::Xapic };
     let tick = Tick::new(mode);
     if let Some(span) = number("busy") {
-        neighbour::run(span, &tick);
+        neighbour::run(span, periods().next().and_then(ticks), &tick);
         return 0;
     }
     let (Some(span), Some(threshold)) = (number("span"), number("threshold")) else {
         return USAGE;
     };
     let mut detours = Detours::take();
-    for period in words().filter_map(|word| word.strip_prefix("tick=")) {
-        tick.start(period.parse().ok());
+    for period in periods() {
+        tick.start(ticks(period));
         detours.gather(WARM_UP, threshold);
         tick.forget();
         let summary = detours.gather(span, threshold);
-        let ticks = tick.stop();
-        detours.print(period, &summary, ticks);
+        let came = tick.stop();
+        detours.print(period, &summary, came);
     }
     0
+}
+
+/// The periods of the timers that are to interrupt, as they are named.
+fn periods() -> impl Iterator<Item = &'static str> {
+    words().filter_map(|word| word.strip_prefix("tick="))
+}
+
+/// The same in ticks; nothing for none.
+fn ticks(period: &str) -> Option<u64> {
+    period.parse().ok()
 }
 
 /// The number in the word `name=NUMBER`.

@@ -13,19 +13,17 @@ use super::tick::Tick;
 const WORDS: usize = 1 << 17;
 /// Words that it goes through in a round.
 const WORDS_IN_ROUND: usize = 512;
-/// Period of its tick.
-const PERIOD: u64 = 100_000;
 /// A port of nobody.
 const NOBODY: u16 = 0x5F0;
 
 static MEMORY: Fixed<[u64; WORDS]> = Fixed::new([0; WORDS]);
 
-/// Works for `span` ticks and prints how many rounds it made, and what it computed, so that it
-/// has to be computed.
-pub fn run(span: u64, tick: &Tick) {
+/// Works for `span` ticks, with a timer that interrupts with this period, and prints how many rounds
+/// it made, and what it computed, so that it has to be computed.
+pub fn run(span: u64, period: Option<u64>, tick: &Tick) {
     // SAFETY: this runs once, on the only CPU, so that no other reference to it exists.
     let memory = unsafe { &mut *MEMORY.get() };
-    tick.start(Some(PERIOD));
+    tick.start(period);
     let begin = tsc();
     let (mut rounds, mut value, mut at) = (0_u64, 1_u64, 0);
     while tsc().wrapping_sub(begin) < span {

@@ -14,6 +14,7 @@ pub mod exit;
 pub mod handover;
 mod heap;
 pub mod interrupts;
+pub mod mode_switch;
 pub mod paging;
 pub mod pic;
 pub mod pit;

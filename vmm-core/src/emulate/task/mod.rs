@@ -7,6 +7,7 @@
 
 mod layout;
 mod leave;
+mod plan;
 mod segments;
 
 use super::bus::GuestBus;

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+use super::race::Race;
 use crate::access::AccessWidth;
 use crate::address::GuestPhysAddr;
 use crate::emulate::{EmulatorCpu, Exchange, GuestBus};
@@ -217,6 +218,8 @@ pub struct TestBus {
     pub interference: Option<(u32, u64)>,
     /// The other CPU's value goes up each time.
     pub counting: bool,
+    /// Reads that another CPU's writes follow; none at first.
+    pub race: RefCell<Race>,
     tables: u64,
 }
 
@@ -233,6 +236,7 @@ impl TestBus {
             port_value: 0x1234_5678,
             interference: None,
             counting: false,
+            race: RefCell::default(),
             tables: ROOT,
         };
         pages.iter().chain([&ROOT]).for_each(|page| bus.add(*page));
@@ -304,14 +308,45 @@ impl TestBus {
         self.count();
         if self.is_ram(address) { Ok(address.as_u64()) } else { Err(BusError) }
     }
+
+    /// Lets another CPU write where was read.
+    fn let_race(&self, address: u64, bytes: u64) {
+        for at in self.race.borrow_mut().read(address, bytes) {
+            self.store(at, 1, !self.load(at, 1) & 0xFF);
+        }
+    }
+
+    /// Reads memory, once.
+    fn read_memory(&self, address: GuestPhysAddr, bytes: u64) -> Result<u64, BusError> {
+        let at = self.checked(address, bytes)?;
+        let value = self.load(at, bytes);
+        self.let_race(at, bytes);
+        Ok(value)
+    }
+
+    /// Replaces what is in memory, if it is what was expected.
+    fn exchange(
+        &self,
+        address: GuestPhysAddr,
+        bytes: u64,
+        expected: u64,
+        new: u64,
+    ) -> Result<bool, BusError> {
+        let at = self.checked(address, bytes)?;
+        let same = self.load(at, bytes) == expected;
+        if same {
+            self.store(at, bytes, new);
+        }
+        Ok(same)
+    }
 }
 
 impl PhysicalMemory for TestBus {
     fn read_u32(&self, address: GuestPhysAddr) -> Result<u32, BusError> {
-        Ok(self.load(self.checked(address, 4)?, 4) as u32)
+        Ok(self.read_memory(address, 4)? as u32)
     }
     fn read_u64(&self, address: GuestPhysAddr) -> Result<u64, BusError> {
-        Ok(self.load(self.checked(address, 8)?, 8))
+        self.read_memory(address, 8)
     }
     fn compare_exchange_u32(
         &self,
@@ -319,11 +354,7 @@ impl PhysicalMemory for TestBus {
         expected: u32,
         new: u32,
     ) -> Result<bool, BusError> {
-        let same = self.read_u32(address)? == expected;
-        if same {
-            self.store(address.as_u64(), 4, u64::from(new));
-        }
-        Ok(same)
+        self.exchange(address, 4, expected.into(), new.into())
     }
     fn compare_exchange_u64(
         &self,
@@ -331,11 +362,7 @@ impl PhysicalMemory for TestBus {
         expected: u64,
         new: u64,
     ) -> Result<bool, BusError> {
-        let same = self.read_u64(address)? == expected;
-        if same {
-            self.store(address.as_u64(), 8, new);
-        }
-        Ok(same)
+        self.exchange(address, 8, expected, new)
     }
 }
 
@@ -344,6 +371,7 @@ impl GuestBus for TestBus {
         let at = self.checked(address, buffer.len() as u64)?;
         let page = self.page(at);
         buffer.copy_from_slice(&page[(at & 0xFFF) as usize..][..buffer.len()]);
+        self.let_race(at, buffer.len() as u64);
         Ok(())
     }
 
@@ -351,8 +379,8 @@ impl GuestBus for TestBus {
         if self.is_refused(address) {
             return Err(BusError);
         }
-        match self.checked(address, size.length()) {
-            Ok(at) => Ok(self.load(at, size.length())),
+        match self.read_memory(address, size.length()) {
+            Ok(value) => Ok(value),
             Err(BusError) => {
                 self.log.push(Event::Read(address.as_u64(), size));
                 Ok(DEVICE_VALUE & size.mask())

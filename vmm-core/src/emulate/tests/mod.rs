@@ -17,6 +17,7 @@ mod memory;
 pub mod native;
 #[cfg(test)]
 mod ports;
+pub mod race;
 pub mod random;
 #[cfg(test)]
 mod robustness;

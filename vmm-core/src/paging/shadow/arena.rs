@@ -29,6 +29,11 @@ pub struct PageHandle {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StaleHandle;
 
+impl StaleHandle {
+    /// What the end of a VM says about a defect that the MMU found in itself.
+    pub const WHY: &'static str = "a shadow table was used that is gone";
+}
+
 /// What is known of a shadow table.
 #[derive(Debug)]
 pub struct ShadowPage {

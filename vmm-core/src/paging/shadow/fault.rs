@@ -304,8 +304,8 @@ mod tests {
     use crate::{
         Doorbell, VcpuLink,
         memory::OwnedPages,
-        paging::walk::PagingFeatures,
-        state::{ControlRegisters, cr0, efer},
+        paging::shadow::tests::long,
+        state::{ControlRegisters, cr0},
     };
 
     /// RAM up to here, then a ROM of as much.
@@ -340,24 +340,13 @@ mod tests {
         }
     }
 
-    fn space(root: u64, paged: bool) -> AddressSpace {
-        let paging = if paged { (cr0::PG, cr4::PAE, efer::LME | efer::LMA) } else { (0, 0, 0) };
-        AddressSpace {
-            control: ControlRegisters {
-                cr0: cr0::PE | paging.0,
-                cr3: root,
-                cr4: paging.1,
-                efer: paging.2,
-                ..Default::default()
-            },
-            alignment_check: false,
-            features: PagingFeatures {
-                physical_address_bits: 40,
-                gigabyte_pages: true,
-                table_global_reserved: false,
-            },
-            page_directory_pointers: None,
+    /// Below the table at `root`, or without paging.
+    fn space(root: Option<u64>) -> AddressSpace {
+        let mut space = long::space(root.unwrap_or(0));
+        if root.is_none() {
+            space.control = ControlRegisters { cr0: cr0::PE, ..ControlRegisters::default() };
         }
+        space
     }
 
     /// Makes the ROM one, and accesses pages one after the other.
@@ -370,8 +359,7 @@ mod tests {
         let doorbells = alloc::vec![Doorbell::new(host, Arc::<VcpuLink>::default())];
         let mut mmu = Mmu::new(host, &memory, 64, space.features, true, doorbells).unwrap();
         let mut access = |&(address, kind): &(u64, AccessKind)| {
-            let access = Access { kind, privilege: Privilege::Supervisor };
-            let action = mmu.fault(&memory, space, address, access).unwrap();
+            let action = mmu.fault(&memory, space, address, long::access(kind)).unwrap();
             let first = Gfn::of(GuestPhysAddr::new(ROM)).0;
             for gfn in first..first + 512 {
                 let (frame, _) = mmu.frames.find(Gfn(gfn)).unwrap();
@@ -392,12 +380,12 @@ mod tests {
         let written = FaultAction::Device(GuestPhysAddr::new(ROM + 0x10));
         let list = [(ROM, Fetch), (ROM + 0x10, Write), (ROM, Read), (0x5000, Write)];
         let expected = [FaultAction::Resume, written, FaultAction::Resume, FaultAction::Resume];
-        assert_eq!(accesses(memory(), &space(0, false), &list), expected, "in 2 MiB pages");
+        assert_eq!(accesses(memory(), &space(None), &list), expected, "in 2 MiB pages");
 
         let made = memory();
         write_tables(&made.1, 0, &[ROM, 0x5000], ACCESSED | DIRTY);
         let list = [(0, Read), (0x10, Write), (0, Fetch), (0x1000, Write)];
-        assert_eq!(accesses(made, &space(TABLES[0], true), &list), expected, "in 4 KiB pages");
+        assert_eq!(accesses(made, &space(Some(TABLES[0])), &list), expected, "in 4 KiB pages");
     }
 
     #[test]
@@ -412,7 +400,7 @@ mod tests {
         ] {
             let made = memory();
             write_tables(&made.1, ROM, &[0x5000, ROM], marks);
-            let space = space(ROM + TABLES[0], true);
+            let space = space(Some(ROM + TABLES[0]));
             assert_eq!(accesses(made, &space, &list), expected, "{marks:#x}");
         }
     }

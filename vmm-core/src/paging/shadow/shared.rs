@@ -115,7 +115,7 @@ impl ShadowMmu {
         self.lock(vcpu).invalidate(memory, address)
     }
 
-    /// The emulator wrote these bytes, of one page, on behalf of `vcpu`.
+    /// The VMM wrote these bytes, of one page, on behalf of `vcpu`.
     ///
     /// # Errors
     /// [`StaleHandle`]: a defect of the MMU.

@@ -3,6 +3,7 @@
 
 mod apic;
 mod brief;
+mod clock;
 mod control;
 pub(crate) mod devices;
 mod events;

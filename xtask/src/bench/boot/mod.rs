@@ -37,8 +37,10 @@ use crate::run::outcome::{Finished, Status};
 use crate::run::plan::Plan;
 use crate::run::start;
 
-/// Compares the boot of the default guest to /init, in instructions: on the bare emulated machine
-/// and, on the same machine, under Alcazar and under Linux KVM.
+/// Boot of the Debian kernel to /init
+///
+/// On the bare emulated machine and, on the same machine, under Alcazar and under Linux KVM, in
+/// instructions, by -icount.
 #[derive(Clone, Debug, Args)]
 pub struct BootOptions {
     #[command(flatten)]

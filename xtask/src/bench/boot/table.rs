@@ -79,18 +79,16 @@ pub fn svg(figures: &Figures) -> Result<String> {
     let places: Vec<Place> = figures.boots.keys().copied().collect();
     let series =
         |place: &Place| Series { name: place.title().to_owned(), colour: palette::of(*place) };
-    let group = |(row, name): (&Row, &str)| Group {
-        name: name.to_owned(),
-        values: places
-            .iter()
-            .map(|&place| row.of(figures, place).map(|value| (value as f64 / 1e6).round()))
-            .collect(),
+    let group = |(row, name): (&Row, &str)| {
+        let value = |&place| row.of(figures, place).map(|value| (value as f64 / 1e6).round());
+        Group::new(name, places.iter().map(value).collect())
     };
     let names = ["kernel entry to /init", "guest's clock at /init"];
     Bars {
         title: "Boot of the Debian kernel".into(),
-        axis: "millions of instructions, milliseconds of the guest's clock".into(),
+        axis: "millions of instructions (above), milliseconds of the guest's clock (below)".into(),
         scale: scale::Kind::Linear,
+        digits: 0,
         layout: Layout::Grouped,
         series: places.iter().map(series).collect(),
         groups: ROWS.iter().zip(names).map(group).collect(),

@@ -29,8 +29,10 @@ const MEMORY_MIB: u64 = 192;
 /// Where is compared with the bare machine, which comes first.
 const PLACES: [Place; 3] = [Place::Bare, Place::Alcazar, Place::Kvm];
 
-/// Compares computations in a guest with the bare emulated machine: under Alcazar and under Linux
-/// KVM. Figures are instructions, by -icount.
+/// Computations of a guest: conjugate gradients, STREAM, random access
+///
+/// Under Alcazar and under Linux KVM, compared with the bare emulated machine. Figures are
+/// instructions, by -icount, or with --wall ratios of times.
 #[derive(Clone, Debug, Args)]
 pub struct ComputeOptions {
     #[command(flatten)]

@@ -12,18 +12,16 @@ use crate::bench::layout;
 use crate::bench::place::Place;
 use crate::bench::plot::bars::{Bars, Group, Layout, Series};
 use crate::bench::plot::{palette, scale};
+use crate::bench::spread::Spread;
 
 /// Ratios to the bare machine's time.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Ratio {
     /// Where.
     pub place: Place,
-    /// The smallest.
-    pub min: f64,
-    /// The middle one.
-    pub median: f64,
-    /// The largest.
-    pub max: f64,
+    /// Of all rounds.
+    #[serde(flatten)]
+    pub spread: Spread,
 }
 
 /// One operation.
@@ -68,19 +66,17 @@ fn ratio(rounds: &[Vec<Column>], index: usize, name: &str) -> Result<Ratio> {
         Some(time(index)? / time(0).filter(|&bare| bare > 0.0)?)
     };
     let all: Option<Vec<f64>> = rounds.iter().map(one).collect();
-    let mut all = all.with_context(|| format!("{name} was not measured everywhere"))?;
-    all.sort_by(f64::total_cmp);
-    let at = |index: usize| all.get(index).copied().unwrap_or(f64::NAN);
+    let spread = all.and_then(Spread::of);
+    let spread = spread.with_context(|| format!("{name} was not measured everywhere"))?;
     let place = PLACES.get(index).copied().context("there is no such place")?;
-    Ok(Ratio { place, min: at(0), median: at(all.len() / 2), max: at(all.len() - 1) })
+    Ok(Ratio { place, spread })
 }
 
 fn cells(rows: &[Row]) -> Vec<Vec<String>> {
     let mut head = vec!["operation".to_owned()];
     head.extend(PLACES.iter().skip(1).map(|place| format!("{} / bare machine", place.title())));
     let line = |row: &Row| {
-        let ratio =
-            |ratio: &Ratio| format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max);
+        let ratio = |ratio: &Ratio| ratio.spread.text(2);
         std::iter::once(row.name.clone()).chain(row.ratios.iter().map(ratio)).collect()
     };
     std::iter::once(head).chain(rows.iter().map(line)).collect()
@@ -102,12 +98,18 @@ pub fn svg(rows: &[Row]) -> Result<String> {
         |place: &Place| Series { name: place.title().to_owned(), colour: palette::of(*place) };
     let group = |row: &Row| Group {
         name: row.name.clone(),
-        values: row.ratios.iter().map(|ratio| Some(ratio.median)).collect(),
+        values: row.ratios.iter().map(|ratio| Some(ratio.spread.median)).collect(),
+        ranges: row
+            .ratios
+            .iter()
+            .map(|Ratio { spread, .. }| Some((spread.min, spread.max)))
+            .collect(),
     };
     Bars {
         title: "Time of computations".into(),
-        axis: "times that of the bare machine, median".into(),
+        axis: "times that of the bare machine: median, smallest and largest".into(),
         scale: scale::Kind::Linear,
+        digits: 2,
         layout: Layout::Grouped,
         series: PLACES.iter().skip(1).map(series).collect(),
         groups: rows.iter().map(group).collect(),
@@ -140,8 +142,9 @@ mod tests {
         let rows = rows(&rounds()).unwrap();
         assert_eq!(rows[0].ratios.len(), 2);
         for (ratio, expected) in rows[0].ratios.iter().zip([1.1, 1.5]) {
-            assert!((ratio.median - expected).abs() < 1e-9, "{ratio:?}");
-            assert!(ratio.min <= ratio.median && ratio.median <= ratio.max);
+            let Spread { min, median, max } = ratio.spread;
+            assert!((median - expected).abs() < 1e-9, "{ratio:?}");
+            assert!(min <= median && median <= max);
         }
         assert!(markdown(&rows).contains("| `x` | 1.10 (1.10–1.10) | 1.50 (1.50–1.50) |"));
         assert!(svg(&rows).unwrap().contains("bare machine"));
@@ -152,8 +155,8 @@ mod tests {
         let mut rounds = rounds();
         rounds[0][1] = column(Place::Alcazar, &[("x", 5000)], "0");
         let rows = rows(&rounds).unwrap();
-        let ratio = rows[0].ratios[0];
-        assert!((ratio.median - 1.1).abs() < 1e-9 && (ratio.max - 5.0).abs() < 1e-9, "{ratio:?}");
+        let Spread { median, max, .. } = rows[0].ratios[0].spread;
+        assert!((median - 1.1).abs() < 1e-9 && (max - 5.0).abs() < 1e-9, "{median} {max}");
         rounds[2][1] = column(Place::Alcazar, &[], "0");
         assert!(super::rows(&rounds).is_err());
     }

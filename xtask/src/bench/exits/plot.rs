@@ -17,17 +17,15 @@ pub fn svg(columns: &[Column], unit: &str) -> Result<String> {
         name: column.place.title().to_owned(),
         colour: palette::of(column.place),
     };
-    let group = |name: &str| Group {
-        name: name.to_owned(),
-        values: columns
-            .iter()
-            .map(|column| column.row(name).map(|figures| figures.median as f64))
-            .collect(),
+    let group = |name: &str| {
+        let median = |column: &Column| column.row(name).map(|figures| figures.median as f64);
+        Group::new(name, columns.iter().map(median).collect())
     };
     Bars {
         title: "What single operations cost".into(),
-        axis: format!("{unit}, median"),
+        axis: format!("{unit}, median (logarithmic)"),
         scale: scale::Kind::Log,
+        digits: 0,
         layout: Layout::Grouped,
         series: columns.iter().map(series).collect(),
         groups: names(columns).into_iter().map(group).collect(),

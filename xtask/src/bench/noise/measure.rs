@@ -20,6 +20,7 @@ use super::scenario::Scenario;
 use crate::bench::peer::{self, Setting};
 use crate::bench::place::{self, Job, Place};
 use crate::paths::Paths;
+use crate::platform::bochs::models::Model;
 use crate::progress::Progress;
 use crate::run::folder::RunFolder;
 
@@ -37,17 +38,27 @@ const NEIGHBOUR: &str = "neighbour";
 /// clocks. One that is to sample warms up thereafter, so that it begins later.
 const SETTLING: u64 = 7_000_000;
 
+/// By time the CPUs of the machine are threads, which may wait for each other's host CPU: the
+/// neighbour is busy for this part of a second before and after.
+const WALL_MARGIN: u64 = 10;
+
+/// Timer interrupts of a neighbour in a second.
+const NEIGHBOUR_HZ: u64 = 500;
+
 /// How it is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// CPU model of the machine of two CPUs.
-    pub model: &'a str,
+    /// CPU model of the machine of two CPUs that Bochs emulates.
+    pub model: &'a Model,
     /// Time for which the guest samples, in milliseconds of the machine.
     pub span_ms: u64,
     /// Distances above are detours, in ticks of the time-stamp counter.
     pub threshold: u64,
     /// The guest's timer interrupts in a second.
     pub tick_hz: u64,
+    /// Frequency of the time-stamp counter if that counts time, and not instructions: then all
+    /// machines are QEMU's.
+    pub wall_hz: Option<u64>,
 }
 
 /// Exits by reason.
@@ -71,6 +82,28 @@ pub struct Sample {
 }
 
 impl Settings<'_> {
+    /// Frequency of the time-stamp counter in a scenario.
+    pub fn tsc_hz(self, scenario: Scenario) -> u64 {
+        self.wall_hz.unwrap_or_else(|| scenario.tsc_hz())
+    }
+
+    /// Whether a scenario runs on Bochs.
+    fn is_bochs(self, scenario: Scenario) -> bool {
+        scenario.has_two_cpus() && self.wall_hz.is_none()
+    }
+
+    /// How long to sample in each VM under Alcazar that has one kind of tick. By time the same
+    /// exits are not counted again.
+    fn spans(self, tsc_hz: u64) -> Vec<u64> {
+        let span = self.span(tsc_hz);
+        if self.wall_hz.is_some() { vec![span] } else { vec![1, span] }
+    }
+
+    fn job<'a>(self, guest: &'a Path, words: &'a str, cpus: u32) -> Job<'a> {
+        let deterministic = self.wall_hz.is_none();
+        Job { guest, words, memory_mib: MEMORY_MIB, cpus, deterministic }
+    }
+
     fn span(self, tsc_hz: u64) -> u64 {
         self.span_ms * (tsc_hz / 1000)
     }
@@ -105,94 +138,97 @@ pub fn run(
     let _progress =
         (!is_place).then(|| Progress::start(&format!("measuring: {}", scenario.title())));
     let folder = RunFolder::create(paths)?;
-    let hz = scenario.tsc_hz();
+    let hz = settings.tsc_hz(scenario);
     let words = settings.words(settings.span(hz), &settings.ticks(hz));
-    let loads = if scenario == Scenario::KvmBusy { LOADS } else { &[] };
-    let outcome = match scenario {
-        Scenario::Bare => Place::Bare.run(paths, job(guest, &words, 1)),
-        Scenario::Kvm | Scenario::KvmBusy => peer::run(
-            paths,
-            job(guest, &words, 1),
-            Setting { nested: true, loads, ..Setting::default() },
-            &folder,
-        ),
-        Scenario::Alcazar => {
-            let manifest = manifest(guest, scenario, settings);
-            place::under_alcazar(paths, job(guest, "", 1), &manifest, &folder)
-        }
-        Scenario::Alone | Scenario::Neighbour => {
-            let manifest = manifest(guest, scenario, settings);
-            place::on_bochs(paths, job(guest, "", 2), settings.model, &manifest, &folder)
+    // By time it is the same machine for all.
+    let cpus = if scenario.has_two_cpus() || settings.wall_hz.is_some() { 2 } else { 1 };
+    let outcome = if is_place {
+        Place::Bare.run(paths, settings.job(guest, &words, cpus))
+    } else if scenario.is_kvm() {
+        let loads = if scenario.is_busy() { LOADS } else { &[] };
+        let apart = scenario.has_two_cpus();
+        let bochs = settings.is_bochs(scenario).then_some(settings.model);
+        let setting = Setting { nested: true, loads, apart, bochs, ..Setting::default() };
+        peer::run(paths, settings.job(guest, &words, 1), setting, &folder)
+    } else {
+        let manifest = manifest(guest, scenario, settings);
+        let job = settings.job(guest, "", cpus);
+        if settings.is_bochs(scenario) {
+            place::on_bochs(paths, job, settings.model.name, &manifest, &folder)
+        } else {
+            place::under_alcazar(paths, job, &manifest, &folder)
         }
     };
     let outcome = outcome.with_context(|| format!("{} failed", scenario.title()))?;
     let spans = parse::spans(&outcome.console)?;
     let samples = match &outcome.report {
-        None => spans.into_iter().map(|span| sample(scenario, span)).collect(),
-        Some(report) => with_exits(scenario, spans, report)?,
+        None => spans.into_iter().map(|span| sample(scenario, settings, span)).collect(),
+        Some(report) => with_exits(scenario, settings, spans, report)?,
     };
     ensure!(samples.len() == 2, "{}: {} spans, expected 2", scenario.title(), samples.len());
     Ok(samples)
 }
 
-fn job<'a>(guest: &'a Path, words: &'a str, cpus: u32) -> Job<'a> {
-    Job { guest, words, memory_mib: MEMORY_MIB, cpus, deterministic: true }
-}
-
-/// For each kind of tick a VM that samples for a single tick and one that samples in earnest.
+/// For each kind of tick a VM that samples for a single tick, if exits are to be counted, and one
+/// that samples in earnest.
 fn manifest(guest: &Path, scenario: Scenario, settings: Settings<'_>) -> Manifest {
-    let hz = scenario.tsc_hz();
+    let hz = settings.tsc_hz(scenario);
     let mut stages = Vec::new();
     for tick in settings.ticks(hz) {
-        for span in [1, settings.span(hz)] {
+        for span in settings.spans(hz) {
             let words = settings.words(span, std::slice::from_ref(&tick));
             let mut vms = Vec::new();
             if scenario == Scenario::Neighbour {
                 // It starts first and ends last.
-                vms.push(neighbour(guest, span + 2 * SETTLING));
+                let margin = settings.wall_hz.map_or(SETTLING, |hz| hz / WALL_MARGIN);
+                let words = format!("busy={} tick={}", span + 2 * margin, hz / NEIGHBOUR_HZ);
+                let neighbour = vm(settings.job(guest, &words, 1), NEIGHBOUR);
+                vms.push(VmDescription { console: GuestConsole::Log, ..neighbour });
             }
-            vms.push(vm(guest, MEASURED, &words));
+            vms.push(vm(settings.job(guest, &words, 1), MEASURED));
             stages.push(Stage { vms, repeat: 1 });
         }
     }
     Manifest { version: FORMAT_VERSION, stages }
 }
 
-fn vm(guest: &Path, name: &str, words: &str) -> VmDescription {
-    VmDescription { name: name.into(), ..place::vm(job(guest, words, 1), Paging::Nested) }
+fn vm(job: Job<'_>, name: &str) -> VmDescription {
+    VmDescription { name: name.into(), ..place::vm(job, Paging::Nested) }
 }
 
-fn neighbour(guest: &Path, busy: u64) -> VmDescription {
-    let vm = vm(guest, NEIGHBOUR, &format!("busy={busy}"));
-    VmDescription { console: GuestConsole::Log, ..vm }
-}
-
-fn sample(scenario: Scenario, span: Span) -> Sample {
-    let tsc_hz = scenario.tsc_hz();
+fn sample(scenario: Scenario, settings: Settings<'_>, span: Span) -> Sample {
+    let tsc_hz = settings.tsc_hz(scenario);
     let figures = Figures::new(&span, tsc_hz);
     Sample { scenario, tsc_hz, figures, exits: None, neighbour_exits: None, span }
 }
 
 /// Puts together what the guests said and what the report counts, both in the order of the
 /// manifest.
-fn with_exits(scenario: Scenario, spans: Vec<Span>, report: &RunReport) -> Result<Vec<Sample>> {
+fn with_exits(
+    scenario: Scenario,
+    settings: Settings<'_>,
+    spans: Vec<Span>,
+    report: &RunReport,
+) -> Result<Vec<Sample>> {
     let of = |name: &str| report.vms.iter().filter(|vm| vm.name == name).collect::<Vec<_>>();
     let (measured, neighbours) = (of(MEASURED), of(NEIGHBOUR));
+    let vms = settings.spans(settings.tsc_hz(scenario)).len();
     ensure!(
-        spans.len() == measured.len() && spans.len().is_multiple_of(2),
+        spans.len() == measured.len() && spans.len().is_multiple_of(vms),
         "{} spans of {} VMs",
         spans.len(),
         measured.len()
     );
     let mut samples = Vec::new();
-    for (index, span) in spans.into_iter().enumerate().skip(1).step_by(2) {
-        let (nothing, vm) = (exits(measured[index - 1]), exits(measured[index]));
-        let mut sample = sample(scenario, span);
+    for (index, span) in spans.into_iter().enumerate().skip(vms - 1).step_by(vms) {
+        let mut sample = sample(scenario, settings, span);
         if let Some(neighbour) = neighbours.get(index) {
             overlap(measured[index], neighbour, sample.span.length)?;
             sample.neighbour_exits = Some(exits(neighbour).values().sum());
         }
-        sample.exits = Some(more(&vm, &nothing));
+        if vms > 1 {
+            sample.exits = Some(more(&exits(measured[index]), &exits(measured[index - 1])));
+        }
         samples.push(sample);
     }
     Ok(samples)
@@ -235,10 +271,13 @@ fn overlap(measured: &VmReport, neighbour: &VmReport, span: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::bochs::models;
     use crate::regress::sample as reports;
 
-    const SETTINGS: Settings<'_> =
-        Settings { model: "ryzen", span_ms: 100, threshold: 50, tick_hz: 100 };
+    fn settings(wall_hz: Option<u64>) -> Settings<'static> {
+        let model = models::find(models::DEFAULT).unwrap();
+        Settings { model, span_ms: 100, threshold: 50, tick_hz: 100, wall_hz }
+    }
 
     fn span(tick: Option<u64>, length: u64) -> Span {
         Span { tick, length, samples: 1, shortest: 1, timer_ticks: 0, detours: Vec::new() }
@@ -279,7 +318,8 @@ mod tests {
 
     #[test]
     fn exits_in_the_span_are_those_that_a_vm_without_a_span_does_not_have() {
-        let samples = with_exits(Scenario::Neighbour, spans(), &report(20_000_000)).unwrap();
+        let samples =
+            with_exits(Scenario::Neighbour, settings(None), spans(), &report(20_000_000)).unwrap();
         assert_eq!(samples.len(), 2);
         assert_eq!(samples[0].exits, Some(Exits::new()));
         let expected = [("host_interrupt", 10), ("write_msr", 10)];
@@ -291,26 +331,46 @@ mod tests {
 
     #[test]
     fn a_neighbour_that_ends_early_spoils_the_measurement() {
-        let error = with_exits(Scenario::Neighbour, spans(), &report(19_999_999)).unwrap_err();
+        let with =
+            |spans, end| with_exits(Scenario::Neighbour, settings(None), spans, &report(end));
+        let error = with(spans(), 19_999_999).unwrap_err();
         assert!(error.to_string().contains("not busy all the time"), "{error}");
-        assert!(with_exits(Scenario::Neighbour, spans()[1..].to_vec(), &report(0)).is_err());
+        assert!(with(spans()[1..].to_vec(), 0).is_err());
     }
 
     #[test]
     fn each_kind_of_tick_is_run_with_and_without_a_span() {
-        let manifest = manifest(Path::new("guest"), Scenario::Neighbour, SETTINGS);
+        let manifest = manifest(Path::new("guest"), Scenario::Neighbour, settings(None));
         manifest.validate().unwrap();
-        let words: Vec<_> = manifest
-            .stages
-            .iter()
-            .flat_map(|stage| stage.vms.iter().map(|vm| vm.command_line.as_str()))
-            .collect();
-        assert_eq!(words[2..4], ["busy=19000000", "span=5000000 threshold=50 tick=off"]);
+        let words = command_lines(&manifest);
+        let [neighbour, measured] = &words[2..4] else { panic!("{words:?}") };
+        assert_eq!(neighbour, "busy=19000000 tick=100000");
+        assert_eq!(measured, "span=5000000 threshold=50 tick=off");
         assert_eq!(words[5], "span=1 threshold=50 tick=500000");
-        let alone = super::manifest(Path::new("guest"), Scenario::Alcazar, SETTINGS);
-        assert_eq!(
-            alone.stages[3].vms[0].command_line,
-            "span=100000000 threshold=50 tick=10000000"
-        );
+        let alone = super::manifest(Path::new("guest"), Scenario::Alcazar, settings(None));
+        assert_eq!(command_lines(&alone)[3], "span=100000000 threshold=50 tick=10000000");
+    }
+
+    #[test]
+    fn by_time_exits_are_not_counted_and_neighbours_have_a_margin() {
+        let settings = settings(Some(2_000_000_000));
+        let manifest = manifest(Path::new("guest"), Scenario::Neighbour, settings);
+        manifest.validate().unwrap();
+        let words = command_lines(&manifest);
+        assert_eq!(words.len(), 4, "{words:?}");
+        assert_eq!(words[0], "busy=600000000 tick=4000000");
+        assert_eq!(words[3], "span=200000000 threshold=50 tick=20000000");
+        let spans = vec![span(None, 5_000_000), span(Some(500_000), 5_000_000)];
+        let mut report = report(20_000_000);
+        report.vms.truncate(4);
+        let samples = with_exits(Scenario::Neighbour, settings, spans, &report).unwrap();
+        assert_eq!(samples.len(), 2);
+        assert_eq!((samples[0].exits.as_ref(), samples[0].neighbour_exits), (None, Some(8)));
+        assert_eq!(samples[0].tsc_hz, 2_000_000_000);
+    }
+
+    fn command_lines(manifest: &Manifest) -> Vec<String> {
+        let vms = manifest.stages.iter().flat_map(|stage| &stage.vms);
+        vms.map(|vm| vm.command_line.clone()).collect()
     }
 }

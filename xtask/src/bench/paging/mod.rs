@@ -51,8 +51,9 @@ const MEMORY_MIB: u64 = 32;
 /// Rounds that a guest makes before those that it counts; they have exits, too.
 const WARM_UP: u64 = 8;
 
-/// Compares nested with shadow paging, and shadow paging with and without its cache: instructions,
-/// by -icount, and exits of loops that make, switch, fill and change address spaces.
+/// Nested and shadow paging, and the cache of shadow paging
+///
+/// Instructions, by -icount, and exits of loops that make, switch, fill and change address spaces.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PagingOptions {
     #[command(flatten)]

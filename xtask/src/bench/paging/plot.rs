@@ -20,16 +20,16 @@ pub fn svg(rows: &[Row]) -> Result<String> {
         };
         Series { name: name.to_owned(), colour }
     };
-    let group = |row: &Row| Group {
-        name: row.name.to_owned(),
-        values: [&row.nested, &row.shadow, &row.shadow_uncached]
-            .map(|cost| Some(cost.instructions.median as f64))
-            .to_vec(),
+    let group = |row: &Row| {
+        let costs = [&row.nested, &row.shadow, &row.shadow_uncached];
+        let values = costs.map(|cost| Some(cost.instructions.median as f64));
+        Group::new(row.name, values.to_vec())
     };
     Bars {
         title: "What work with address spaces costs".into(),
-        axis: "instructions of a round, median".into(),
+        axis: "instructions of a round, median (logarithmic)".into(),
         scale: scale::Kind::Log,
+        digits: 0,
         layout: Layout::Grouped,
         series: Way::ALL.map(series).to_vec(),
         groups: rows.iter().map(group).collect(),

@@ -16,10 +16,12 @@ const GAP: i32 = 14;
 /// Height of a line of text.
 const LINE: i32 = 20;
 /// Height of a bar among several of a group, and of one that is alone.
-const BAR: i32 = 10;
+const BAR: i32 = 12;
 const SINGLE_BAR: i32 = 18;
+/// Half the height of the ends of a range.
+const RANGE_END: i32 = 3;
 /// Room for the figure behind a bar.
-const FIGURE: i32 = 70;
+const FIGURE: i32 = 76;
 
 /// How the values of a group are drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +48,8 @@ pub struct Group {
     pub name: String,
     /// A value for each series; some may be missing.
     pub values: Vec<Option<f64>>,
+    /// Between which values each of them was, where that is known.
+    pub ranges: Vec<Option<(f64, f64)>>,
 }
 
 /// A plot.
@@ -57,6 +61,8 @@ pub struct Bars {
     pub axis: String,
     /// How values are laid out.
     pub scale: scale::Kind,
+    /// Digits behind the point of the figures at the bars.
+    pub digits: usize,
     /// How the bars of a group are drawn.
     pub layout: Layout,
     /// Colours, in the order of the groups' values.
@@ -83,6 +89,11 @@ impl Field {
 }
 
 impl Group {
+    /// One of which only the values are known.
+    pub fn new(name: &str, values: Vec<Option<f64>>) -> Self {
+        Self { name: name.to_owned(), values, ranges: Vec::new() }
+    }
+
     fn sum(&self) -> f64 {
         self.values.iter().flatten().sum()
     }
@@ -133,7 +144,9 @@ impl Bars {
         let scale = match self.layout {
             Layout::Grouped => {
                 let values = self.groups.iter().flat_map(|group| group.values.iter().flatten());
-                Scale::new(self.scale, values.copied().chain(mark))
+                let ranges = self.groups.iter().flat_map(|group| group.ranges.iter().flatten());
+                let ends = ranges.map(|&(_, end)| end);
+                Scale::new(self.scale, values.copied().chain(ends).chain(mark))
             }
             Layout::Stacked => {
                 Scale::new(self.scale, self.groups.iter().map(Group::sum).chain(mark))
@@ -206,10 +219,18 @@ impl Bars {
             Layout::Grouped => {
                 for (index, (series, value)) in self.series.iter().zip(&group.values).enumerate() {
                     let y = top + index as i32 * self.bar();
-                    let Some(value) = value else { continue };
-                    let end = field.x(*value).max(field.left + 1);
+                    let middle = y + self.bar() / 2;
+                    let Some(value) = value else {
+                        draw_figure(canvas, "–", (field.left, middle))?;
+                        continue;
+                    };
+                    let mut end = field.x(*value).max(field.left + 1);
                     canvas.filled((field.left, y), (end, y + self.bar() - 1), series.colour)?;
-                    draw_figure(canvas, *value, (end, y + self.bar() / 2))?;
+                    if let Some(&(from, to)) = group.ranges.get(index).and_then(Option::as_ref) {
+                        draw_range(canvas, (field.x(from), field.x(to)), middle)?;
+                        end = end.max(field.x(to));
+                    }
+                    draw_figure(canvas, &self.figure(*value), (end, middle))?;
                 }
             }
             Layout::Stacked => {
@@ -219,19 +240,35 @@ impl Bars {
                     sum += value.unwrap_or(0.0);
                     canvas.filled((from, top), (field.x(sum), top + self.bar()), series.colour)?;
                 }
-                draw_figure(canvas, sum, (field.x(sum), middle))?;
+                draw_figure(canvas, &self.figure(sum), (field.x(sum), middle))?;
             }
         }
         Ok(())
     }
+
+    /// A value for people.
+    fn figure(&self, value: f64) -> String {
+        match self.digits {
+            0 => scale::label(value),
+            digits => format!("{value:.digits$}"),
+        }
+    }
+}
+
+/// Draws between which values a bar's was: a line with ends.
+fn draw_range(canvas: &mut Canvas<'_>, (from, to): (i32, i32), y: i32) -> Result<()> {
+    canvas.line((from, y), (to, y), INK)?;
+    for x in [from, to] {
+        canvas.line((x, y - RANGE_END), (x, y + RANGE_END), INK)?;
+    }
+    Ok(())
 }
 
 /// Writes the figure behind a bar that ends at `x`, with the grid's lines left out there.
-fn draw_figure(canvas: &mut Canvas<'_>, value: f64, (x, y): (i32, i32)) -> Result<()> {
-    let text = scale::label(value);
-    let end = x + 6 + canvas::width(&text, SMALL);
+fn draw_figure(canvas: &mut Canvas<'_>, text: &str, (x, y): (i32, i32)) -> Result<()> {
+    let end = x + 6 + canvas::width(text, SMALL);
     canvas.filled((x + 2, y - BAR / 2), (end, y + BAR / 2), WHITE)?;
-    canvas.text(&text, (x + 4, y), Face { size: SMALL, colour: FAINT_INK, align: Align::Start })
+    canvas.text(text, (x + 4, y), Face { size: SMALL, colour: FAINT_INK, align: Align::Start })
 }
 
 fn legend_width(series: &Series) -> i32 {
@@ -245,14 +282,12 @@ mod tests {
 
     fn bars(layout: Layout) -> Bars {
         let series = [("bare", BARE), ("Alcazar", ALCAZAR), ("KVM", KVM)];
-        let group = |name: &str, values: &[Option<f64>]| Group {
-            name: name.into(),
-            values: values.to_vec(),
-        };
+        let group = |name: &str, values: &[Option<f64>]| Group::new(name, values.to_vec());
         Bars {
             title: "a < b".into(),
             axis: "instructions".into(),
             scale: if layout == Layout::Grouped { scale::Kind::Log } else { scale::Kind::Linear },
+            digits: 0,
             layout,
             series: series.map(|(name, colour)| Series { name: name.into(), colour }).to_vec(),
             groups: vec![
@@ -287,6 +322,26 @@ mod tests {
         // One is the legend's.
         assert_eq!(rectangles(&svg, "#808080").len(), 2);
         assert_eq!(rectangles(&svg, "#0072B2").len(), 3);
+        assert_eq!(svg.matches("\n–\n").count(), 1, "{svg}");
+    }
+
+    #[test]
+    fn ranges_are_on_the_axis_and_figures_behind_them() {
+        let mut bars = bars(Layout::Grouped);
+        (bars.scale, bars.digits) = (scale::Kind::Linear, 2);
+        let before = bars.svg().unwrap();
+        for group in &mut bars.groups {
+            group.ranges = vec![None, Some((280.0, 9000.0)), None];
+        }
+        let after = bars.svg().unwrap();
+        assert!(after.contains("10,000") && after.contains("\n300.00\n"), "{after}");
+        // Where the figure of Alcazar's bar begins.
+        let figure = |svg: &str| -> i32 {
+            let (text, _) = svg.split_once("\n300.00\n").unwrap();
+            let (_, x) = text.rsplit_once("<text x=\"").unwrap();
+            x.split_once('"').unwrap().0.parse().unwrap()
+        };
+        assert!(figure(&after) > 2 * figure(&before), "{after}");
     }
 
     #[test]

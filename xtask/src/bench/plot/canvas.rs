@@ -10,11 +10,11 @@ use plotters::style::{
 use plotters_backend::DrawingErrorKind;
 
 /// Font size of titles.
-pub const TITLE: i32 = 15;
+pub const TITLE: i32 = 16;
 /// Font size of everything that is read.
-pub const TEXT: i32 = 12;
+pub const TEXT: i32 = 13;
 /// Font size of figures at bars and ticks.
-pub const SMALL: i32 = 10;
+pub const SMALL: i32 = 11;
 
 /// Radius of a dot.
 const DOT_RADIUS: u32 = 2;
@@ -67,10 +67,18 @@ pub fn svg(
     Ok(text)
 }
 
-/// Pixels that a text of this font size needs at most, by the average width of letters.
+/// Pixels that a text of this font size needs at most, by what letters of wide sans-serif fonts are
+/// in hundredths of the size.
 pub fn width(text: &str, size: i32) -> i32 {
-    let letters = i32::try_from(text.chars().count()).unwrap_or(i32::MAX);
-    letters.saturating_mul(size).saturating_mul(3) / 5
+    let hundredths = |letter: char| match letter {
+        'i' | 'j' | 'l' | '\'' | '|' => 30,
+        'f' | 'r' | 't' | ' ' | ',' | '.' | ':' | ';' | '/' | '(' | ')' | '-' => 42,
+        'm' | 'w' | 'M' | 'W' => 98,
+        letter if letter.is_uppercase() => 74,
+        _ => 65,
+    };
+    let sum = text.chars().map(hundredths).fold(0_i32, i32::saturating_add);
+    sum.saturating_mul(size) / 100 + 1
 }
 
 impl Canvas<'_> {

@@ -18,6 +18,8 @@ const HEIGHT: i32 = 150;
 const GAP: i32 = 14;
 /// Height of a line of text.
 const LINE: i32 = 20;
+/// Height of what stands above a panel's field: its title, and below that its note.
+const HEAD: i32 = 36;
 /// Room for the ticks of the axis upwards.
 const TICKS: i32 = 66;
 
@@ -45,18 +47,22 @@ pub struct Scatter {
     pub up: String,
     /// Where the axis to the right ends.
     pub end: f64,
-    /// A value that the axis upwards has in any case.
-    pub least: f64,
+    /// The value upwards below which nothing is a dot; it has a line.
+    pub threshold: f64,
     /// Panels in a row.
     pub columns: usize,
     /// Panels, row by row.
     pub panels: Vec<Panel>,
 }
 
+/// How far the axis upwards goes beyond the uppermost dot, as a factor.
+const HEADROOM: f64 = 2.0;
+
 /// The axes of all panels.
 struct Axes {
     right: Scale,
     up: Scale,
+    threshold: f64,
 }
 
 impl Scatter {
@@ -65,13 +71,14 @@ impl Scatter {
     /// # Errors
     /// When it cannot be drawn.
     pub fn svg(&self) -> Result<String> {
-        let dots = || self.panels.iter().flat_map(|panel| &panel.dots);
-        let up = Scale::new(scale::Kind::Log, dots().map(|&(_, up)| up).chain([self.least]));
-        let axes = Axes { right: Scale::up_to(self.end), up };
+        let dots = self.panels.iter().flat_map(|panel| &panel.dots);
+        let ends = dots.flat_map(|&(_, up)| [up, up * HEADROOM]).chain([self.threshold]);
+        let up = Scale::new(scale::Kind::Log, ends);
+        let axes = Axes { right: Scale::up_to(self.end), up, threshold: self.threshold };
         let columns = self.columns.max(1);
         let rows = self.panels.len().div_ceil(columns) as i32;
         let top = GAP + LINE + GAP / 2;
-        let pitch = LINE + HEIGHT + LINE + GAP;
+        let pitch = HEAD + HEIGHT + LINE + GAP;
         let bottom = top + rows * pitch;
         let left = GAP + LINE + TICKS;
         let width = (WIDTH - left) / columns as i32;
@@ -83,7 +90,7 @@ impl Scatter {
             canvas.upward(&self.up, (GAP + LINE / 2, (top + bottom) / 2), face)?;
             for (index, panel) in self.panels.iter().enumerate() {
                 let (row, column) = ((index / columns) as i32, (index % columns) as i32);
-                let from = (left + column * width, top + row * pitch + LINE);
+                let from = (left + column * width, top + row * pitch + HEAD);
                 let to = (from.0 + width - 2 * GAP, from.1 + HEIGHT);
                 panel.draw(canvas, &axes, (from, to), column == 0)?;
             }
@@ -103,7 +110,7 @@ impl Panel {
         let x = |value| from.0 + (f64::from(to.0 - from.0) * axes.right.position(value)) as i32;
         let y = |value| to.1 - (f64::from(to.1 - from.1) * axes.up.position(value)) as i32;
         let title = Face { size: TEXT, colour: INK, align: Align::Start };
-        canvas.text(&self.title, (from.0, from.1 - LINE / 2), title)?;
+        canvas.text(&self.title, (from.0, from.1 - HEAD + LINE / 2), title)?;
         let ticks = Face { size: SMALL, colour: INK, align: Align::Middle };
         for tick in axes.right.ticks() {
             canvas.line((x(tick), from.1), (x(tick), to.1), GRID)?;
@@ -116,14 +123,21 @@ impl Panel {
                 canvas.text(&scale::label(tick), (from.0 - 4, y(tick)), face)?;
             }
         }
+        let threshold = y(axes.threshold);
+        canvas.line((from.0, threshold), (to.0, threshold), FAINT_INK)?;
+        if is_first {
+            let face = Face { size: SMALL, colour: FAINT_INK, align: Align::Start };
+            let text = format!("threshold {}", scale::label(axes.threshold));
+            canvas.text(&text, (from.0 + 4, threshold + LINE / 3), face)?;
+        }
         canvas.frame(from, to, FAINT_INK)?;
         // Dots at the same place are one.
         let places: BTreeSet<_> = self.dots.iter().map(|&(right, up)| (x(right), y(up))).collect();
         for place in places {
             canvas.dot(place, self.colour)?;
         }
-        let note = Face { size: SMALL, colour: FAINT_INK, align: Align::End };
-        canvas.text(&self.note, (to.0 - 4, from.1 - LINE / 2), note)
+        let note = Face { size: SMALL, colour: FAINT_INK, align: Align::Start };
+        canvas.text(&self.note, (from.0, from.1 - LINE / 2), note)
     }
 }
 
@@ -144,7 +158,7 @@ mod tests {
             right: "time".into(),
             up: "duration".into(),
             end: 10.0,
-            least: 10.0,
+            threshold: 10.0,
             columns: 2,
             panels: vec![
                 panel("quiet", ALCAZAR, &[]),
@@ -169,8 +183,9 @@ mod tests {
         let svg = scatter().svg().unwrap();
         let dots = dots(&svg);
         assert_eq!(dots.len(), 3, "{svg}");
-        // The second panel's go from its lower left to its upper right corner.
-        assert_eq!(dots[0].1 - dots[1].1, HEIGHT);
+        // The second panel's go from its lower left corner to its right edge, below its upper one.
+        let height = dots[0].1 - dots[1].1;
+        assert!(HEIGHT / 2 < height && height < HEIGHT - 10, "{height}");
         assert!(dots[1].0 - dots[0].0 > 300 && dots[0].0 > WIDTH / 2);
         // The same values are at the same place in the panel below.
         assert!(dots[2].1 > dots[0].1 && dots[2].0 < WIDTH / 2);

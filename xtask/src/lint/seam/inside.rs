@@ -38,6 +38,8 @@ const ALLOWED: &[&[&str]] = &[
     &["apic", "VectorSet"],
     // Registers of the CPU that no control block holds.
     &["cpu_interrupts"],
+    // What both world switches do to general-purpose registers.
+    &["switch_registers"],
     &["debug"],
     &["fpu"],
     &["host_registers"],

@@ -23,28 +23,28 @@ pub struct Model {
     pub vendor: Vendor,
     /// What of it, in a few words.
     pub offers: &'static str,
-    /// Options that a Linux kernel needs there.
-    pub kernel_options: &'static str,
+    /// What it shows and does not do right, by Linux's names of CPU features.
+    pub faulty: &'static [&'static str],
 }
 
 const fn amd(name: &'static str, offers: &'static str) -> Model {
-    Model { name, vendor: Vendor::Amd, offers, kernel_options: "" }
+    Model { name, vendor: Vendor::Amd, offers, faulty: &[] }
 }
 
 const fn intel(name: &'static str, offers: &'static str) -> Model {
-    Model { name, vendor: Vendor::Intel, offers, kernel_options: "" }
+    Model { name, vendor: Vendor::Intel, offers, faulty: &[] }
 }
 
-const fn needing(kernel_options: &'static str, model: Model) -> Model {
-    Model { kernel_options, ..model }
+const fn with_faulty(faulty: &'static [&'static str], model: Model) -> Model {
+    Model { faulty, ..model }
 }
 
 /// Bochs 2.7 executes POPCNT only on models with SSE4.2, also where CPUID shows it without.
-const WITHOUT_POPCNT: &str = "clearcpuid=popcnt";
+const POPCNT: &[&str] = &["popcnt"];
 
 /// XSAVEC of Bochs 2.7 puts what follows the SSE state 160 bytes lower than XRSTOR takes it from,
 /// so that vector registers are lost when a program is preempted.
-const WITHOUT_XSAVEC: &str = "clearcpuid=xsavec";
+const XSAVEC: &[&str] = &["xsavec"];
 
 /// The model that is used when none is named.
 pub const DEFAULT: &str = "ryzen";
@@ -52,10 +52,10 @@ pub const DEFAULT: &str = "ryzen";
 /// All models with hardware virtualization, oldest first for each vendor.
 pub const MODELS: &[Model] = &[
     amd("turion64_tyler", "SVM without nested paging"),
-    needing(WITHOUT_POPCNT, amd("phenom_8650_toliman", "SVM, NPT")),
+    with_faulty(POPCNT, amd("phenom_8650_toliman", "SVM, NPT")),
     amd("zambezi", "SVM, NPT, NRIP save, flush by ASID, pause filter"),
     amd("trinity_apu", "SVM, NPT, NRIP save, flush by ASID, pause filter"),
-    needing(WITHOUT_XSAVEC, amd("ryzen", "SVM, NPT, NRIP save, flush by ASID, pause filter")),
+    with_faulty(XSAVEC, amd("ryzen", "SVM, NPT, NRIP save, flush by ASID, pause filter")),
     intel("core2_penryn_t9600", "VT-x without EPT and without unrestricted guest"),
     intel("corei5_lynnfield_750", "VT-x, EPT, VPID, no unrestricted guest"),
     intel("corei5_arrandale_m520", "VT-x, EPT, VPID, unrestricted guest"),
@@ -63,20 +63,17 @@ pub const MODELS: &[Model] = &[
     intel("corei7_ivy_bridge_3770k", "VT-x, EPT, VPID, unrestricted guest"),
     intel("corei7_haswell_4770", "VT-x, EPT with A/D bits, VPID, virtual APIC"),
     intel("broadwell_ult", "VT-x, EPT with A/D bits, VPID, virtual APIC, PML"),
-    needing(
-        WITHOUT_XSAVEC,
+    with_faulty(
+        XSAVEC,
         intel("corei7_skylake_x", "VT-x, EPT with A/D bits, VPID, virtual APIC, PML"),
     ),
-    needing(
-        WITHOUT_XSAVEC,
-        intel("corei3_cnl", "VT-x, EPT with A/D bits, VPID, virtual APIC, PML"),
-    ),
-    needing(
-        WITHOUT_XSAVEC,
+    with_faulty(XSAVEC, intel("corei3_cnl", "VT-x, EPT with A/D bits, VPID, virtual APIC, PML")),
+    with_faulty(
+        XSAVEC,
         intel("corei7_icelake_u", "VT-x, EPT with A/D bits, VPID, virtual APIC, PML"),
     ),
-    needing(
-        WITHOUT_XSAVEC,
+    with_faulty(
+        XSAVEC,
         intel("tigerlake", "VT-x, EPT with A/D bits, VPID, virtual APIC, PML, TSC scaling"),
     ),
 ];

@@ -9,8 +9,9 @@ pub(super) mod switch;
 
 use core::ptr;
 
-use self::switch::{Context, LOW_CODE, RESULTS};
+use self::switch::{Context, PAE, PAGING, PROTECTED, PSE, RESULTS};
 use crate::rt::cell::Fixed;
+use crate::rt::mode_switch::LOW_CODE;
 use crate::rt::report::Report;
 use crate::rt::segments::{self, TASK32};
 use crate::rt::trap::{DONE, Place};
@@ -22,11 +23,6 @@ const V86_END: usize = 0x80;
 /// Times that each mode is entered.
 const ROUNDS: u32 = 20;
 
-const PROTECTED: u32 = 0x31;
-const PAGING: u32 = 0x8000_0031;
-const PSE: u32 = 1 << 4;
-const PAE: u32 = 1 << 5;
-
 static IDT32: Fixed<[u64; 256]> = Fixed::new([0; 256]);
 static DIRECTORY: Fixed<[u32; 1024]> = Fixed::new([0; 1024]);
 static TABLE: Fixed<[u32; 1024]> = Fixed::new([0; 1024]);
@@ -35,10 +31,6 @@ static POINTERS: Fixed<[u64; 4]> = Fixed::new([0; 4]);
 static TASK_STATE: Fixed<[u8; TASK_SIZE]> = Fixed::new([0; TASK_SIZE]);
 static RING0_STACK: Fixed<[u8; 4096]> = Fixed::new([0; 4096]);
 const TASK_SIZE: usize = 104 + 8193;
-
-unsafe extern "C" {
-    static boot_pd: [u64; 2048];
-}
 
 /// Runs the tests.
 pub fn run() -> u32 {
@@ -88,7 +80,7 @@ fn prepare() {
 
         let idt = IDT32.get().cast::<u64>();
         for vector in 0..32 {
-            idt.add(vector).write(switch::gate32(switch::mode_fault32 as *const () as usize, 0x8E));
+            idt.add(vector).write(switch::fault_gate());
         }
         idt.add(TIMER as usize)
             .write(switch::gate32(switch::mode_timer32 as *const () as usize, 0x8E));
@@ -103,10 +95,7 @@ fn prepare() {
         directory.write(TABLE.address() as u32 | 0x07);
         table.add(0x9E).write(apic::LAPIC as u32 | 0x07);
         table.add(0x9F).write(apic::IOAPIC as u32 | 0x07);
-        let pointers = POINTERS.get().cast::<u64>();
-        for index in 0..4 {
-            pointers.add(index).write(((&raw const boot_pd) as u64 + index as u64 * 0x1000) | 1);
-        }
+        POINTERS.get().write(switch::identity_pointers());
 
         let task = TASK_STATE.get().cast::<u8>();
         task.add(4).cast::<u32>().write_unaligned(RING0_STACK.address() as u32 + 4096);

@@ -6,12 +6,18 @@
 
 use core::arch::global_asm;
 
+use crate::rt::mode_switch::mode_macros;
 use crate::rt::segments::KERNEL_CODE32;
 
 /// Where the results are.
 pub const RESULTS: u64 = 0x7000;
-/// Where the 16-bit code is copied to.
-pub const LOW_CODE: u64 = 0x8000;
+
+/// CR0 of protected mode, without and with paging.
+pub const PROTECTED: u32 = 0x31;
+pub const PAGING: u32 = 0x8000_0031;
+/// Bits of CR4.
+pub const PSE: u32 = 1 << 4;
+pub const PAE: u32 = 1 << 5;
 
 /// The mode to go to: entry point and control registers.
 #[repr(C)]
@@ -29,6 +35,20 @@ pub struct Context {
 pub fn gate32(target: usize, kind: u64) -> u64 {
     let target = target as u64;
     target & 0xFFFF | u64::from(KERNEL_CODE32) << 16 | kind << 40 | (target >> 16 & 0xFFFF) << 48
+}
+
+/// The gate that gives the mode up.
+pub fn fault_gate() -> u64 {
+    gate32(mode_fault32 as *const () as usize, 0x8E)
+}
+
+/// Page-directory pointers that map the first 4 GiB as long mode does.
+pub fn identity_pointers() -> [u64; 4] {
+    unsafe extern "C" {
+        static boot_pd: [u64; 2048];
+    }
+    let directories = (&raw const boot_pd) as u64;
+    [0, 1, 2, 3].map(|index| (directories + index * 0x1000) | 1)
 }
 
 /// Chooses the 256 gates that the other modes use.
@@ -65,6 +85,7 @@ unsafe extern "C" {
 }
 
 global_asm!(
+    mode_macros!(),
     r#"
     # The work in every mode. EDI: results, ES:ESI: IOAPIC, ES:EBP: local APIC.
     .macro mode_work ioapic, lapic
@@ -110,43 +131,13 @@ global_asm!(
     .code64
     .global mode_call
 mode_call:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
-    pushfq
-    cli
+    save_callee_registers
     mov rax, cr4
     push rax
     sidt [mode_idt64]
     mov [mode_rsp], rsp
     mov ebx, edi
-    push 0x18
-    lea rax, [rip + 2f]
-    push rax
-    retfq
-2:
-    .code32
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov eax, cr0
-    and eax, 0x7FFFFFFF
-    mov cr0, eax                    # paging off: long mode is left
-    mov ecx, 0xC0000080
-    rdmsr
-    and eax, 0xFFFFFEFF             # LME off
-    wrmsr
-    mov eax, [ebx + 12]
-    mov cr4, eax
-    mov eax, [ebx + 8]
-    mov cr3, eax
-    lidt [mode_idt32]
-    mov eax, [ebx + 4]
-    mov cr0, eax
+    leave_long_mode ebx + 4, mode_idt32
     mov eax, [ebx + 16]
     test eax, eax
     jz 3f
@@ -171,10 +162,7 @@ mode_over:
     # Any exception: gives the mode up.
     .global mode_fault32
 mode_fault32:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    load_flat_data
     mov dword ptr [mode_faulted], 1
     mov esp, [mode_esp]
     jmp mode_over
@@ -233,10 +221,7 @@ mode_work_real:
     .long 0x8000 + (mode_low_leave - mode_low_start)
     .word 0x20
 mode_real_back:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    load_flat_data
     mov esp, [mode_real_esp]
     lidt [mode_idt32]
     pop ebx
@@ -260,31 +245,19 @@ mode_work_v86:
     iretd
     .global mode_v86_done
 mode_v86_done:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    load_flat_data
     mov esp, [mode_real_esp]
     pop ebx
     ret
 
     .code64
 mode_back64:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    load_flat_data
     lidt [mode_idt64]
     mov rsp, [mode_rsp]
     pop rax
     mov cr4, rax
-    popfq
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    restore_callee_registers
     mov eax, 1
     sub eax, [mode_faulted]
     ret
@@ -303,12 +276,7 @@ mode_low16:
 mode_low_leave:
     mov eax, 0x68
     mov ss, ax
-    mov eax, cr0
-    and al, 0xFE
-    mov cr0, eax
-    .byte 0xEA
-    .word 0x8000 + (mode_low_real - mode_low_start)
-    .word 0
+    enter_real_mode mode_low_real, mode_low_start
 mode_low_real:
     # DS and ES keep the limit of 4 GiB from protected mode.
     xor ax, ax
@@ -316,17 +284,11 @@ mode_low_real:
     mov sp, 0x7E00
     mov ds, ax
     mov es, ax
-    .byte 0x0F, 0x01, 0x1E          # LIDT
-    .word 0x8000 + (mode_low_ivt - mode_low_start)
+    load_real_idt mode_low_ivt, mode_low_start
     mode_work 0xFEC00000, 0xFEE00000
     mode_port
     mode_privileged
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long mode_real_back
-    .word 0x18
+    leave_real_mode mode_real_back
 mode_low_ivt:
     .word 0x3FF
     .long 0

@@ -7,14 +7,14 @@
 use core::arch::global_asm;
 use core::ptr;
 
-use crate::guests::modes::switch::{self, Context, LOW_CODE};
+use crate::guests::modes::switch::{self, Context, PROTECTED};
 use crate::rt::cell::Fixed;
+use crate::rt::mode_switch::{LOW_CODE, mode_macros};
 use crate::rt::segments::{self, KERNEL_DATA, SCRATCH, TASK32};
 use crate::rt::trap::has_error_code;
 
 const RESULTS: *mut u32 = 0x7100 as *mut u32;
 const FLAGS: *mut u32 = 0x7110 as *mut u32;
-const PROTECTED: u32 = 0x31;
 /// Bytes from one stub to the next.
 const STUB: usize = 16;
 /// Limit of the task state: it ends before any I/O permission bitmap.
@@ -87,6 +87,7 @@ pub fn run(entry: unsafe extern "C" fn(), flags: u32) -> (u64, u64) {
 }
 
 global_asm!(
+    mode_macros!(),
     r#"
     .code32
     .global privilege_kernel32
@@ -167,20 +168,14 @@ privilege_low_start:
 privilege_low_leave:
     mov eax, 0x68
     mov ss, ax
-    mov eax, cr0
-    and al, 0xFE
-    mov cr0, eax
-    .byte 0xEA
-    .word 0x8000 + (privilege_low_real - privilege_low_start)
-    .word 0
+    enter_real_mode privilege_low_real, privilege_low_start
 privilege_low_real:
     xor ax, ax
     mov ss, ax
     mov sp, 0x7E00
     mov ds, ax
     mov es, ax
-    .byte 0x0F, 0x01, 0x1E          # LIDT
-    .word 0x8000 + (privilege_low_ivt - privilege_low_start)
+    load_real_idt privilege_low_ivt, privilege_low_start
     mov cx, 0x9000
     jmp cx
 privilege_low_ivt:
@@ -205,12 +200,7 @@ privilege_low_met:
     mov dword ptr cs:[0x7100], eax
     pop ax
     mov dword ptr cs:[0x7104], eax
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long mode_fault32
-    .word 0x18
+    leave_real_mode mode_fault32
     .global privilege_low_end
 privilege_low_end:
     .code64

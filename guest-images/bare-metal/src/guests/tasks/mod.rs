@@ -8,7 +8,7 @@
 mod visit;
 
 use self::visit::{Note, STATE_SIZE, State};
-use super::modes::switch::{self, Context};
+use super::modes::switch::{self, Context, PAE, PAGING, PROTECTED, PSE};
 use crate::rt::cell::Fixed;
 use crate::rt::report::Report;
 use crate::rt::segments::{self, ABSENT_DATA, KERNEL_CODE32, KERNEL_DATA};
@@ -31,10 +31,6 @@ const PROTECTION: usize = 13;
 const INTERRUPT: usize = 0x40;
 const SOFTWARE: usize = 0x90;
 
-const PROTECTED: u32 = 0x31;
-const PAGING: u32 = 0x8000_0031;
-const PSE: u32 = 1 << 4;
-const PAE: u32 = 1 << 5;
 const TASK_SWITCHED: u32 = 1 << 3;
 const NESTED: u32 = 1 << 14;
 
@@ -46,10 +42,6 @@ static GATES: Fixed<[u64; 256]> = Fixed::new([0; 256]);
 static DIRECTORIES: Fixed<[[u32; 1024]; 2]> = Fixed::new([[0; 1024]; 2]);
 /// The page-directory pointers of each task, 32 bytes apart.
 static POINTERS: Fixed<[[u64; 4]; 2]> = Fixed::new([[0; 4]; 2]);
-
-unsafe extern "C" {
-    static boot_pd: [u64; 2048];
-}
 
 /// Runs the tests.
 pub fn run() -> u32 {
@@ -72,8 +64,7 @@ fn prepare() {
     unsafe {
         let gates = GATES.get().cast::<u64>();
         for vector in 0..256 {
-            let handler = switch::mode_fault32 as *const () as usize;
-            gates.add(vector).write(switch::gate32(handler, 0x8E));
+            gates.add(vector).write(switch::fault_gate());
         }
         for vector in [UNDEFINED, DOUBLE_FAULT, NOT_PRESENT, INTERRUPT, SOFTWARE] {
             gates.add(vector).write(task_gate(OTHER));
@@ -85,18 +76,18 @@ fn prepare() {
 
         let directories = DIRECTORIES.get().cast::<u32>();
         let pointers = POINTERS.get().cast::<u64>();
-        let tables = (&raw const boot_pd) as u64;
+        let identity = switch::identity_pointers();
         for task in 0..2 {
             for index in 0..1024 {
                 let page = (index as u32) << 22 | 0x83;
                 directories.add(task * 1024 + index).write(page);
             }
-            for index in 0..4 {
-                pointers.add(task * 4 + index).write((tables + index as u64 * 0x1000) | 1);
+            for (index, pointer) in identity.into_iter().enumerate() {
+                pointers.add(task * 4 + index).write(pointer);
             }
         }
         directories.add(1024 + (ALIAS >> 22) as usize).write(0x83);
-        pointers.add(4 + (ALIAS >> 30) as usize).write(tables | 1);
+        pointers.add(4 + (ALIAS >> 30) as usize).write(identity[0]);
         (switch::RESULTS as *mut u32).write_volatile(MAGIC);
         visit::place_small_task();
     }

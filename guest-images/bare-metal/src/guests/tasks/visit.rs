@@ -3,7 +3,7 @@
 
 use core::arch::global_asm;
 
-use crate::guests::modes::switch::LOW_CODE;
+use crate::rt::mode_switch::LOW_CODE;
 use crate::rt::segments::{KERNEL_CODE32, KERNEL_DATA};
 
 /// Distance of the task states.

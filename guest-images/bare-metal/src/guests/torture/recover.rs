@@ -7,10 +7,9 @@
 
 use core::arch::global_asm;
 
+use crate::rt::mode_switch::mode_macros;
 use crate::rt::segments::SLOTS;
 
-/// Where the code for 16 bits is copied to, below [`super::values::CODE`].
-pub const LOW_CODE: u64 = 0x8000;
 /// Where general-purpose registers (in POPAD's order) and the frame for IRET are laid out for
 /// modes of 32 and 16 bits: at the end of the memory of random instructions, whose stack it is.
 pub const BLOCK: u64 = 0xEE00;
@@ -61,34 +60,21 @@ unsafe extern "C" {
 }
 
 global_asm!(
+    mode_macros!(),
     r#"
-    .set torture_low, 0x8000
     .set torture_block, 0xEE00
 
     .text
     .code64
     .global torture_call
 torture_call:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
-    pushfq
-    cli
+    save_callee_registers
     mov [torture_rsp], rsp
     mov rax, rdi
     mov rdi, rsi
     call rax
 torture_resume:
-    popfq
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    restore_callee_registers
     ret
 
     .global torture_enter64
@@ -116,30 +102,7 @@ torture_enter64:
 
     .global torture_enter32
 torture_enter32:
-    push 0x18
-    lea rax, [rip + 2f]
-    push rax
-    retfq
-2:
-    .code32
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov eax, cr0
-    and eax, 0x7FFFFFFF
-    mov cr0, eax                    # paging off: long mode is left
-    mov ecx, 0xC0000080
-    rdmsr
-    and eax, 0xFFFFFEFF             # LME off
-    wrmsr
-    mov eax, [torture_mode + 8]
-    mov cr4, eax
-    mov eax, [torture_mode + 4]
-    mov cr3, eax
-    lidt [torture_idt32_pointer]
-    mov eax, [torture_mode]
-    mov cr0, eax
+    leave_long_mode torture_mode, torture_idt32_pointer
     mov eax, 0x60
     ltr ax
     cmp dword ptr [torture_mode + 12], 0
@@ -152,7 +115,7 @@ torture_enter32:
     iretd
 3:
     .byte 0xEA
-    .long torture_low + (torture_low_leave - torture_low_start)
+    .long 0x8000 + (torture_low_leave - torture_low_start)
     .word 0x20
 
     # The way back from modes of 32 bits, by a gate: the return address tells the vector.
@@ -162,10 +125,7 @@ torture_entry32:
     shr ebx, 3
 torture_leave32:
     lgdt cs:[torture_pristine_pointer]
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    load_flat_data
     mov esp, offset torture_stack
     mov eax, cr0
     and eax, 0x7FFFFFFF
@@ -217,10 +177,7 @@ torture_join64:
     mov dr6, rax
     mov eax, 0x400
     mov dr7, rax
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
+    load_flat_data
     mov eax, 0x50
     ltr ax
     mov ecx, 0xC0000080
@@ -257,19 +214,13 @@ torture_low_leave:
     mov ds, ax
     mov es, ax
     mov ss, ax
-    mov eax, cr0
-    and al, 0xFE
-    mov cr0, eax
-    .byte 0xEA
-    .word torture_low + (torture_low_real - torture_low_start)
-    .word 0
+    enter_real_mode torture_low_real, torture_low_start
 torture_low_real:
     xor ax, ax
     mov ds, ax
     mov es, ax
     mov ss, ax
-    .byte 0x0F, 0x01, 0x1E          # LIDT
-    .word torture_low + (torture_low_vectors - torture_low_start)
+    load_real_idt torture_low_vectors, torture_low_start
     mov esp, torture_block
     popad
     iret
@@ -278,13 +229,8 @@ torture_low_real:
 torture_low_entry:
     cli
     .byte 0x2E, 0x66, 0x0F, 0x01, 0x16  # LGDT CS:
-    .word torture_low + (torture_low_descriptors - torture_low_start)
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long torture_back32
-    .word 0x18
+    .word 0x8000 + (torture_low_descriptors - torture_low_start)
+    leave_real_mode torture_back32
 torture_low_vectors:
     .word 0x3FF
     .long 0

@@ -3,8 +3,9 @@
 
 use core::ptr;
 
-use super::recover::{self, LOW_CODE};
+use super::recover;
 use crate::rt::cell::Fixed;
+use crate::rt::mode_switch::LOW_CODE;
 use crate::rt::segments::{KERNEL_CODE, KERNEL_CODE32, KERNEL_DATA, TASK, TASK32, TaskState};
 use crate::rt::{segments, start_info};
 

@@ -4,21 +4,16 @@
 
 use std::time::{Duration, Instant};
 
-use host_iface::PageRequest;
-use host_mock::MockHost;
-
+use super::long::{self, MAPS};
 use crate::{
     Doorbell, GuestPhysAddr, PAGE_SIZE,
-    memory::{GuestMemory, OwnedPages},
+    memory::GuestMemory,
     paging::{
         shadow::{FaultAction, ShadowConfig, ShadowMmu, role::Gfn},
-        walk::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege},
+        walk::{AccessKind, AddressSpace},
     },
-    state::{ControlRegisters, cr0, cr4, efer},
 };
 
-/// Present, writable, accessed and dirty.
-const MAPPED: u64 = 0x63;
 /// Frames that each space maps, each at its own address: all tables among them.
 const FRAMES: u64 = 32;
 
@@ -41,34 +36,19 @@ fn entry(frame: u64, index: u64) -> GuestPhysAddr {
 impl Machine {
     /// With two spaces, in none of which a vCPU is.
     fn new() -> Self {
-        let host = MockHost::leak(1);
-        let mut memory = GuestMemory::new();
-        let pages = OwnedPages::zeroed(host, PageRequest::contiguous(FRAMES)).unwrap();
-        memory.add(GuestPhysAddr::new(0), pages).unwrap();
+        let (host, memory) = long::memory(FRAMES);
         for tables in [FIRST, SECOND] {
             for pair in tables.windows(2) {
-                memory.write_u64(entry(pair[0], 0), (pair[1] * PAGE_SIZE) | MAPPED).unwrap();
+                memory.write_u64(entry(pair[0], 0), (pair[1] * PAGE_SIZE) | MAPS).unwrap();
             }
             for frame in 0..FRAMES {
-                memory.write_u64(entry(tables[3], frame), (frame * PAGE_SIZE) | MAPPED).unwrap();
+                memory.write_u64(entry(tables[3], frame), (frame * PAGE_SIZE) | MAPS).unwrap();
             }
         }
-        let features = PagingFeatures {
-            physical_address_bits: 40,
-            gigabyte_pages: true,
-            table_global_reserved: false,
-        };
-        let control = ControlRegisters {
-            cr0: cr0::PE | cr0::PG | cr0::WP,
-            cr4: cr4::PAE,
-            efer: efer::LME | efer::LMA,
-            ..ControlRegisters::default()
-        };
-        let (alignment_check, page_directory_pointers) = (false, None);
-        let space = AddressSpace { control, alignment_check, features, page_directory_pointers };
+        let space = long::space(0);
         let doorbells = vec![Doorbell::disconnected(); 2];
-        let mmu =
-            ShadowMmu::new(host, &memory, ShadowConfig::default(), features, doorbells).unwrap();
+        let mmu = ShadowMmu::new(host, &memory, ShadowConfig::default(), space.features, doorbells)
+            .unwrap();
         Self { memory, mmu, spaces: [space; 2] }
     }
 
@@ -80,7 +60,7 @@ impl Machine {
     }
 
     fn access(&self, vcpu: usize, address: u64, kind: AccessKind) -> FaultAction {
-        let access = Access { kind, privilege: Privilege::Supervisor };
+        let access = long::access(kind);
         let space = &self.spaces[vcpu];
         self.mmu.fault(vcpu as u32, &self.memory, space, address, access).unwrap().0
     }
@@ -176,7 +156,7 @@ fn what_is_found_again_is_brought_up_to_date() {
         mmu.zap(between).unwrap();
         mmu.flush();
     }
-    let read_only = (CHANGED * PAGE_SIZE) | (MAPPED & !2);
+    let read_only = (CHANGED * PAGE_SIZE) | (MAPS & !2);
     machine.memory.write_u64(entry(FIRST[3], CHANGED), read_only).unwrap();
     machine.enter(0, FIRST);
     assert!(!mapped(&machine).rights().write, "the guest has taken the right back");
@@ -188,7 +168,7 @@ fn a_table_with_many_ways_to_it_is_soon_found() {
     let mut machine = Machine::new();
     for index in 1..512 {
         for pair in FIRST.windows(2) {
-            let link = (pair[1] * PAGE_SIZE) | MAPPED;
+            let link = (pair[1] * PAGE_SIZE) | MAPS;
             machine.memory.write_u64(entry(pair[0], index), link).unwrap();
         }
     }

@@ -14,6 +14,8 @@ mod guest;
 mod invariants;
 mod legality;
 #[cfg(test)]
+pub mod long;
+#[cfg(test)]
 mod relinking;
 #[cfg(test)]
 mod shootdown;

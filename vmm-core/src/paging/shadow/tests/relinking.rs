@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables that come back into use with others below them that the guest wrote meanwhile.
 
-use host_iface::PageRequest;
-use host_mock::MockHost;
-
+use super::long::{self, MAPS};
 use crate::{
     Doorbell, GuestPhysAddr,
-    memory::{GuestMemory, OwnedPages},
+    memory::GuestMemory,
     paging::{
         shadow::{
             FaultAction,
             mmu::Mmu,
             role::{Gfn, Level},
         },
-        walk::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege},
+        walk::{AccessKind, AddressSpace},
     },
-    state::{ControlRegisters, cr0, cr4, efer},
 };
 
 /// Two roots with the same tables below them.
@@ -28,8 +25,6 @@ const KEPT: u64 = 0x0000;
 const TAKEN_BACK: u64 = 0x1000;
 const TABLE_PAGE: u64 = 0x2000;
 const DATA: u64 = 0x8000;
-/// Present, writable, accessed and dirty.
-const MAPS: u64 = 0x63;
 const READ_ONLY: u64 = MAPS & !2;
 
 struct Machine {
@@ -40,27 +35,8 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let host = MockHost::leak(1);
-        let mut memory = GuestMemory::new();
-        // Less than 2 MiB, so that nothing is mapped by large pages.
-        let pages = OwnedPages::zeroed(host, PageRequest::contiguous(16)).unwrap();
-        memory.add(GuestPhysAddr::new(0), pages).unwrap();
-        let space = AddressSpace {
-            control: ControlRegisters {
-                cr0: cr0::PE | cr0::PG | cr0::WP,
-                cr2: 0,
-                cr3: ROOTS[0],
-                cr4: cr4::PAE,
-                efer: efer::LME | efer::LMA,
-            },
-            alignment_check: false,
-            features: PagingFeatures {
-                physical_address_bits: 40,
-                gigabyte_pages: true,
-                table_global_reserved: false,
-            },
-            page_directory_pointers: None,
-        };
+        let (host, memory) = long::memory(16);
+        let space = long::space(ROOTS[0]);
         let doorbells = vec![Doorbell::disconnected()];
         let mmu = Mmu::new(host, &memory, 64, space.features, true, doorbells).unwrap();
         let machine = Self { memory, space, mmu };
@@ -104,7 +80,7 @@ impl Machine {
 
     /// An access to memory, with the faults on its way mended.
     fn access(&mut self, address: u64, kind: AccessKind) {
-        let access = Access { kind, privilege: Privilege::Supervisor };
+        let access = long::access(kind);
         let action = self.mmu.fault(&self.memory, &self.space, address, access).unwrap();
         assert_eq!(action, FaultAction::Resume);
     }

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Entries that the CPU refuses.
+
+use super::{entered, exit, hardware};
+use crate::{
+    Exit,
+    backend::VcpuBackend,
+    state::{ControlRegisters, cr0},
+    vmx::{decode::reason, field::Field},
+};
+
+#[test]
+fn a_refused_entry_names_the_check() {
+    let mut vcpu = entered();
+    let fields = [
+        (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE)),
+        (Field::ExitQualification, 0),
+        (Field::GuestRflags, 0),
+        (Field::CsRights, 0x9B),
+        (Field::SsRights, 0x93),
+        (Field::DsRights, 0x93),
+        (Field::EsRights, 0x93),
+        (Field::FsRights, 0x93),
+        (Field::GsRights, 0x93),
+        (Field::TrRights, 0x8B),
+        (Field::LdtrRights, 0x82),
+    ];
+    let Exit::EntryFailure(why) = exit(&mut vcpu, &fields) else { panic!("no entry") };
+    assert!(why.contains("RFLAGS"), "{why}");
+}
+
+#[test]
+fn real_mode_enters_with_a_segment_that_was_null() {
+    let refused = (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE));
+    // Usable, and of the type that a null descriptor has.
+    let fields = [refused, (Field::ExitQualification, 0), (Field::DsRights, 0x90)];
+    let mut vcpu = entered();
+    assert_eq!(exit(&mut vcpu, &fields), Exit::NotEntered);
+    assert_eq!(hardware(&mut vcpu, Field::DsRights), 0x93);
+    // There is nothing left to complete.
+    assert!(matches!(exit(&mut vcpu, &fields[..2]), Exit::EntryFailure(_)));
+    // Protected mode has no such segments.
+    let mut vcpu = entered();
+    let control = vcpu.control_registers();
+    vcpu.set_control_registers(ControlRegisters { cr0: control.cr0 | cr0::PE, ..control });
+    assert!(matches!(exit(&mut vcpu, &fields), Exit::EntryFailure(_)));
+}
