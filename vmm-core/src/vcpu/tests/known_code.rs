@@ -106,17 +106,14 @@ fn what_is_kept_is_what_a_fresh_look_finds() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(120));
     let result = runner.run(&prop::collection::vec(step(), 1..120), |steps| {
         let machine = machine();
-        for level in 0..4 {
-            for table in 0..2 {
-                // Two ways that never meet, to other code.
-                let next = if level == 3 { PAGES[table] } else { TABLES[level][table] };
+        // Two ways that never meet, to other code.
+        for (level, tables) in TABLES.iter().chain([&PAGES]).enumerate() {
+            for (table, next) in tables.iter().enumerate() {
                 write(&machine, &Step::Entry { level, table, value: next | PRESENT });
             }
         }
-        for page in 0..2 {
-            for offset in 0..OFFSETS.len() {
-                write(&machine, &Step::Code { page, offset, instruction: page });
-            }
+        for (page, offset) in (0..2).flat_map(|page| (0..OFFSETS.len()).map(move |at| (page, at))) {
+            write(&machine, &Step::Code { page, offset, instruction: page });
         }
         let mut kept = KnownCode::new(machine.vm.core().clone());
         for step in &steps {
