@@ -12,13 +12,14 @@ mod trial;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use self::catalogue::{Catalogue, Mutation};
 use self::outcome::{Outcome, Verdict};
 use self::trial::Workshop;
 use crate::paths::Paths;
+use crate::result_file::ResultFile;
 
 /// Breaks the code on purpose, one rule at a time in a copy of the tree, and checks that the test
 /// named for it fails. The last line is "N killed, N survived"
@@ -55,10 +56,11 @@ pub fn run(paths: &Paths, options: &MutantsOptions) -> Result<u8> {
         println!("{} mutations", mutations.len());
         return Ok(0);
     }
+    let json = options.json.as_deref().map(|path| ResultFile::prepare("--json", path));
+    let json = json.transpose()?;
     let outcomes = try_all(paths, &mutations)?;
-    if let Some(file) = &options.json {
-        let json = serde_json::to_vec_pretty(&outcomes)?;
-        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(file) = json {
+        file.write_json(&outcomes)?;
     }
     let survived = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Survived).count();
     println!("{} killed, {survived} survived", outcomes.len() - survived);
