@@ -10,6 +10,7 @@ mod outcome;
 mod tree;
 mod trial;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -19,6 +20,7 @@ use self::catalogue::{Catalogue, Mutation};
 use self::outcome::{Outcome, Verdict};
 use self::trial::Workshop;
 use crate::paths::Paths;
+use crate::progress::Progress;
 use crate::result_file::ResultFile;
 
 /// Breaks the code on purpose, one rule at a time in a copy of the tree, and checks that the test
@@ -72,8 +74,16 @@ fn try_all(paths: &Paths, mutations: &[Mutation]) -> Result<Vec<Outcome>> {
     let workshop = Workshop::open(paths)?;
     workshop.check_tests(mutations)?;
     let mut outcomes = Vec::with_capacity(mutations.len());
-    for mutation in mutations {
-        let outcome = workshop.attempt(mutation)?;
+    for (index, mutation) in mutations.iter().enumerate() {
+        let number = format!("mutation {} of {}", index + 1, mutations.len());
+        let outcome = match std::io::stderr().is_terminal() {
+            true => {
+                let _progress = Progress::start(&number);
+                workshop.attempt(mutation)?
+            }
+            // There the table itself tells how far it is.
+            false => workshop.attempt(mutation)?,
+        };
         println!("{}", outcome::row(mutation, outcome.verdict.word()));
         outcomes.push(outcome);
     }
