@@ -26,6 +26,15 @@ pub(super) struct Prepared {
     pub(super) plain: bool,
 }
 
+/// Whose preparations an entry was made with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preparation {
+    /// Its own: [`Prepared`] has the state that the CPU checked.
+    Own,
+    /// Those of an earlier entry, which the CPU accepted.
+    Earlier,
+}
+
 impl SvmVcpu {
     /// Enters the guest if the gate opens, and returns its exit.
     pub(super) fn enter(&mut self, gate: &mut EntryGate<'_>) -> Exit {
@@ -67,7 +76,7 @@ impl SvmVcpu {
         // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
         // that the guest cannot replace, map the VM's own memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(Preparation::Own)
     }
 
     /// The same where all is as it was at the last exit: for
@@ -92,7 +101,7 @@ impl SvmVcpu {
         let control = &self.vmcb().control;
         let brief = decode::brief_exit(control, exit);
         if brief.is_none() || control.exit_interrupt_info.valid() {
-            *exit = self.take_exit();
+            *exit = self.take_exit(Preparation::Earlier);
             return None;
         }
         brief
@@ -100,14 +109,13 @@ impl SvmVcpu {
 
     /// The exit as the neutral layer sees it, after the backend's own part.
     #[cold]
-    fn take_exit(&mut self) -> Exit {
+    fn take_exit(&mut self, preparation: Preparation) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
         if ExitCode::is_invalid(code) {
-            let bits = self.capabilities.address_bits;
-            let failed = entry_check::first_failure(&self.prepared.state.with_address_bits(bits));
+            let failed = self.refusal(preparation);
             self.distrust_tlb();
             return Exit::EntryFailure(failed);
         }
@@ -142,6 +150,20 @@ impl SvmVcpu {
                 Exit::InvalidatePage { .. } => Exit::InvalidatePage { address: self.operand() },
                 exit => exit,
             },
+        }
+    }
+
+    /// Why the CPU refused an entry.
+    fn refusal(&self, preparation: Preparation) -> &'static str {
+        let bits = self.capabilities.address_bits;
+        match preparation {
+            Preparation::Own => {
+                entry_check::first_failure(&self.prepared.state.with_address_bits(bits))
+            }
+            Preparation::Earlier => {
+                let state = EntryState::from(self.vmcb());
+                entry_check::failure_since_last_exit(&state.with_address_bits(bits))
+            }
         }
     }
 
