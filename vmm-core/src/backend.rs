@@ -13,13 +13,14 @@ use core::{
 use host_iface::{Host, HostError, HostPhysAddr, Tsc};
 
 use crate::{
-    Event, Exit, GuestPhysAddr,
+    BriefExit, Event, Exit, GuestPhysAddr,
     apic::{ApicMode, InterruptState},
     cpuid::Vendor,
     debug, host_registers,
     paging::NestedEntries,
     state::{
-        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, efer,
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr4,
+        efer,
     },
 };
 
@@ -292,6 +293,9 @@ pub trait VcpuBackend: Send {
     /// The backend counts [accesses](Self::control_accesses) to the control block.
     const COUNTS_ACCESSES: bool = false;
 
+    /// The hardware may do a part of the local APIC's work: an [`ApicRole`] other than the default.
+    const HAS_APIC_ROLES: bool = true;
+
     /// Binds the vCPU to the calling CPU, which it is to run on next. False, and nothing is
     /// done, if that CPU was not prepared by [`Backend::enter_cpu`].
     #[must_use]
@@ -317,9 +321,13 @@ pub trait VcpuBackend: Send {
     /// that was completed since: there is no event to deliver and no interrupt shadow, and but for
     /// general-purpose registers, RIP, RFLAGS, the task priority and [MSRs](Self::set_msr) all is
     /// as it was at that exit. Called only if [`can_resume`](Self::can_resume) says so.
+    ///
+    /// Returns the kind of the exit if it is brief, and did not cut short the delivery of an
+    /// event. Sets `exit` if there is more to tell than that.
     #[inline]
-    fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
-        self.run(gate)
+    fn resume(&mut self, gate: &mut EntryGate<'_>, exit: &mut Exit) -> Option<BriefExit> {
+        *exit = self.run(gate);
+        BriefExit::of(exit).filter(|_| !self.has_interrupted_event())
     }
 
     /// False if the next entry takes preparations that only [`run`](Self::run) makes.
@@ -350,13 +358,17 @@ pub trait VcpuBackend: Send {
     fn set_descriptor_tables(&mut self, gdtr: DescriptorTable, idtr: DescriptorTable);
     /// The control registers as the guest sees them.
     fn control_registers(&self) -> ControlRegisters;
-    /// CR3 as the guest sees it, if it executes 64-bit code.
+    /// True if the guest executes 64-bit code.
+    #[inline]
+    fn is_64_bit_code(&self) -> bool {
+        self.control_registers().efer & efer::LMA != 0
+            && self.segment(SegmentRegister::Cs).attributes.long()
+    }
+    /// CR3 as the guest sees it, if it executes 64-bit code on page tables of four levels.
     #[inline]
     fn cr3_of_64_bit_code(&self) -> Option<u64> {
-        let control = self.control_registers();
-        let is_64_bit =
-            control.efer & efer::LMA != 0 && self.segment(SegmentRegister::Cs).attributes.long();
-        is_64_bit.then_some(control.cr3)
+        let has_four_levels = self.cr4() & cr4::LA57 == 0;
+        (has_four_levels && self.is_64_bit_code()).then(|| self.control_registers().cr3)
     }
     /// Sets all control registers to values that were checked before.
     fn set_control_registers(&mut self, value: ControlRegisters);
@@ -408,6 +420,12 @@ pub trait VcpuBackend: Send {
     fn set_tsc_offset(&mut self, offset: u64);
     /// Task priority register, as the guest last set it by CR8 or otherwise.
     fn task_priority(&self) -> u8;
+    /// False if [`task_priority`](Self::task_priority) gives what was last
+    /// [set](Self::set_task_priority), for backends that find that out at less cost.
+    #[inline]
+    fn may_have_new_task_priority(&self) -> bool {
+        true
+    }
     /// Sets the task priority register, whose class the guest reads from CR8.
     fn set_task_priority(&mut self, priority: u8);
 
@@ -438,7 +456,9 @@ pub trait VcpuBackend: Send {
     fn begin_interrupt_shadow(&mut self, shadow: InterruptShadow);
     /// Delivers `event` at the next entry; at most one is given for each.
     fn inject(&mut self, event: Event);
-    /// Takes the event whose delivery the last exit cut short.
+    /// True if the last exit cut short the delivery of an event, which was not taken yet.
+    fn has_interrupted_event(&self) -> bool;
+    /// Takes that event.
     fn take_interrupted_event(&mut self) -> Option<Event>;
     /// True if that event may be an older one, where the last exit in truth came during the
     /// delivery of a software interrupt, whose instruction is executed again.

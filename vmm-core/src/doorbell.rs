@@ -35,13 +35,14 @@ impl VcpuLink {
     /// Says that the vCPU is about to enter the guest, or to wait, on `cpu`.
     #[inline]
     pub fn going_inside(&self, cpu: CpuId) {
-        self.place.store(cpu.0.saturating_add(INSIDE_BASE), Ordering::SeqCst);
+        // There is no CPU of the highest number, as they are counted by the same type.
+        self.place.store(cpu.0.wrapping_add(INSIDE_BASE), Ordering::SeqCst);
     }
 
-    /// Says that the vCPU is back in the VMM.
+    /// Says that the vCPU is back in the VMM. Who sees that late kicks in vain.
     #[inline]
     pub fn back_outside(&self) {
-        self.place.store(OUTSIDE, Ordering::SeqCst);
+        self.place.store(OUTSIDE, Ordering::Release);
     }
 
     /// Takes the attention flag; work published before it was set is visible afterwards.

@@ -10,9 +10,7 @@ use crate::{
 ///
 /// Exits caused by an instruction are faults: the instruction has not been executed, and RIP
 /// is on it.
-// The tag stands alone, so that the loop of the vCPU finds the kind of an exit by one look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub enum Exit {
     /// The guest was not entered because attention was asked for.
     NotEntered,
@@ -83,6 +81,42 @@ pub enum Exit {
     EntryFailure(&'static str),
     /// An exit code that the backend does not know.
     Unknown(u64),
+}
+
+/// An exit that touches the guest's general-purpose registers, its MSRs and devices, and else
+/// nothing: what was prepared for the last entry mostly holds for the next.
+///
+/// Only the kind, which is all that the commonest exits have to tell: [`Exit`] has the rest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BriefExit {
+    /// [`Exit::Cpuid`].
+    Cpuid,
+    /// [`Exit::Hypercall`].
+    Hypercall,
+    /// [`Exit::PortIo`] by IN or OUT.
+    PortIo,
+    /// [`Exit::ReadMsr`].
+    ReadMsr,
+    /// [`Exit::WriteMsr`].
+    WriteMsr,
+    /// [`Exit::NestedPageFault`] by an instruction's access.
+    Mmio,
+}
+
+impl BriefExit {
+    /// The kind of `exit`, if it is one of these.
+    #[inline]
+    pub fn of(exit: &Exit) -> Option<Self> {
+        Some(match exit {
+            Exit::Cpuid => Self::Cpuid,
+            Exit::Hypercall => Self::Hypercall,
+            Exit::PortIo(io) if !io.is_string => Self::PortIo,
+            Exit::ReadMsr => Self::ReadMsr,
+            Exit::WriteMsr => Self::WriteMsr,
+            Exit::NestedPageFault(fault) if !fault.is_fetch && !fault.in_page_walk => Self::Mmio,
+            _ => return None,
+        })
+    }
 }
 
 /// Instructions that exit and have one simple answer.

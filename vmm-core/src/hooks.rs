@@ -108,6 +108,12 @@ impl Hooks {
         self.msrs.find(msr)
     }
 
+    /// True if there are hooks for CPUID.
+    #[inline]
+    pub(crate) fn has_cpuid(&self) -> bool {
+        !self.cpuid.0.is_empty()
+    }
+
     #[inline]
     pub(crate) fn cpuid(&self, leaf: u32) -> Option<&Arc<dyn CpuidHook>> {
         self.cpuid.find(leaf)

@@ -75,8 +75,8 @@ pub use device::{
 };
 pub use doorbell::{Doorbell, VcpuLink};
 pub use exit::{
-    ApicAccess, ApicAccessKind, ControlRegisterAccess, Event, Exit, NestedPageFault, PortIo,
-    TaskSwitch, TaskSwitchSource, Trapped,
+    ApicAccess, ApicAccessKind, BriefExit, ControlRegisterAccess, Event, Exit, NestedPageFault,
+    PortIo, TaskSwitch, TaskSwitchSource, Trapped,
 };
 pub use interrupt::{ApicBus, ApicMessage, DeliveryMode, Destination, IrqLine};
 pub use state::Vector;

@@ -275,6 +275,9 @@ impl VcpuBackend for MockVcpu {
         self.injected = Some(event);
         self.registers.nmi_blocked |= event == Event::Nmi;
     }
+    fn has_interrupted_event(&self) -> bool {
+        self.registers.interrupted.is_some()
+    }
     fn take_interrupted_event(&mut self) -> Option<Event> {
         let event = self.registers.interrupted.take();
         if event == Some(Event::Nmi) {

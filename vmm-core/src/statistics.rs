@@ -8,10 +8,10 @@ use alloc::{boxed::Box, vec, vec::Vec};
 
 use host_iface::Tsc;
 
-use crate::{Exit, state::Vector};
+use crate::{BriefExit, Exit, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
-pub const HISTOGRAM_BUCKETS: usize = 40;
+pub const HISTOGRAM_BUCKETS: usize = u64::BITS as usize;
 
 /// Neutral exit reasons, as counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +115,19 @@ impl ExitReason {
             Self::Shutdown => "shutdown",
             Self::EntryFailure => "entry_failure",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// The reason of a brief exit.
+    #[inline]
+    pub const fn of_brief(exit: BriefExit) -> Self {
+        match exit {
+            BriefExit::Cpuid => Self::Cpuid,
+            BriefExit::Hypercall => Self::Hypercall,
+            BriefExit::PortIo => Self::PortIo,
+            BriefExit::ReadMsr => Self::ReadMsr,
+            BriefExit::WriteMsr => Self::WriteMsr,
+            BriefExit::Mmio => Self::Mmio,
         }
     }
 
@@ -264,31 +277,28 @@ impl Default for VcpuStatistics {
 }
 
 impl VcpuStatistics {
+    /// Notes that the guest was entered at `from`, if that was the first time.
+    pub fn note_entry(&mut self, from: Tsc) {
+        self.first_entry.get_or_insert(from.0);
+    }
+
     /// Counts an entry at `from` that ended at `until`.
     #[inline]
     pub fn note_passage(&mut self, from: Tsc, until: Tsc) {
-        if self.entries == 0 {
-            self.first_entry = Some(from.0);
-        }
         self.entries += 1;
-        self.guest_ticks += until.0.saturating_sub(from.0);
+        // Both were read on one CPU, whose counter does not go back.
+        self.guest_ticks = self.guest_ticks.wrapping_add(until.0.wrapping_sub(from.0));
     }
 
-    /// Counts why the last entry ended.
+    /// Counts an exit for `reason`, which kept the guest waiting for so long.
     #[inline]
-    pub fn count_exit(&mut self, reason: ExitReason) {
-        self.exits[reason as usize].count += 1;
-    }
-
-    /// Notes how long the last exit for `reason` kept the guest waiting.
-    #[inline]
-    pub fn note_duration(&mut self, reason: ExitReason, ticks: u64) {
+    pub fn note_exit(&mut self, reason: ExitReason, ticks: u64) {
         let exit = &mut self.exits[reason as usize];
-        exit.ticks += ticks;
+        exit.count += 1;
+        exit.ticks = exit.ticks.wrapping_add(ticks);
         exit.max_ticks = exit.max_ticks.max(ticks);
         // None counts as one tick.
-        let bucket = (ticks | 1).ilog2() as usize;
-        exit.histogram[bucket.min(HISTOGRAM_BUCKETS - 1)] += 1;
+        exit.histogram[(ticks | 1).ilog2() as usize] += 1;
     }
 
     /// Notes how often the last exit for `reason` took an access to the control block.
@@ -357,9 +367,9 @@ mod tests {
     fn counts_add_up() {
         let mut statistics = VcpuStatistics::default();
         for ticks in [0, 1, 1000, u64::MAX / 2] {
+            statistics.note_entry(Tsc(7 + statistics.entries));
             statistics.note_passage(Tsc(7), Tsc(10));
-            statistics.count_exit(ExitReason::Cpuid);
-            statistics.note_duration(ExitReason::Cpuid, ticks);
+            statistics.note_exit(ExitReason::Cpuid, ticks);
         }
         statistics.count_interrupt(Vector(255));
         let cpuid = statistics.exits(ExitReason::Cpuid);

@@ -28,7 +28,7 @@ pub fn run(paths: &Paths) -> Result<u8> {
         broken |= !holds(paths, "advisories")?;
     } else {
         let why = process::last_line(&fetched.stderr);
-        println!("off   advisories: the database cannot be fetched: {why}");
+        println!("off   advisories: not checked, their database cannot be fetched: {why}");
     }
     Ok(u8::from(broken))
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::paths::Paths;
 use crate::process;
 use crate::progress::Progress;
+use crate::result_file::ResultFile;
 use crate::setup;
 
 /// The program that has all targets.
@@ -53,8 +55,19 @@ struct Campaign {
     runs: u64,
     /// Edges of the control flow that were reached.
     edges: u64,
-    /// The input that failed, if one did.
-    finding: Option<PathBuf>,
+    /// Seconds that it took.
+    seconds: f64,
+    /// What failed, if something did.
+    finding: Option<Finding>,
+}
+
+/// An input that a target failed for.
+#[derive(Debug, PartialEq, Serialize)]
+struct Finding {
+    /// The file that has it.
+    input: PathBuf,
+    /// What the target said.
+    what: String,
 }
 
 /// Runs the targets; the exit status is 1 if one has a finding.
@@ -62,18 +75,24 @@ struct Campaign {
 /// # Errors
 /// When they cannot be built or started.
 pub fn run(paths: &Paths, options: &FuzzOptions) -> Result<u8> {
-    setup::rust::ensure_fuzzer()?;
+    ensure!(
+        options.seconds > 0 || options.runs.is_some(),
+        "--seconds 0 leaves no time: give at least 1"
+    );
+    ensure!(options.runs != Some(0), "--runs 0 leaves nothing to run: give at least 1");
     let mut targets = targets(paths)?;
     if let Some(filter) = &options.filter {
         targets.retain(|target| target.contains(filter));
     }
     ensure!(!targets.is_empty(), "no fuzz target is left: give another --filter");
+    let json = options.json.as_deref().map(|path| ResultFile::prepare("--json", path));
+    let json = json.transpose()?;
+    setup::rust::ensure_fuzzer()?;
     let folder = paths.target.join("fuzz");
     build(paths, &folder)?;
     let campaigns = fuzz_all(paths, &folder, targets, options)?;
-    if let Some(file) = &options.json {
-        let json = serde_json::to_vec_pretty(&campaigns)?;
-        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(file) = json {
+        file.write_json(&campaigns)?;
     }
     let findings = campaigns.iter().filter(|campaign| campaign.finding.is_some()).count();
     println!("{} passed, {findings} failed", campaigns.len() - findings);
@@ -99,7 +118,7 @@ fn fuzz_all(
                     let Some(target) = next else { break };
                     let campaign = fuzz(paths, folder, &target, options);
                     if let Ok(campaign) = &campaign {
-                        println!("{}", line(campaign));
+                        println!("{}", line(campaign, folder));
                     }
                     campaigns.lock().unwrap_or_else(PoisonError::into_inner).push(campaign);
                 }
@@ -145,7 +164,8 @@ fn fuzz(paths: &Paths, folder: &Path, target: &str, options: &FuzzOptions) -> Re
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let mut command = Command::new(folder.join(HOST).join("release").join(PROGRAM));
+    let begin = Instant::now();
+    let mut command = Command::new(program(folder));
     command.env(TARGET_VARIABLE, target);
     // The mock host keeps memory by displaced addresses, which looks like a leak.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
@@ -161,7 +181,7 @@ fn fuzz(paths: &Paths, folder: &Path, target: &str, options: &FuzzOptions) -> Re
     let text = String::from_utf8_lossy(&output.stderr);
     let log = findings.with_extension("log");
     std::fs::write(&log, &*output.stderr)?;
-    let finding = written_finding(&text);
+    let finding = finding(&text);
     ensure!(
         output.status.success() || finding.is_some(),
         "fuzz target {target} failed ({}) without a finding; see {}",
@@ -169,21 +189,42 @@ fn fuzz(paths: &Paths, folder: &Path, target: &str, options: &FuzzOptions) -> Re
         log.display()
     );
     let runs = number_after(&text, "stat::number_of_executed_units:");
-    Ok(Campaign { target: target.to_owned(), runs, edges: number_after(&text, "cov:"), finding })
+    let (edges, seconds) = (number_after(&text, "cov:"), begin.elapsed().as_secs_f64());
+    Ok(Campaign { target: target.to_owned(), runs, edges, seconds, finding })
 }
 
-fn line(campaign: &Campaign) -> String {
-    let Campaign { target, runs, edges, finding } = campaign;
+/// The program that was built.
+fn program(folder: &Path) -> PathBuf {
+    folder.join(HOST).join("release").join(PROGRAM)
+}
+
+fn line(campaign: &Campaign, folder: &Path) -> String {
+    let Campaign { target, runs, edges, finding, .. } = campaign;
     match finding {
         None => format!("ok    {target}: {runs} inputs, {edges} edges"),
-        Some(input) => format!("FAIL  {target}: run it again with {}", input.display()),
+        Some(Finding { input, what }) => {
+            let (program, input) = (program(folder), input.display());
+            format!(
+                "FAIL  {target}: {what}\n      again: {TARGET_VARIABLE}={target} {} {input}",
+                program.display()
+            )
+        }
     }
 }
 
-/// The file that libFuzzer says it wrote a failing input to.
-fn written_finding(text: &str) -> Option<PathBuf> {
-    let (_, rest) = text.split_once("Test unit written to ")?;
-    rest.lines().next().map(|path| PathBuf::from(path.trim()))
+/// What libFuzzer says of a failing input, and where it wrote it to.
+fn finding(text: &str) -> Option<Finding> {
+    let (before, rest) = text.split_once("Test unit written to ")?;
+    let input = rest.lines().next().map(|path| PathBuf::from(path.trim()))?;
+    Some(Finding { input, what: complaint(before).to_owned() })
+}
+
+/// The message of a panic, which stands below its place; else what libFuzzer found by itself.
+fn complaint(text: &str) -> &str {
+    let mut lines = text.lines().map(str::trim);
+    let panic = lines.by_ref().find(|line| line.contains("panicked at")).and_then(|_| lines.next());
+    let error = || text.lines().find_map(|line| line.split_once("ERROR: ")).map(|(_, what)| what);
+    panic.or_else(error).unwrap_or(process::NO_MESSAGE)
 }
 
 /// The number behind the last `label`; 0 without one.
@@ -197,6 +238,7 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "#8 NEW    cov: 12 ft: 3\n#16 NEW    cov: 15 ft: 9\n\
+        thread '<unnamed>' panicked at x.rs:7:5:\nit is broken\n==9== ERROR: deadly signal\n\
         artifact_prefix='/f/'; Test unit written to /f/crash-12\nBase64: AA==\n\
         stat::number_of_executed_units: 345\n";
 
@@ -205,7 +247,10 @@ mod tests {
         assert_eq!(number_after(OUTPUT, "cov:"), 15);
         assert_eq!(number_after(OUTPUT, "stat::number_of_executed_units:"), 345);
         assert_eq!(number_after("nothing", "cov:"), 0);
-        assert_eq!(written_finding(OUTPUT), Some(PathBuf::from("/f/crash-12")));
-        assert_eq!(written_finding("all went well"), None);
+        let expected = Finding { input: "/f/crash-12".into(), what: "it is broken".into() };
+        assert_eq!(finding(OUTPUT), Some(expected));
+        assert_eq!(finding("all went well"), None);
+        assert_eq!(complaint("==9== ERROR: libFuzzer: timeout\n"), "libFuzzer: timeout");
+        assert_eq!(complaint(""), process::NO_MESSAGE);
     }
 }

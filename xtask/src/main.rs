@@ -25,6 +25,7 @@ mod platform;
 mod process;
 mod progress;
 mod regress;
+mod result_file;
 mod run;
 mod setup;
 mod test;

@@ -93,15 +93,16 @@ impl Bench {
         rounds: usize,
         mut measure: impl FnMut(usize) -> u64,
     ) -> &'static [u64] {
-        for round in 0..warm_up {
-            measure(round);
-        }
         // SAFETY: the boot CPU alone measures, one operation at a time, and the shared slice of
         // the previous one is no longer used when the next begins.
         let samples = unsafe { &mut *SAMPLES.get() };
         let samples = samples.get_mut(..rounds).unwrap_or_default();
-        for (round, sample) in samples.iter_mut().enumerate() {
-            *sample = measure(warm_up + round);
+        // One loop, so that what is counted is at the address at which it was warmed up.
+        for round in 0..warm_up + samples.len() {
+            let sample = measure(round);
+            if let Some(counted) = round.checked_sub(warm_up).and_then(|at| samples.get_mut(at)) {
+                *counted = sample;
+            }
         }
         samples.sort_unstable();
         samples

@@ -11,12 +11,20 @@ static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 /// The time-stamp counter now.
 #[inline]
 pub fn tsc() -> u64 {
+    let (low, high): (u32, u32);
     // SAFETY: reads a counter; the fence keeps the read behind earlier loads, such as that of
-    // a flag which another CPU set at a certain time.
+    // a flag which another CPU set at a certain time. The intrinsic for it is one of SSE2, and
+    // would be called as a function here, where that is not in use.
     unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
+        core::arch::asm!(
+            "lfence",
+            "rdtsc",
+            out("eax") low,
+            out("edx") high,
+            options(nostack, preserves_flags),
+        );
     }
+    u64::from(high) << 32 | u64::from(low)
 }
 
 /// Frequency of the time-stamp counter in hertz; 0 until it is known, early in the boot.

@@ -131,10 +131,12 @@ impl CpuidTable {
     }
 
     /// Answers one CPUID instruction.
-    #[inline(always)]
     pub fn query(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
+        if let Some(result) = self.query_common(leaf, subleaf, vcpu) {
+            return result;
+        }
         match leaf >> 16 {
-            0 => self.query_basic(leaf, subleaf, vcpu),
+            0 => self.query_xsave(subleaf, vcpu),
             0x8000 => self.query_extended(leaf, subleaf, vcpu),
             0x4000 if leaf >= KVM_BASE => self.kvm.get(leaf - KVM_BASE, subleaf),
             0x4000 => self.hypervisor.get(leaf - HYPERVISOR_BASE, subleaf),
@@ -215,8 +217,17 @@ impl CpuidTable {
         }
     }
 
+    /// Answers for the leaves that are asked for most: the basic ones, but not that of XSAVE.
     #[inline(always)]
-    fn query_basic(&self, leaf: u32, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
+    pub fn query_common(
+        &self,
+        leaf: u32,
+        subleaf: u32,
+        vcpu: &DynamicCpuid,
+    ) -> Option<CpuidResult> {
+        if leaf >= 0x1_0000 || leaf == XSAVE_LEAF {
+            return None;
+        }
         let mut result = self.basic.get(leaf, subleaf);
         match leaf {
             1 => {
@@ -232,11 +243,19 @@ impl CpuidTable {
                 result.ecx |= subleaf & 0xFF;
                 result.edx = vcpu.apic_id;
             }
-            XSAVE_LEAF if self.xsave.supported() != 0 => match subleaf {
-                0 => result.ebx = self.xsave.standard_size(vcpu.xcr0),
-                1 if result.eax != 0 => result.ebx = self.xsave.compacted_size(vcpu.xcr0),
-                _ => {}
-            },
+            _ => {}
+        }
+        Some(result)
+    }
+
+    fn query_xsave(&self, subleaf: u32, vcpu: &DynamicCpuid) -> CpuidResult {
+        let mut result = self.basic.get(XSAVE_LEAF, subleaf);
+        if self.xsave.supported() == 0 {
+            return result;
+        }
+        match subleaf {
+            0 => result.ebx = self.xsave.standard_size(vcpu.xcr0),
+            1 if result.eax != 0 => result.ebx = self.xsave.compacted_size(vcpu.xcr0),
             _ => {}
         }
         result

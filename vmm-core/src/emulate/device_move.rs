@@ -24,22 +24,20 @@ pub struct TriedAccess {
     pub is_write: bool,
 }
 
-/// Executes the instruction at CS:RIP if it is one of the simple moves, and its operand can be
-/// what was tried. `code` are the bytes from there on, as far as they are known, and the CPU is in
-/// 64-bit mode. `None`, and nothing has changed, if it is the full emulator's business.
+/// Executes `found`, which is the instruction at CS:RIP, if its operand can be what was tried. The
+/// CPU is in 64-bit mode. `None`, and nothing has changed, if it is the full emulator's business.
 #[inline]
 pub fn emulate_move(
     cpu: &mut impl EmulatorCpu,
     bus: &mut impl GuestBus,
     tried: TriedAccess,
-    code: &[u8],
+    found: &SimpleMove,
 ) -> Option<Outcome> {
     let flags = cpu.rflags();
     if flags & rflags::AC != 0 && cpu.cpl() == 3 && cpu.control().cr0 & cr0::AM != 0 {
         return None;
     }
-    let found = Move::decode(code.get(..MAX_INSTRUCTION_LENGTH).unwrap_or(code))?;
-    let next = cpu.rip().wrapping_add(found.length as u64);
+    let next = cpu.rip().wrapping_add(u64::from(found.length));
     let width = found.width;
     let linear = GuestVirtAddr::new(found.operand.linear(cpu, next));
     let in_page = linear.offset_in(PAGE_SIZE);
@@ -122,9 +120,10 @@ impl Operand {
     }
 }
 
-/// A move whose memory operand is addressed with 64 bits.
-struct Move {
-    length: usize,
+/// A move between memory, addressed with 64 bits, and a register or an immediate.
+#[derive(Clone, Copy)]
+pub struct SimpleMove {
+    length: u8,
     width: AccessWidth,
     operand: Operand,
     transfer: Transfer,
@@ -188,9 +187,10 @@ impl Reader<'_> {
     }
 }
 
-impl Move {
-    #[inline(always)]
-    fn decode(bytes: &[u8]) -> Option<Self> {
+impl SimpleMove {
+    /// The move that `code` begins with, if it is one; fewer bytes than it has are none.
+    pub fn decode(code: &[u8]) -> Option<Self> {
+        let bytes = code.get(..MAX_INSTRUCTION_LENGTH).unwrap_or(code);
         let mut reader = Reader { bytes, at: 0 };
         let (mut opcode, mut segment, mut narrow) = (reader.byte()?, None, false);
         loop {
@@ -238,7 +238,12 @@ impl Move {
                 Transfer::StoreImmediate(reader.signed(width.min(AccessWidth::Dword))?)
             }
         };
-        Some(Self { length: reader.at, width, operand, transfer })
+        Some(Self { length: reader.at as u8, width, operand, transfer })
+    }
+
+    /// Bytes of the instruction.
+    pub const fn length(&self) -> u8 {
+        self.length
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) mod tests;
 
 pub use bus::{Exchange, GuestBus};
 pub use cpu::{EmulatorCpu, address_space};
-pub use device_move::{TriedAccess, emulate_move};
+pub use device_move::{SimpleMove, TriedAccess, emulate_move};
 pub use fetch::length_of_common;
 pub use outcome::{InstructionBytes, MAX_INSTRUCTION_LENGTH, Outcome};
 pub use port::io_permission;

@@ -94,12 +94,6 @@ impl Region {
         let offset = address.as_u64().wrapping_sub(self.start.as_u64());
         (offset < self.bytes()).then_some(offset)
     }
-
-    /// Where the first byte lies as the CPU reaches it; valid for [`bytes`](Self::bytes).
-    #[inline]
-    pub(super) fn as_ptr(&self) -> NonNull<u8> {
-        self.pages.as_ptr()
-    }
 }
 
 /// All memory of one guest.
@@ -340,9 +334,11 @@ impl GuestMemory {
     scalar_access!(read_u32, write_u32, compare_exchange_u32, u32, AtomicU32);
     scalar_access!(read_u64, write_u64, compare_exchange_u64, u64, AtomicU64);
 
-    /// Number of the region that holds `address`, in the order of [`regions`](Self::regions).
-    pub(super) fn number_of(&self, address: GuestPhysAddr) -> Option<usize> {
-        self.regions.iter().rposition(|region| region.offset_of(address).is_some())
+    /// Where the naturally aligned quadword at `address` lies in the host, if it is memory and
+    /// aligned; valid as long as `self` is, for atomic accesses.
+    pub(super) fn quadword(&self, address: GuestPhysAddr) -> Option<NonNull<AtomicU64>> {
+        let place = self.locate(address, size_of::<AtomicU64>()).ok()?;
+        address.is_aligned(size_of::<AtomicU64>() as u64).then(|| place.pointer.cast())
     }
 
     #[inline]

@@ -6,15 +6,15 @@ mod guest;
 pub(crate) mod heap;
 mod layout;
 mod live;
-mod nearby;
 mod pages;
 #[cfg(test)]
 mod ranges;
 mod walked;
+mod witness;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
 pub use live::{LiveMemory, ShadowWatch};
-pub(crate) use nearby::{Nearby, RegionHint};
 pub use pages::OwnedPages;
+pub(crate) use witness::Witness;

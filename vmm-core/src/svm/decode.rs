@@ -5,8 +5,8 @@ use super::vmcb::{
     ControlArea, EventInfo, ExitCode, NestedFaultInfo, PortIoInfo, TaskSwitchInfo, event_kind,
 };
 use crate::{
-    AccessWidth, ControlRegisterAccess, Event, Exit, GuestPhysAddr, NestedPageFault, PortIo,
-    TaskSwitch, TaskSwitchSource, Trapped,
+    AccessWidth, BriefExit, ControlRegisterAccess, Event, Exit, GuestPhysAddr, NestedPageFault,
+    PortIo, TaskSwitch, TaskSwitchSource, Trapped,
     state::{Exception, Vector},
 };
 
@@ -14,15 +14,24 @@ use crate::{
 const SOFTWARE_EXCEPTIONS: [u8; 2] = [3, 4];
 const PAGE_FAULT: u8 = 14;
 
-/// [`exit`] for the commonest exits of those that tell all there is to know by themselves.
-#[inline]
-pub fn brief_exit(control: &ControlArea) -> Option<Exit> {
+/// The kind of an exit that is brief; sets `exit`, as [`exit`](fn@exit) gives it, if there is more
+/// to tell.
+#[inline(always)]
+pub fn brief_exit(control: &ControlArea, exit: &mut Exit) -> Option<BriefExit> {
     Some(match control.exit_code {
-        ExitCode::CPUID => Exit::Cpuid,
-        ExitCode::PORT_IO => port_io(PortIoInfo::from_bits(control.exit_info1)),
-        ExitCode::MSR if control.exit_info1 & 1 == 0 => Exit::ReadMsr,
-        ExitCode::MSR => Exit::WriteMsr,
-        ExitCode::VMMCALL => Exit::Hypercall,
+        ExitCode::CPUID => BriefExit::Cpuid,
+        ExitCode::MSR if control.exit_info1 & 1 == 0 => BriefExit::ReadMsr,
+        ExitCode::MSR => BriefExit::WriteMsr,
+        ExitCode::VMMCALL => BriefExit::Hypercall,
+        ExitCode::PORT_IO => {
+            *exit = port_io(PortIoInfo::from_bits(control.exit_info1));
+            return BriefExit::of(exit);
+        }
+        ExitCode::NESTED_PAGE_FAULT => {
+            let info = NestedFaultInfo::from_bits(control.exit_info1);
+            *exit = nested_fault(info, control.exit_info2);
+            return BriefExit::of(exit);
+        }
         _ => return None,
     })
 }
@@ -30,9 +39,6 @@ pub fn brief_exit(control: &ControlArea) -> Option<Exit> {
 /// The neutral exit for what `control` says. IRET and intercepted #DB have a meaning of the
 /// backend's own, which it looks at first.
 pub fn exit(control: &ControlArea) -> Exit {
-    if let Some(exit) = brief_exit(control) {
-        return exit;
-    }
     let (info1, info2) = (control.exit_info1, control.exit_info2);
     match control.exit_code {
         ExitCode::INTERRUPT | ExitCode::NMI | ExitCode::SMI | ExitCode::INIT => Exit::HostInterrupt,
@@ -40,6 +46,11 @@ pub fn exit(control: &ControlArea) -> Exit {
         ExitCode::IRET => Exit::NmiWindow,
         ExitCode::HLT => Exit::Halt,
         ExitCode::PAUSE => Exit::Pause,
+        ExitCode::CPUID => Exit::Cpuid,
+        ExitCode::PORT_IO => port_io(PortIoInfo::from_bits(info1)),
+        ExitCode::MSR if info1 & 1 == 0 => Exit::ReadMsr,
+        ExitCode::MSR => Exit::WriteMsr,
+        ExitCode::VMMCALL => Exit::Hypercall,
         ExitCode::XSETBV => Exit::SetExtendedControl,
         ExitCode::NESTED_PAGE_FAULT => nested_fault(NestedFaultInfo::from_bits(info1), info2),
         ExitCode::TASK_SWITCH => {
@@ -92,6 +103,7 @@ fn port_io(info: PortIoInfo) -> Exit {
     })
 }
 
+#[inline]
 fn nested_fault(info: NestedFaultInfo, address: u64) -> Exit {
     Exit::NestedPageFault(NestedPageFault {
         address: GuestPhysAddr::new(address),

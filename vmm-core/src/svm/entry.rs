@@ -6,11 +6,11 @@ use super::{
     decode,
     entry_check::{self, EntryState},
     nmi::NmiBlocking,
-    switch::enter_guest,
+    switch::{enter_guest, hold_interrupts, let_interrupts_through},
     vcpu::SvmVcpu,
     vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb},
 };
-use crate::{Event, Exit, backend::EntryGate, cpu_interrupts, host_registers, state::rflags};
+use crate::{BriefExit, Event, Exit, backend::EntryGate, host_registers, state::rflags};
 
 const DEBUG_VECTOR: u64 = 1;
 
@@ -26,6 +26,15 @@ pub(super) struct Prepared {
     pub(super) plain: bool,
 }
 
+/// Whose preparations an entry was made with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preparation {
+    /// Its own: [`Prepared`] has the state that the CPU checked.
+    Own,
+    /// Those of an earlier entry, which the CPU accepted.
+    Earlier,
+}
+
 impl SvmVcpu {
     /// Enters the guest if the gate opens, and returns its exit.
     pub(super) fn enter(&mut self, gate: &mut EntryGate<'_>) -> Exit {
@@ -36,9 +45,11 @@ impl SvmVcpu {
             self.shadow_at = Some(self.vmcb().save.rip);
         }
         self.interrupted_at_entry = false;
-        cpu_interrupts::disable();
+        // SAFETY: the vCPU is loaded on this CPU, so `load` found SVM enabled here.
+        unsafe { hold_interrupts() };
         if !gate.opens() {
-            cpu_interrupts::enable();
+            // SAFETY: as above.
+            unsafe { let_interrupts_through() };
             self.shadow_at = None;
             self.end_step(false);
             self.interrupted = self.injected.take();
@@ -60,50 +71,51 @@ impl SvmVcpu {
                 && self.shadow_at.is_none()
                 && self.nmi == NmiBlocking::Unblocked,
         };
-        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
+        // SAFETY: interrupts are held. The vCPU is loaded on this CPU, so `load` found it
         // prepared: SVM is on, and `host_vmcb` was filled here. The
         // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
         // that the guest cannot replace, map the VM's own memory only.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        self.take_exit(Preparation::Own)
     }
 
     /// The same where all is as it was at the last exit: for
     /// [`resume`](crate::backend::VcpuBackend::resume).
-    #[inline]
-    pub(super) fn enter_again(&mut self, gate: &mut EntryGate<'_>) -> Exit {
-        cpu_interrupts::disable();
+    #[inline(always)]
+    pub(super) fn enter_again(
+        &mut self,
+        gate: &mut EntryGate<'_>,
+        exit: &mut Exit,
+    ) -> Option<BriefExit> {
+        // SAFETY: the vCPU is loaded on this CPU, so `load` found SVM enabled here.
+        unsafe { hold_interrupts() };
         if !gate.opens() {
-            cpu_interrupts::enable();
-            return Exit::NotEntered;
+            // SAFETY: as above.
+            unsafe { let_interrupts_through() };
+            *exit = Exit::NotEntered;
+            return None;
         }
         // SAFETY: as in `enter`, which prepared the entry before this one: the vCPU is still loaded
         // here, and the entry is the same.
         unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
+        let control = &self.vmcb().control;
+        let brief = decode::brief_exit(control, exit);
+        if brief.is_none() || control.exit_interrupt_info.valid() {
+            *exit = self.take_exit(Preparation::Earlier);
+            return None;
+        }
+        brief
     }
 
     /// The exit as the neutral layer sees it, after the backend's own part.
-    #[inline]
-    fn take_exit(&mut self) -> Exit {
-        let control = &self.vmcb().control;
-        if self.prepared.plain
-            && !control.exit_interrupt_info.valid()
-            && let Some(exit) = decode::brief_exit(control)
-        {
-            return exit;
-        }
-        self.take_any_exit()
-    }
-
-    fn take_any_exit(&mut self) -> Exit {
+    #[cold]
+    fn take_exit(&mut self, preparation: Preparation) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
         if ExitCode::is_invalid(code) {
-            let bits = self.capabilities.address_bits;
-            let failed = entry_check::first_failure(&self.prepared.state.with_address_bits(bits));
+            let failed = self.refusal(preparation);
             self.distrust_tlb();
             return Exit::EntryFailure(failed);
         }
@@ -141,6 +153,20 @@ impl SvmVcpu {
         }
     }
 
+    /// Why the CPU refused an entry.
+    fn refusal(&self, preparation: Preparation) -> &'static str {
+        let bits = self.capabilities.address_bits;
+        match preparation {
+            Preparation::Own => {
+                entry_check::first_failure(&self.prepared.state.with_address_bits(bits))
+            }
+            Preparation::Earlier => {
+                let state = EntryState::from(self.vmcb());
+                entry_check::failure_since_last_exit(&state.with_address_bits(bits))
+            }
+        }
+    }
+
     /// Puts RFLAGS.RF to where a task switch that is not intercepted would save it from.
     fn note_resume_flag(&mut self) {
         let Vmcb { control, save } = self.vmcb_mut();
@@ -166,7 +192,7 @@ impl SvmVcpu {
     /// changes seldom enough to be loaded everywhere.
     fn load_cr2(&mut self) {
         if core::mem::take(&mut self.cr2_differs) {
-            // SAFETY: interrupts are disabled, so no fault of the host is in progress.
+            // SAFETY: interrupts are held, so no fault of the host is in progress.
             unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
         }
     }

@@ -117,8 +117,20 @@ fn has_possible_event(state: &EntryState) -> bool {
 
 /// The first check that `state` fails.
 pub fn first_failure(state: &EntryState) -> &'static str {
-    let failed = CHECKS.iter().find(|(_, passes)| !passes(state));
-    failed.map_or("a consistency check of VMRUN that the VMM does not know", |(name, _)| name)
+    failure(state)
+        .unwrap_or("a consistency check of VMRUN that the VMM does not know (APM vol. 2, 15.5.1)")
+}
+
+/// The same for an entry that changed nothing since an exit, after an earlier one that the CPU
+/// accepted: the guest itself, by a write that does not exit, made what is refused. It is CR0 or
+/// CR3 if `state`, as the refusal left it, passes, for it may hold the host's registers by now.
+pub fn failure_since_last_exit(state: &EntryState) -> &'static str {
+    failure(state)
+        .unwrap_or("CR0 or CR3, as the guest wrote it without an exit (APM vol. 2, 15.5.1)")
+}
+
+fn failure(state: &EntryState) -> Option<&'static str> {
+    CHECKS.iter().find(|(_, passes)| !passes(state)).map(|(name, _)| *name)
 }
 
 #[cfg(test)]
@@ -171,6 +183,18 @@ mod tests {
             let found = first_failure(&EntryState::from(&vmcb));
             assert!(found.contains(expected), "{expected}: {found}");
         }
+    }
+
+    #[test]
+    fn what_the_guest_did_since_the_last_exit_is_named() {
+        let mut vmcb = long_mode();
+        // The CPU has written the host's registers over the guest's.
+        let found = failure_since_last_exit(&EntryState::from(&vmcb));
+        assert!(found.contains("CR0 or CR3, as the guest wrote it"), "{found}");
+        // Or it has not.
+        vmcb.save.cr0 |= cr0::NW;
+        let found = failure_since_last_exit(&EntryState::from(&vmcb));
+        assert!(found.contains("CR0.NW without CR0.CD"), "{found}");
     }
 
     #[test]

@@ -28,14 +28,35 @@ const REGISTERS: usize = offset_of!(SwitchContext, registers);
 
 const _: () = assert!(offset_of!(SwitchContext, host_vmcb) == 8);
 
-/// Runs the guest until it exits. Called with interrupts disabled, returns with them enabled.
+/// Holds physical interrupts, until the guest was entered and left or they are
+/// [let through](let_interrupts_through).
 ///
-/// GIF takes over from RFLAGS.IF in holding physical interrupts, until the host's state is
-/// whole again: one that is pending or arrives then ends the entry at once, because VMRUN
-/// finds RFLAGS.IF set (AMD APM vol. 2, 15.17 and 15.21.1).
+/// By GIF, and not by RFLAGS.IF: one that is pending or arrives then ends the entry at once,
+/// because VMRUN finds RFLAGS.IF set (AMD APM vol. 2, 15.17 and 15.21.1).
 ///
 /// # Safety
-/// - Interrupts are disabled.
+/// SVM is enabled on this CPU.
+#[inline(always)]
+pub unsafe fn hold_interrupts() {
+    // SAFETY: the caller's promise; interrupts only come later.
+    unsafe { core::arch::asm!("clgi", options(nostack, preserves_flags)) }
+}
+
+/// Lets physical interrupts through again.
+///
+/// # Safety
+/// SVM is enabled on this CPU.
+#[inline(always)]
+pub unsafe fn let_interrupts_through() {
+    // SAFETY: the caller's promise; the host could take interrupts before they were held.
+    unsafe { core::arch::asm!("stgi", options(nostack, preserves_flags)) }
+}
+
+/// Runs the guest until it exits. Called while interrupts are [held](hold_interrupts), but RFLAGS.IF
+/// is set; lets them through when the host's state is whole again.
+///
+/// # Safety
+/// - Interrupts are held so.
 /// - The calling CPU has SVM enabled with a host save area that no other CPU uses.
 /// - Both addresses in `context` are those of valid control blocks that nobody else uses, and
 ///   `host_vmcb` was filled by VMSAVE on this CPU.
@@ -44,8 +65,6 @@ const _: () = assert!(offset_of!(SwitchContext, host_vmcb) == 8);
 #[unsafe(naked)]
 pub unsafe extern "sysv64" fn enter_guest(context: *mut SwitchContext) {
     naked_asm!(
-        "clgi",
-        "sti",
         save_callers_registers!(),
         "mov rax, [rdi]",
         load_guest_registers!(),

@@ -20,14 +20,14 @@ use super::{
     vmcb::{ExitCode, Vmcb, VmcbSegment},
 };
 use crate::{
-    Event, Exit,
+    BriefExit, Event, Exit,
     backend::{EntryGate, HardwareMsr, Interruptibility, VcpuBackend, VcpuSetup},
     debug::BreakpointAddresses,
     fpu::{FpuState, FpuSupport},
     memory::OwnedPages,
     state::{
         ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, cr0,
-        efer, rflags,
+        cr4, efer, rflags,
     },
     tsc_aux::TscAux,
 };
@@ -136,6 +136,19 @@ impl SvmVcpu {
         self.vmcb().control.interrupt_shadow & 1 != 0
     }
 
+    /// CS.L.
+    #[inline]
+    fn is_long_segment(&self) -> bool {
+        // Attributes of a segment as the VMCB has them.
+        const LONG: u16 = 1 << 9;
+        self.vmcb().save.cs.attributes & LONG != 0
+    }
+
+    #[inline]
+    fn is_code_by_four_levels(&self, efer: u64, cr4: u64) -> bool {
+        efer & efer::LMA != 0 && cr4 & cr4::LA57 == 0 && self.is_long_segment()
+    }
+
     fn segment_slot(&mut self, register: SegmentRegister) -> &mut VmcbSegment {
         let save = &mut self.vmcb_mut().save;
         match register {
@@ -153,6 +166,7 @@ impl SvmVcpu {
 
 impl VcpuBackend for SvmVcpu {
     const KEEPS_PAGE_DIRECTORY_POINTERS: bool = false;
+    const HAS_APIC_ROLES: bool = false;
 
     fn load(&mut self) -> bool {
         let cpu = self.host.current_cpu();
@@ -180,13 +194,13 @@ impl VcpuBackend for SvmVcpu {
     }
 
     #[inline]
-    fn resume(&mut self, gate: &mut EntryGate<'_>) -> Exit {
-        self.enter_again(gate)
+    fn resume(&mut self, gate: &mut EntryGate<'_>, exit: &mut Exit) -> Option<BriefExit> {
+        self.enter_again(gate, exit)
     }
 
     #[inline]
     fn can_resume(&self) -> bool {
-        self.cpu.is_some() && self.prepared.plain && !self.has_tlb_work()
+        self.prepared.plain && !self.has_tlb_work()
     }
 
     #[inline]
@@ -278,15 +292,22 @@ impl VcpuBackend for SvmVcpu {
     }
 
     #[inline]
-    fn cr3_of_64_bit_code(&self) -> Option<u64> {
-        // Attributes of a segment as the VMCB has them.
-        const LONG: u16 = 1 << 9;
-        let save = &self.vmcb().save;
-        let (efer, cr3) = match &self.shadowed {
-            Some(shadowed) => (shadowed.view(0).efer, shadowed.view(0).cr3),
-            None => (save.efer, save.cr3),
+    fn is_64_bit_code(&self) -> bool {
+        let efer = match &self.shadowed {
+            Some(shadowed) => shadowed.view(0).efer,
+            None => self.vmcb().save.efer,
         };
-        (efer & efer::LMA != 0 && save.cs.attributes & LONG != 0).then_some(cr3)
+        efer & efer::LMA != 0 && self.is_long_segment()
+    }
+
+    #[inline]
+    fn cr3_of_64_bit_code(&self) -> Option<u64> {
+        if let Some(shadowed) = &self.shadowed {
+            let ControlRegisters { cr3, cr4, efer, .. } = shadowed.view(0);
+            return self.is_code_by_four_levels(efer, cr4).then_some(cr3);
+        }
+        let save = &self.vmcb().save;
+        self.is_code_by_four_levels(save.efer, save.cr4).then_some(save.cr3)
     }
 
     fn set_control_registers(&mut self, value: ControlRegisters) {
@@ -401,6 +422,11 @@ impl VcpuBackend for SvmVcpu {
     }
 
     #[inline]
+    fn may_have_new_task_priority(&self) -> bool {
+        self.vmcb().control.interrupt_control.tpr() & 0xF != self.task_priority >> 4
+    }
+
+    #[inline]
     fn set_task_priority(&mut self, priority: u8) {
         self.task_priority = priority;
         self.vmcb_mut().control.interrupt_control.set_tpr(priority >> 4);
@@ -440,6 +466,11 @@ impl VcpuBackend for SvmVcpu {
             }
             Event::Interrupt(_) | Event::SoftwareInterrupt { .. } => {}
         }
+    }
+
+    #[inline]
+    fn has_interrupted_event(&self) -> bool {
+        self.interrupted.is_some()
     }
 
     #[inline]

@@ -18,6 +18,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Finds out what the hardware does of the local APIC's work from now on.
     #[inline]
     pub(super) fn choose_apic_role(&mut self) {
+        if !V::HAS_APIC_ROLES {
+            return;
+        }
         // What is interpreted gets its interrupts from the VMM.
         let delivers = self.apic.delivers() && self.hardware.can_enter();
         let role = self.hardware.set_apic_mode(self.apic.mode(), delivers);
@@ -89,9 +92,14 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Takes back what the guest and the hardware have changed.
     #[inline]
     pub(super) fn take_back_apic(&mut self) {
-        let priority = self.hardware.task_priority();
-        if priority != self.apic.tpr() {
-            self.apic.set_tpr(priority);
+        if self.hardware.may_have_new_task_priority() {
+            let priority = self.hardware.task_priority();
+            if priority != self.apic.tpr() {
+                self.apic.set_tpr(priority);
+            }
+        }
+        if !V::HAS_APIC_ROLES {
+            return;
         }
         if self.apic_role.delivers {
             let state = self.hardware.interrupts();

@@ -5,12 +5,13 @@ use alloc::string::ToString;
 
 use super::{Vcpu, activity::Activity};
 use crate::{
-    EndReason, Exit, Trapped,
+    BriefExit, EndReason, Exit, Trapped,
     backend::VcpuBackend,
-    cpuid::{DynamicCpuid, XSAVE_LEAF},
+    cpuid::{CpuidResult, DynamicCpuid, XSAVE_LEAF},
+    msr::GeneralProtection,
     state::Exception,
     state::Gpr,
-    statistics::{ExitReason, Unclaimed},
+    statistics::Unclaimed,
 };
 
 /// What an unknown hypercall returns, by the convention of the KVM interface that the guest
@@ -21,49 +22,55 @@ const NO_SUCH_HYPERCALL: u64 = (-1000_i64) as u64;
 const HYPERCALL_NOT_PERMITTED: u64 = (-1_i64) as u64;
 
 impl<V: VcpuBackend> Vcpu<V> {
-    /// Deals with an exit that touches the guest's registers and devices and nothing else, so that
-    /// what was prepared for the last entry holds for the next; an error is an exception for the
-    /// guest. `None` if the exit is another.
+    /// Deals with a brief exit of this `kind`. False, and nothing was done, if there is more to it.
+    ///
+    /// Clears the note that what was prepared for the last entry holds for the next if it does not.
     #[inline(always)]
-    pub(super) fn handle_brief(&mut self, exit: &Exit) -> Option<Result<(), Exception>> {
-        let handled = match exit {
-            Exit::Cpuid => {
-                self.note_exit(ExitReason::Cpuid);
-                self.cpuid();
-                Ok(())
-            }
-            Exit::Hypercall => {
-                self.note_exit(ExitReason::Hypercall);
-                self.hypercall();
-                Ok(())
-            }
-            Exit::PortIo(io) if !io.is_string => {
-                self.note_exit(ExitReason::PortIo);
-                self.port_io(*io);
+    pub(super) fn handle_brief(&mut self, kind: BriefExit, exit: &Exit) -> bool {
+        let handled = match (kind, exit) {
+            (BriefExit::Mmio, Exit::NestedPageFault(fault)) => {
+                let Some(handled) = self.brief_access(*fault) else {
+                    return false;
+                };
                 self.follow_timers();
-                Ok(())
+                handled
             }
-            Exit::ReadMsr => {
-                self.note_exit(ExitReason::ReadMsr);
-                self.read_msr()
-            }
-            // Clears the note of what was prepared if it sets more than a register.
-            Exit::WriteMsr => {
-                self.note_exit(ExitReason::WriteMsr);
-                self.write_msr()
-            }
-            Exit::NestedPageFault(fault) => {
-                let handled = self.brief_access(*fault)?;
-                self.note_exit(ExitReason::Mmio);
-                self.follow_timers();
-                return Some(handled);
-            }
-            _ => return None,
+            _ => match self.answer(kind, exit) {
+                Ok(()) => self.skip_exited(),
+                Err(exception) => Err(exception.into()),
+            },
         };
-        Some(match handled {
-            Ok(()) => self.skip_at_once(),
-            Err(exception) => Err(exception.into()),
-        })
+        if let Err(exception) = handled {
+            self.settled = false;
+            self.pending.raise(exception);
+        }
+        true
+    }
+
+    /// Executes the instruction of an exit of this `kind`, without going on behind it.
+    #[inline(always)]
+    fn answer(&mut self, kind: BriefExit, exit: &Exit) -> Result<(), GeneralProtection> {
+        match kind {
+            BriefExit::Cpuid => self.cpuid(),
+            BriefExit::Hypercall => self.hypercall(),
+            BriefExit::PortIo => {
+                if let Exit::PortIo(io) = exit {
+                    self.port_io(*io);
+                    self.follow_timers();
+                }
+            }
+            BriefExit::ReadMsr => return self.read_msr(),
+            BriefExit::WriteMsr => return self.write_msr(),
+            BriefExit::Mmio => {}
+        }
+        Ok(())
+    }
+
+    /// Executes that instruction, which may be one that the emulator handed back, and goes on behind
+    /// it.
+    fn complete(&mut self, kind: BriefExit, exit: &Exit) -> Result<(), Exception> {
+        self.answer(kind, exit)?;
+        self.skip_instruction()
     }
 
     /// Devices tell what comes of an access by their doorbell, but for a timer that is switched
@@ -86,26 +93,11 @@ impl<V: VcpuBackend> Vcpu<V> {
                 Ok(())
             }
             Exit::PortIo(io) if io.is_string => self.emulate(),
-            Exit::Cpuid => {
-                self.cpuid();
-                self.skip_instruction()
-            }
-            Exit::Hypercall => {
-                self.hypercall();
-                self.skip_instruction()
-            }
-            Exit::PortIo(io) => {
-                self.port_io(io);
-                self.skip_instruction()
-            }
-            Exit::ReadMsr => {
-                self.read_msr()?;
-                self.skip_instruction()
-            }
-            Exit::WriteMsr => {
-                self.write_msr()?;
-                self.skip_instruction()
-            }
+            Exit::Cpuid => self.complete(BriefExit::Cpuid, &exit),
+            Exit::Hypercall => self.complete(BriefExit::Hypercall, &exit),
+            Exit::PortIo(_) => self.complete(BriefExit::PortIo, &exit),
+            Exit::ReadMsr => self.complete(BriefExit::ReadMsr, &exit),
+            Exit::WriteMsr => self.complete(BriefExit::WriteMsr, &exit),
             Exit::Halt => self.halt(),
             Exit::Pause => self.skip_instruction(),
             Exit::ControlRegister(access) => self.control_register(access),
@@ -169,20 +161,43 @@ impl<V: VcpuBackend> Vcpu<V> {
         Ok(())
     }
 
-    #[inline(always)]
+    /// A function of its own: as a part of the loop it would be short of registers.
+    #[inline(never)]
     fn cpuid(&mut self) {
         let leaf = self.hardware.gpr(Gpr::Rax) as u32;
         let subleaf = self.hardware.gpr(Gpr::Rcx) as u32;
-        let dynamic = DynamicCpuid {
-            cr4: self.hardware.cr4(),
-            xcr0: if leaf == XSAVE_LEAF { self.hardware.xcr0() } else { 0 },
-            apic_id: self.apic.id(),
-            apic_enabled: self.apic.is_enabled(),
-        };
+        let dynamic = self.dynamic_cpuid();
+        match self.core.cpuid.query_common(leaf, subleaf, &dynamic) {
+            Some(result) if !self.core.hooks.has_cpuid() => self.set_cpuid(result),
+            _ => self.seldom_cpuid(leaf, subleaf),
+        }
+    }
+
+    /// The same for all leaves, and with hooks.
+    #[cold]
+    fn seldom_cpuid(&mut self, leaf: u32, subleaf: u32) {
+        let xcr0 = if leaf == XSAVE_LEAF { self.hardware.xcr0() } else { 0 };
+        let dynamic = DynamicCpuid { xcr0, ..self.dynamic_cpuid() };
         let mut result = self.core.cpuid.query(leaf, subleaf, &dynamic);
         if let Some(hook) = self.core.hooks.cpuid(leaf) {
             result = hook.cpuid(self.index, leaf, subleaf, result);
         }
+        self.set_cpuid(result);
+    }
+
+    /// What an answer depends on, but for XCR0.
+    #[inline(always)]
+    fn dynamic_cpuid(&self) -> DynamicCpuid {
+        DynamicCpuid {
+            cr4: self.hardware.cr4(),
+            xcr0: 0,
+            apic_id: self.apic.id(),
+            apic_enabled: self.apic.is_enabled(),
+        }
+    }
+
+    #[inline(always)]
+    fn set_cpuid(&mut self, result: CpuidResult) {
         for (register, value) in [
             (Gpr::Rax, result.eax),
             (Gpr::Rbx, result.ebx),

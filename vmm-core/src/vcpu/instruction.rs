@@ -7,55 +7,29 @@ use iced_x86::Instruction;
 
 use super::{
     Vcpu,
+    known_code::CodePlace,
     view::{BusView, CpuView},
 };
 use crate::{
     EndReason,
-    address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE},
     backend::VcpuBackend,
-    emulate::{self, Outcome, TriedAccess},
-    memory::Nearby,
-    paging::walk::probe,
-    state::{Exception, cr4, dr6, rflags},
+    emulate::{self, Outcome, SimpleMove, TriedAccess},
+    state::{Exception, dr6, rflags},
 };
-
-/// Bytes that are read from memory at once.
-const WORD: u64 = 8;
-
-/// Code from RIP on, in the words of memory that it lies in.
-struct Code {
-    bytes: [u8; Self::BYTES],
-    from: usize,
-    to: usize,
-}
-
-impl Code {
-    /// Words that hold the longest instruction, wherever it begins in the first.
-    const WORDS: usize = 3;
-    const BYTES: usize = Self::WORDS * WORD as usize;
-
-    fn of_reported(reported: &[u8]) -> Self {
-        let mut bytes = [0; Self::BYTES];
-        let to = reported.len().min(bytes.len());
-        bytes[..to].copy_from_slice(&reported[..to]);
-        Self { bytes, from: 0, to }
-    }
-
-    #[inline]
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(self.from..self.to).unwrap_or_default()
-    }
-}
 
 impl<V: VcpuBackend> Vcpu<V> {
     /// The instruction was handled: goes on behind it.
     pub(super) fn skip_instruction(&mut self) -> Result<(), Exception> {
-        self.skip_at_once()
+        match self.next_instruction() {
+            Ok(next) => self.go_on_at(next),
+            Err(outcome) => self.conclude(outcome),
+        }
     }
 
-    /// The same, as a part of its caller.
+    /// The same for the instruction that the CPU exited for, if that is not one that the emulator
+    /// handed back.
     #[inline(always)]
-    pub(super) fn skip_at_once(&mut self) -> Result<(), Exception> {
+    pub(super) fn skip_exited(&mut self) -> Result<(), Exception> {
         match self.next_by_a_glance() {
             Some(next) => self.go_on_at(next),
             None => self.skip_by_decoding(),
@@ -64,74 +38,59 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     #[cold]
     fn skip_by_decoding(&mut self) -> Result<(), Exception> {
-        match self.next_instruction() {
-            Ok(next) => self.go_on_at(next),
-            Err(outcome) => self.conclude(outcome),
-        }
+        self.skip_instruction()
     }
 
     /// The instruction is done; the next one is at `next`.
     #[inline(always)]
     fn go_on_at(&mut self, next: u64) -> Result<(), Exception> {
         self.hardware.set_rip(next);
-        let flags = self.hardware.rflags();
-        if flags & rflags::RF != 0 {
-            self.hardware.set_rflags(flags & !rflags::RF);
-        }
         self.hardware.clear_interrupt_shadow();
+        if self.hardware.rflags() & (rflags::RF | rflags::TF) == 0 {
+            return Ok(());
+        }
+        self.end_with_flags()
+    }
+
+    #[cold]
+    fn end_with_flags(&mut self) -> Result<(), Exception> {
+        let flags = self.hardware.rflags();
+        self.hardware.set_rflags(flags & !rflags::RF);
         if flags & rflags::TF != 0 { self.single_step() } else { Ok(()) }
     }
 
     /// Address of the instruction behind the one that exited.
     pub(super) fn next_instruction(&mut self) -> Result<u64, Outcome> {
-        if let Some(next) = self.next_by_a_glance() {
+        if let Some(next) = self.intercepted_next.or_else(|| self.next_by_a_glance()) {
             return Ok(next);
         }
         let rip = self.hardware.rip();
+        if let Some(place) = self.code_place()
+            && let Some(instruction) = self.known_code.learn(place)
+        {
+            return Ok(rip.wrapping_add(instruction.length.into()));
+        }
         let (mut cpu, mut bus) = self.views();
         let length = emulate::instruction_length(&mut cpu, &mut bus, None)?;
         Ok(self.address_after(rip, length as u64))
     }
 
-    /// That address, if it is known or a look at the instruction's first bytes is enough.
+    /// That address, if the hardware tells it or the instruction is known.
     #[inline(always)]
     fn next_by_a_glance(&self) -> Option<u64> {
-        if let Some(next) = self.intercepted_next.or_else(|| self.hardware.next_rip()) {
+        if let Some(next) = self.hardware.next_rip() {
             return Some(next);
         }
-        self.quick_length().map(|length| self.hardware.rip().wrapping_add(length as u64))
+        let place = self.code_place()?;
+        let known = self.known_code.get(place)?;
+        Some(place.rip.wrapping_add(known.length.into()))
     }
 
-    /// The length in 64-bit code, if the instruction is one of those that usually exit. The CPU
-    /// has just fetched it, so what it checks on the way is not checked again.
+    /// Where the instruction is, in 64-bit code on tables of four levels.
     #[inline(always)]
-    fn quick_length(&self) -> Option<usize> {
-        /// Longest instruction of those.
-        const BYTES: u64 = 3;
-        let (mut memory, at) = self.code_place()?;
-        if at.offset_in(PAGE_SIZE) > PAGE_SIZE - BYTES {
-            return None;
-        }
-        let (word, skipped) = (at.align_down(8), at.offset_in(8));
-        let mut bytes = memory.read_u64(word)? >> (8 * skipped);
-        if skipped > 8 - BYTES {
-            let next = memory.read_u64(word.checked_add(8)?)?;
-            bytes |= next << (64 - 8 * skipped);
-        }
-        emulate::length_of_common(&bytes.to_le_bytes()[..BYTES as usize])
-    }
-
-    /// Where the instruction lies, in 64-bit code on tables of four levels that have not changed
-    /// since the CPU fetched it; and the memory that it lies in.
-    #[inline(always)]
-    fn code_place(&self) -> Option<(Nearby<'_>, GuestPhysAddr)> {
+    fn code_place(&self) -> Option<CodePlace> {
         let cr3 = self.hardware.cr3_of_64_bit_code()?;
-        if self.hardware.cr4() & cr4::LA57 != 0 {
-            return None;
-        }
-        let mut memory = Nearby::new(&self.core.memory, &self.code_region)?;
-        let at = probe(&mut memory, cr3, GuestVirtAddr::new(self.hardware.rip()))?;
-        Some((memory, at))
+        Some(CodePlace { cr3, rip: self.hardware.rip() })
     }
 
     /// RIP is 64 bits wide in 64-bit code only.
@@ -142,7 +101,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     #[inline]
     pub(super) fn is_64_bit_code(&self) -> bool {
-        self.hardware.cr3_of_64_bit_code().is_some()
+        self.hardware.is_64_bit_code()
     }
 
     #[cold]
@@ -178,13 +137,23 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// to the end. If not, nothing has changed.
     #[inline]
     pub(super) fn try_to_move(&mut self, tried: TriedAccess) -> Option<Outcome> {
-        let code = match self.reported_bytes() {
-            Some((bytes, count)) if self.is_64_bit_code() => Code::of_reported(&bytes[..count]),
-            Some(_) => return None,
-            None => self.code()?,
-        };
+        let found = self.simple_move()?;
         let (mut cpu, mut bus) = self.views();
-        emulate::emulate_move(&mut cpu, &mut bus, tried, code.as_slice())
+        emulate::emulate_move(&mut cpu, &mut bus, tried, &found)
+    }
+
+    /// The instruction that exited, if it is 64-bit code and such a move.
+    #[inline]
+    fn simple_move(&mut self) -> Option<SimpleMove> {
+        if let Some((bytes, count)) = self.reported_bytes() {
+            let code = bytes.get(..count).filter(|_| self.is_64_bit_code())?;
+            return SimpleMove::decode(code);
+        }
+        let place = self.code_place()?;
+        match self.known_code.get(place) {
+            Some(known) => known.simple_move,
+            None => self.known_code.learn(place)?.simple_move,
+        }
     }
 
     #[inline]
@@ -193,22 +162,6 @@ impl<V: VcpuBackend> Vcpu<V> {
             Outcome::Done { debug_trap: false } => Ok(()),
             outcome => self.conclude(outcome),
         }
-    }
-
-    /// The bytes from RIP on in 64-bit code, at least up to the end of the page or as many as an
-    /// instruction may have. The CPU has just fetched it, so what it checks on the way is not
-    /// checked again. `None` if the page tables have changed since.
-    #[inline]
-    fn code(&self) -> Option<Code> {
-        let (mut memory, at) = self.code_place()?;
-        let word = at.align_down(WORD);
-        let words = ((PAGE_SIZE - word.offset_in(PAGE_SIZE)) / WORD).min(Code::WORDS as u64);
-        let mut bytes = [0; Code::BYTES];
-        let (all, _) = bytes.as_chunks_mut::<{ WORD as usize }>();
-        for (number, bytes) in (0..words).zip(all) {
-            *bytes = memory.read_u64(word.checked_add(number * WORD)?)?.to_le_bytes();
-        }
-        Some(Code { bytes, from: at.offset_in(WORD) as usize, to: (words * WORD) as usize })
     }
 
     /// A copy of the bytes that the hardware reports, and how many they are.

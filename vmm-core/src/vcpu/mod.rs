@@ -15,6 +15,7 @@ mod events;
 mod fault_injection;
 mod instruction;
 mod interpret;
+mod known_code;
 mod memory;
 mod msr;
 mod port;
@@ -33,7 +34,6 @@ use crate::{
     apic::{LocalApic, LocalApicView, VectorSet},
     backend::{ApicRole, VcpuBackend},
     boot::InitialState,
-    memory::RegionHint,
     msr::{MsrContext, MsrEffect, VcpuMsrs, VcpuMsrsConfig},
     paging::walk::PagingFeatures,
     state::SegmentRegister,
@@ -45,6 +45,7 @@ use activity::Activity;
 use events::PendingEvents;
 #[cfg(feature = "fault-injection")]
 pub use fault_injection::EntryFault;
+use known_code::KnownCode;
 use shadow::ShadowState;
 
 /// What a vCPU is made of.
@@ -88,8 +89,8 @@ pub struct Vcpu<V: VcpuBackend> {
     intercepted_next: Option<u64>,
     /// Accesses to the control block up to the last entry.
     accesses: u64,
-    /// The region of memory where the guest's code was last looked at.
-    code_region: RegionHint,
+    /// The instructions that exited of late.
+    known_code: KnownCode,
     #[cfg(feature = "fault-injection")]
     entry_fault: Option<EntryFault>,
     shadow: ShadowState,
@@ -123,7 +124,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             last_exit: None,
             intercepted_next: None,
             accesses: 0,
-            code_region: RegionHint::default(),
+            known_code: KnownCode::new(core.clone()),
             #[cfg(feature = "fault-injection")]
             entry_fault: None,
             shadow: ShadowState::default(),

@@ -111,6 +111,10 @@ impl VcpuBackend for VmxVcpu {
         self.believed_registers()
     }
 
+    fn is_64_bit_code(&self) -> bool {
+        self.is_in_64_bit_code()
+    }
+
     fn set_control_registers(&mut self, value: ControlRegisters) {
         self.set_believed_registers(value);
     }
@@ -220,6 +224,10 @@ impl VcpuBackend for VmxVcpu {
 
     fn inject(&mut self, event: Event) {
         self.deliver_at_entry(event);
+    }
+
+    fn has_interrupted_event(&self) -> bool {
+        self.interrupted.is_some()
     }
 
     fn take_interrupted_event(&mut self) -> Option<Event> {

@@ -115,12 +115,12 @@ impl VmxVcpu {
         let rip = self.vmcs.read(Field::GuestRip);
         let next = rip.wrapping_add(self.instruction_length().into());
         // Outside 64-bit code RIP has 32 bits. What lies beyond them is 64-bit code.
-        let wraps = next >> 32 != 0 && rip >> 32 == 0 && !self.is_64_bit_code();
+        let wraps = next >> 32 != 0 && rip >> 32 == 0 && !self.is_in_64_bit_code();
         if wraps { next & 0xFFFF_FFFF } else { next }
     }
 
     /// True if the guest executes 64-bit code.
-    fn is_64_bit_code(&self) -> bool {
+    pub(super) fn is_in_64_bit_code(&self) -> bool {
         let rights = segment::from_rights(self.vmcs.read(Field::CsRights));
         self.vmcs.read(Field::GuestEfer) & efer::LMA != 0 && rights.long()
     }

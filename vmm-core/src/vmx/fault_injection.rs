@@ -49,7 +49,7 @@ const FAULTS: &[(&str, &[(Field, Spoil)])] = &[
     ("virtual-8086", &[(Field::GuestRflags, Set(rflags::VM))]),
     ("code-segment", &[(Field::CsRights, Set(0x60))]),
     ("stack-segment", &[(Field::SsRights, Put(0xC091))]),
-    ("data-segments", &[(Field::DsRights, Put(0xC090))]),
+    ("data-segments", &[(Field::DsRights, Put(0xC099))]),
     ("system-segments", &[(Field::TrRights, Put(0x89))]),
     ("unusable-task-register", &[(Field::TrRights, Set(segment::UNUSABLE))]),
     ("descriptor-tables", &[(Field::IdtrLimit, Set(0x1_0000))]),

@@ -4,12 +4,13 @@
 //! A load in real mode sets selector and base, and makes the register usable. Where the register
 //! held a null selector before, Bochs 2.7 leaves the type of the null descriptor, and then refuses
 //! the entry, which asks for accessed data segments (Intel SDM vol. 3, 26.3.1.2). No instruction
-//! shows the type, and real mode writes to every segment.
+//! shows the type, and real mode writes to every segment. Protected mode begins with the registers
+//! of real mode, and makes no such ones by itself: it marks what it loads as accessed.
 
 use super::vcpu::VmxVcpu;
 use crate::{
     backend::VcpuBackend,
-    state::{Segment, SegmentRegister, cr0},
+    state::{Segment, SegmentRegister},
 };
 
 const DATA: [SegmentRegister; 5] = [
@@ -23,7 +24,7 @@ const DATA: [SegmentRegister; 5] = [
 /// Data, writable, accessed.
 const WRITABLE_ACCESSED: u8 = 3;
 
-/// `segment` as real mode uses it; `None` if nothing is missing.
+/// `segment` as real mode has it; `None` if nothing is missing.
 fn completed(segment: Segment) -> Option<Segment> {
     let attributes = segment.attributes;
     let is_bare = !attributes.unusable() && attributes.kind() == 0;
@@ -32,12 +33,10 @@ fn completed(segment: Segment) -> Option<Segment> {
 }
 
 impl VmxVcpu {
-    /// After an entry was refused for the guest's state: gives data segments of real mode the
-    /// rights that they lack. True if there were any, so that the entry is worth another trial.
+    /// After an entry was refused for the guest's state: gives data segments that real mode has
+    /// loaded the rights that they lack. True if there were any, so that the entry is worth another
+    /// trial.
     pub(super) fn complete_data_segments(&mut self) -> bool {
-        if self.control_registers().cr0 & cr0::PE != 0 {
-            return false;
-        }
         let mut changed = false;
         for register in DATA {
             if let Some(segment) = completed(self.segment(register)) {

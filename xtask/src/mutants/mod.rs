@@ -10,15 +10,18 @@ mod outcome;
 mod tree;
 mod trial;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use self::catalogue::{Catalogue, Mutation};
 use self::outcome::{Outcome, Verdict};
 use self::trial::Workshop;
 use crate::paths::Paths;
+use crate::progress::Progress;
+use crate::result_file::ResultFile;
 
 /// Breaks the code on purpose, one rule at a time in a copy of the tree, and checks that the test
 /// named for it fails. The last line is "N killed, N survived"
@@ -55,10 +58,11 @@ pub fn run(paths: &Paths, options: &MutantsOptions) -> Result<u8> {
         println!("{} mutations", mutations.len());
         return Ok(0);
     }
+    let json = options.json.as_deref().map(|path| ResultFile::prepare("--json", path));
+    let json = json.transpose()?;
     let outcomes = try_all(paths, &mutations)?;
-    if let Some(file) = &options.json {
-        let json = serde_json::to_vec_pretty(&outcomes)?;
-        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(file) = json {
+        file.write_json(&outcomes)?;
     }
     let survived = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Survived).count();
     println!("{} killed, {survived} survived", outcomes.len() - survived);
@@ -70,8 +74,16 @@ fn try_all(paths: &Paths, mutations: &[Mutation]) -> Result<Vec<Outcome>> {
     let workshop = Workshop::open(paths)?;
     workshop.check_tests(mutations)?;
     let mut outcomes = Vec::with_capacity(mutations.len());
-    for mutation in mutations {
-        let outcome = workshop.attempt(mutation)?;
+    for (index, mutation) in mutations.iter().enumerate() {
+        let number = format!("mutation {} of {}", index + 1, mutations.len());
+        let outcome = match std::io::stderr().is_terminal() {
+            true => {
+                let _progress = Progress::start(&number);
+                workshop.attempt(mutation)?
+            }
+            // There the table itself tells how far it is.
+            false => workshop.attempt(mutation)?,
+        };
         println!("{}", outcome::row(mutation, outcome.verdict.word()));
         outcomes.push(outcome);
     }

@@ -75,6 +75,7 @@ impl Workshop {
             }
         }
         for (package, tests) in tests {
+            let _progress = Progress::start(&format!("building and running tests of {package}"));
             let binary = self.build_tests(package)?.with_context(|| {
                 format!("{package} does not compile; see {}", self.log.display())
             })?;
@@ -124,7 +125,7 @@ impl Workshop {
         let mut command = self.cargo();
         command.args(["test", "--package", package, "--lib", "--no-run"]);
         command.args(["--message-format", "json-render-diagnostics"]);
-        let output = process::capture(&mut command, &format!("building the tests of {package}"))?;
+        let output = process::capture_silently(&mut command)?;
         if !output.status.success() {
             fs::write(&self.log, output.stderr)?;
             return Ok(None);

@@ -23,11 +23,12 @@ use clap::Args;
 
 use crate::paths::Paths;
 use crate::platform::Platform;
+use crate::result_file::ResultFile;
 use crate::run::options::Paging;
 use crate::test::{Row, run_rows};
 use crate::{cargo_build, image, setup};
 use cell::Cell;
-use table::{JsonFile, Table};
+use table::Table;
 
 /// Boots guests on the matrix of platform, CPU, paging and guest, and prints a table.
 #[derive(Clone, Debug, Default, Args)]
@@ -91,7 +92,8 @@ pub fn run(paths: &Paths, options: &RegressOptions) -> Result<u8> {
     );
     ensure!(options.repeat > 0, "--repeat 0 leaves nothing to run: give at least 1");
     ensure!(options.seconds != Some(0), "--seconds 0 leaves no time: give at least 1");
-    let target = options.json.as_deref().map(JsonFile::prepare).transpose()?;
+    let target = options.json.as_deref().map(|path| ResultFile::prepare("--json", path));
+    let target = target.transpose()?;
     setup::ensure_all(false)?;
     // Once, before rows that run at once would do it together.
     if cells.iter().any(|cell| cell.cpu.platform == Platform::Bochs) {
@@ -112,7 +114,7 @@ pub fn run(paths: &Paths, options: &RegressOptions) -> Result<u8> {
     let entries = table.entries();
     print!("{}", table::text(&entries));
     if let Some(target) = target {
-        target.write(&entries)?;
+        target.write_json(&entries)?;
     }
     Ok(u8::from(failed > 0))
 }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What came of the rows: a table for people, JSON for programs.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
 use serde::Serialize;
 use wire::RunReport;
 
@@ -119,39 +117,6 @@ fn clocks(entries: &[Entry]) -> String {
     text
 }
 
-/// A file for the table that appears whole or not at all.
-#[derive(Debug)]
-pub struct JsonFile {
-    path: PathBuf,
-    file: tempfile::NamedTempFile,
-}
-
-impl JsonFile {
-    /// Checks that `path` can be written, before the rows are run.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub fn prepare(path: &Path) -> Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
-            .with_context(|| format!("--json: cannot write {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), file })
-    }
-
-    /// Puts the entries there.
-    ///
-    /// # Errors
-    /// When writing fails.
-    pub fn write(self, entries: &[Entry]) -> Result<()> {
-        serde_json::to_writer_pretty(self.file.as_file(), entries)?;
-        self.file
-            .persist(&self.path)
-            .map_err(|error| error.error)
-            .with_context(|| format!("--json: cannot write {}", self.path.display()))?;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,12 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn the_file_names_everything() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("table.json");
-        JsonFile::prepare(&path).unwrap().write(&[entry()]).unwrap();
-        let json: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    fn an_entry_names_everything() {
+        let json = serde_json::to_value([entry()]).unwrap();
         let names = [
             "platform", "cpu", "backend", "paging", "apicv", "guest", "seconds", "exits", "clocks",
         ];

@@ -17,6 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::paths::Paths;
+use crate::result_file::ResultFile;
 use options::RunOptions;
 use outcome::{Finished, Status};
 
@@ -39,7 +40,8 @@ pub const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 no_timer_check nowa
 pub fn run(paths: &Paths, options: &RunOptions) -> Result<u8> {
     options.check()?;
     let _log_lock = options.log.as_deref().map(|path| claim(path, "--log")).transpose()?;
-    let report = options.report.as_deref().map(report::Target::prepare).transpose()?;
+    let report = options.report.as_deref().map(|path| ResultFile::prepare("--report", path));
+    let report = report.transpose()?;
     let folder = folder::RunFolder::create(paths)?;
     let plan = plan::Plan::make(paths, options, &folder)?;
     plan.announce();
@@ -48,14 +50,10 @@ pub fn run(paths: &Paths, options: &RunOptions) -> Result<u8> {
 }
 
 /// Reports what happened in the forms that were asked for.
-fn conclude(
-    finished: Finished,
-    options: &RunOptions,
-    report: Option<report::Target>,
-) -> Result<u8> {
+fn conclude(finished: Finished, options: &RunOptions, report: Option<ResultFile>) -> Result<u8> {
     if let Some(target) = report {
         match &finished.report {
-            Some(run_report) => target.write(run_report)?,
+            Some(run_report) => target.write_json(run_report)?,
             None => eprintln!("note: there is no report, the run did not get that far"),
         }
     }

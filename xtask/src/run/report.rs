@@ -1,58 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The run report: from the co-kernel's log to a file or a few lines.
+//! The run report: from the co-kernel's log to a few lines.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use tempfile::NamedTempFile;
 use wire::{FORMAT_VERSION, REPORT_PREFIX, RunReport, VcpuReport, VmReport};
 
 use super::interrupts;
-
-/// A report file that appears whole or not at all.
-#[derive(Debug)]
-pub struct Target {
-    path: PathBuf,
-    file: NamedTempFile,
-}
-
-impl Target {
-    /// Checks that `path` can be written, before the run.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub fn prepare(path: &Path) -> Result<Self> {
-        if path.is_dir() {
-            bail!("--report: {} is a folder, give a file", path.display());
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = tempfile::Builder::new()
-            .prefix(".alcazar-report-")
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .with_context(|| {
-                format!("--report: cannot write {}, give another file", path.display())
-            })?;
-        Ok(Self { path: path.to_owned(), file })
-    }
-
-    /// Puts the report there.
-    ///
-    /// # Errors
-    /// When writing fails; there is no file then, or the one that was there before.
-    pub fn write(mut self, report: &RunReport) -> Result<()> {
-        let context = || format!("cannot write the report {}", self.path.display());
-        let mut json = serde_json::to_vec_pretty(report)?;
-        json.push(b'\n');
-        self.file.write_all(&json).with_context(context)?;
-        // Temporary files are private; a report need not be.
-        let mode = rustix::fs::Mode::from_raw_mode(0o644);
-        rustix::fs::fchmod(self.file.as_file(), mode).with_context(context)?;
-        self.file.persist(&self.path).map_err(|error| error.error).with_context(context)?;
-        Ok(())
-    }
-}
 
 /// The report in the co-kernel's log, if there is one.
 ///
@@ -192,20 +147,6 @@ mod tests {
         let later = RunReport { version: FORMAT_VERSION + 1, ..report() };
         let other = serde_json::to_string(&later).unwrap();
         assert!(parse(&format!("@report {other}\n")).is_err());
-    }
-
-    #[test]
-    fn a_report_file_is_whole_or_absent() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("r.json");
-        drop(Target::prepare(&path).unwrap());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        Target::prepare(&path).unwrap().write(&report()).unwrap();
-        let json = std::fs::read(&path).unwrap();
-        assert_eq!(serde_json::from_slice::<RunReport>(&json).unwrap(), report());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(Target::prepare(&folder.path().join("no/r.json")).is_err());
-        assert!(Target::prepare(folder.path()).is_err());
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn ensure_tool(name: &str, package: &str) -> Result<()> {
         return Ok(());
     }
     let what = format!("installing {package}");
-    eprintln!("setup: {what}: cargo install {package} --locked");
+    eprintln!("setup: {what}, which takes some minutes: cargo install {package} --locked");
     process::succeed(plain("cargo").args(["install", package, "--locked"]), &what).map(drop)
 }
 

@@ -7,7 +7,7 @@ mod outcome;
 mod plan;
 pub mod rows;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,7 @@ use clap::Args;
 
 use crate::paths::Paths;
 use crate::platform::{Platform, bochs, qemu};
+use crate::result_file::ResultFile;
 use crate::run::options::Paging;
 use crate::{cargo_build, setup};
 
@@ -65,6 +66,8 @@ pub fn run(paths: &Paths, options: &TortureOptions) -> Result<u8> {
         Some(model) => model.name.to_owned(),
         None => options.cpu.clone().unwrap_or_else(|| qemu::TCG_CPU.into()),
     };
+    let json = options.json.as_deref().map(|path| ResultFile::prepare("--json", path));
+    let json = json.transpose()?;
     setup::ensure_all(false)?;
     if options.platform == Platform::Bochs {
         setup::ensure_bochs()?;
@@ -79,8 +82,8 @@ pub fn run(paths: &Paths, options: &TortureOptions) -> Result<u8> {
     let machine = Machine { image, folder };
     let outcome = torture(paths, &machine, plan)?;
     print!("{}", outcome.text());
-    if let Some(file) = &options.json {
-        write_json(file, &outcome)?;
+    if let Some(file) = json {
+        file.write_json(&outcome)?;
     }
     Ok(u8::from(!outcome.is_well()))
 }
@@ -108,11 +111,6 @@ fn time(minutes: f64) -> Result<Duration> {
         "--minutes {minutes} is not possible: give more than 0, and at most {MOST}"
     );
     Ok(Duration::from_secs_f64(minutes * 60.0))
-}
-
-fn write_json(file: &Path, outcome: &Outcome) -> Result<()> {
-    let json = serde_json::to_vec_pretty(outcome)?;
-    std::fs::write(file, json).with_context(|| format!("--json: cannot write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::rt::trap::{Place, try_rdmsr, try_wrmsr};
 use crate::rt::{apic, pit, start_info};
 
 /// The acts by name.
-const ACTS: [(&str, fn()); 13] = [
+const ACTS: [(&str, fn()); 14] = [
     ("triple", triple_fault),
     ("spin", spin),
     ("svm", svm),
@@ -28,6 +28,7 @@ const ACTS: [(&str, fn()); 13] = [
     ("interrupts", interrupts),
     ("strings", strings),
     ("registers", control_registers),
+    ("caches", cache_control),
 ];
 
 /// Commits the act that the command line names.
@@ -259,6 +260,20 @@ fn strings() {
         run!(Place::KERNEL, ["rep movsb"], in("rsi") paging::page(3) + 0xF80,
             in("rdi") SCRATCH.get(), in("rcx") 0x80);
     }
+}
+
+/// CR0.NW without CR0.CD, which a CPU refuses by #GP; where it does not, the next entry into the
+/// guest cannot be made (AMD APM vol. 2, 15.5.1).
+fn cache_control() {
+    /// Bit 29 of CR0: caches do not write through.
+    const NW: u64 = 1 << 29;
+    let cr0 = cpu::read_cr0();
+    // The first exit has the VMM prepare the entry behind it, and the second may be made with
+    // what was prepared.
+    run!(Place::KERNEL, ["mov r12, rbx", "cpuid", "cpuid", "mov cr0, rsi", "cpuid",
+            "mov cr0, rdi", "mov rbx, r12"],
+        inout("rax") 0_u64 => _, inout("rcx") 0_u64 => _, out("rdx") _, in("rsi") cr0 | NW,
+        in("rdi") cr0);
 }
 
 /// Garbage to the control and debug registers, one bit at a time.

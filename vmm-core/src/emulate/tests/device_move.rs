@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 use super::machine::{CODE, DEVICE, Event, Machine};
 use crate::address::GuestPhysAddr;
 use crate::emulate::register::{GprPart, segment_from_decoder};
-use crate::emulate::{EmulatorCpu, Outcome, TriedAccess, emulate_move};
+use crate::emulate::{EmulatorCpu, Outcome, SimpleMove, TriedAccess, emulate_move};
 use crate::state::{Gpr, InterruptShadow, SegmentRegister, cr0, rflags};
 
 /// A linear page near the code that leads to the device, so that every form reaches it.
@@ -179,8 +179,13 @@ impl Case {
         for (at, byte) in (CODE..).zip(&mut code) {
             *byte = machine.bus.load(at, 1) as u8;
         }
-        emulate_move(&mut machine.cpu, &mut machine.bus, tried, &code)
+        try_short(machine, tried, &code)
     }
+}
+
+/// Executes the instruction that `code` begins with by the short way, if it is fit for that.
+fn try_short(machine: &mut Machine, tried: TriedAccess, code: &[u8]) -> Option<Outcome> {
+    emulate_move(&mut machine.cpu, &mut machine.bus, tried, &SimpleMove::decode(code)?)
 }
 
 /// The single access to the device that `machine` has made.
@@ -246,7 +251,7 @@ fn at_device() -> TriedAccess {
 fn try_load(mut machine: Machine, code: &[u8]) -> Option<Outcome> {
     machine.cpu.gprs[Gpr::Rbx as usize] = DEVICE;
     let before = machine.cpu.clone();
-    let outcome = emulate_move(&mut machine.cpu, &mut machine.bus, at_device(), code);
+    let outcome = try_short(&mut machine, at_device(), code);
     if outcome.is_none() {
         assert_eq!(machine.cpu, before);
         assert!(machine.bus.log.is_empty());
@@ -263,7 +268,7 @@ fn an_instruction_of_which_bytes_are_missing_is_left_to_the_full_emulator() {
         let mut machine = Machine::long(&[]);
         machine.cpu.gprs[Gpr::Rbx as usize] = DEVICE;
         let code = &longest[..length];
-        let outcome = emulate_move(&mut machine.cpu, &mut machine.bus, tried, code);
+        let outcome = try_short(&mut machine, tried, code);
         assert_eq!(outcome.is_some(), length == longest.len());
         assert_eq!(machine.bus.log.len(), usize::from(outcome.is_some()));
     }
@@ -279,6 +284,6 @@ fn a_refused_access_is_left_to_the_full_emulator() {
     let mut machine = Machine::long(&LOAD);
     machine.cpu.gprs[Gpr::Rbx as usize] = REFUSED;
     let tried = TriedAccess { address: GuestPhysAddr::new(REFUSED), is_write: false };
-    assert_eq!(emulate_move(&mut machine.cpu, &mut machine.bus, tried, &LOAD), None);
+    assert_eq!(try_short(&mut machine, tried, &LOAD), None);
     assert_eq!(machine.cpu.rip, CODE);
 }

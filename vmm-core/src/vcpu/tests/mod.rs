@@ -10,6 +10,7 @@ mod events;
 mod input;
 mod instructions;
 mod interpret;
+mod known_code;
 pub(crate) mod machine;
 mod memory;
 mod msrs;

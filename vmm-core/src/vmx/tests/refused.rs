@@ -34,14 +34,18 @@ fn real_mode_enters_with_a_segment_that_was_null() {
     let refused = (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE));
     // Usable, and of the type that a null descriptor has.
     let fields = [refused, (Field::ExitQualification, 0), (Field::DsRights, 0x90)];
-    let mut vcpu = entered();
-    assert_eq!(exit(&mut vcpu, &fields), Exit::NotEntered);
-    assert_eq!(hardware(&mut vcpu, Field::DsRights), 0x93);
-    // There is nothing left to complete.
-    assert!(matches!(exit(&mut vcpu, &fields[..2]), Exit::EntryFailure(_)));
-    // Protected mode has no such segments.
-    let mut vcpu = entered();
-    let control = vcpu.control_registers();
-    vcpu.set_control_registers(ControlRegisters { cr0: control.cr0 | cr0::PE, ..control });
-    assert!(matches!(exit(&mut vcpu, &fields), Exit::EntryFailure(_)));
+    // Protected mode begins with what real mode has left.
+    for protection in [0, cr0::PE] {
+        let mut vcpu = entered();
+        let control = vcpu.control_registers();
+        let cr0 = control.cr0 & !cr0::PE | protection;
+        vcpu.set_control_registers(ControlRegisters { cr0, ..control });
+        assert_eq!(exit(&mut vcpu, &fields), Exit::NotEntered);
+        assert_eq!(hardware(&mut vcpu, Field::DsRights), 0x93);
+        // There is nothing left to complete.
+        assert!(matches!(exit(&mut vcpu, &fields[..2]), Exit::EntryFailure(_)));
+        // Code that cannot be read is nothing that real mode makes.
+        let code = [refused, fields[1], (Field::DsRights, 0x98)];
+        assert!(matches!(exit(&mut vcpu, &code), Exit::EntryFailure(_)));
+    }
 }

@@ -17,6 +17,8 @@ pub struct Config<'a> {
     pub log: &'a str,
     /// File for Bochs' own messages.
     pub messages: &'a str,
+    /// Go on after panics of CPUs, which tell their registers then; see [`super::panics`].
+    pub goes_on: bool,
 }
 
 /// Firmware of the Debian package `bochsbios`.
@@ -40,7 +42,9 @@ pub const INSTRUCTIONS_PER_SECOND: u32 = 50_000_000;
 /// - `error: action=ignore`: Bochs counts many VM exits as errors, and writing a line for each
 ///   takes most of the time.
 pub fn text(config: &Config<'_>) -> String {
-    let Config { cpu, cpus, memory_mib, iso, console, log, messages } = config;
+    let Config { cpu, cpus, memory_mib, iso, console, log, messages, goes_on } = config;
+    let report = |index| format!(", cpu{index}=report");
+    let reported: String = (0..*cpus).filter(|_| *goes_on).map(report).collect();
     format!(
         "display_library: term\n\
          romimage: file={BIOS}\n\
@@ -58,15 +62,19 @@ pub fn text(config: &Config<'_>) -> String {
          com2: enabled=1, mode=file, dev=\"{log}\"\n\
          log: \"{messages}\"\n\
          logprefix: %t%e%d\n\
-         panic: action=fatal\n\
+         panic: action=fatal{reported}\n\
          error: action=ignore\n\
-         info: action=ignore\n\
+         info: action=ignore{reported}\n\
          debug: action=ignore\n"
     )
 }
 
-/// What Bochs' debugger, which is always there in Debian's build, is told to do.
-pub const DEBUGGER_COMMANDS: &str = "c\nq\n";
+/// What Bochs' debugger, which is always there in Debian's build, is told to do: it is asked at the
+/// start and at each panic after which Bochs goes on.
+pub fn debugger_commands() -> String {
+    const PANICS: usize = 100_000;
+    "c\n".repeat(PANICS) + "q\n"
+}
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +90,7 @@ mod tests {
             console: "/dev/pts/7",
             log: "/l",
             messages: "/m",
+            goes_on: true,
         });
         for line in [
             "memory: guest=256, host=256",
@@ -89,6 +98,8 @@ mod tests {
             "com1: enabled=1, mode=term, dev=\"/dev/pts/7\"",
             "com2: enabled=1, mode=file, dev=\"/l\"",
             "log: \"/m\"",
+            "panic: action=fatal, cpu0=report, cpu1=report",
+            "info: action=ignore, cpu0=report, cpu1=report",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is missing in:\n{text}");
         }

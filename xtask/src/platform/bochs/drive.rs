@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::Pid;
 use wire::machine_exit;
 
 use super::BochsOptions;
-use super::config::{Config, DEBUGGER_COMMANDS, text};
+use super::config::{Config, debugger_commands, text};
 use super::console::{Terminal, relay};
+use super::models::{self, Vendor};
+use super::panics::{self, Watch, is_triple_fault};
 use crate::process::{OwnedChild, last_line};
 use crate::run::outcome::exit_status;
 use crate::setup::BOCHS;
@@ -39,9 +42,11 @@ pub fn run(options: &BochsOptions) -> Result<u8> {
     let console = Terminal::open()?;
     let (mut messages, mut errors) = (memory_file("messages")?, memory_file("errors")?);
     let mut configuration = memory_file("configuration")?;
-    configuration.write_all(configure(options, &console.name, &path(&messages)).as_bytes())?;
+    let goes_on = models::find(&options.cpu)?.vendor == Vendor::Amd;
+    let text = configure(options, &console.name, &path(&messages), goes_on);
+    configuration.write_all(text.as_bytes())?;
     let mut commands = memory_file("commands")?;
-    commands.write_all(DEBUGGER_COMMANDS.as_bytes())?;
+    commands.write_all(debugger_commands().as_bytes())?;
     // A log of an earlier run would let input in too early, and give its exit code.
     File::create(&options.log)
         .with_context(|| format!("cannot write {}", options.log.display()))?;
@@ -52,6 +57,7 @@ pub fn run(options: &BochsOptions) -> Result<u8> {
     command.stdin(display.machine.try_clone()?).stdout(display.machine);
     command.stderr(errors.try_clone()?);
     let mut child = OwnedChild::spawn(&mut command)?;
+    let watch = Watch::begin(messages.try_clone()?, Pid::from_child(child.inner()));
     // Close our copies of the terminals' other sides, so that their ends are seen.
     drop((command, console.machine));
     let mut screen = display.user;
@@ -62,6 +68,7 @@ pub fn run(options: &BochsOptions) -> Result<u8> {
     });
     relay(console.user, options.log.clone())?;
     child.wait_until(Instant::now() + LAST_WORDS)?;
+    drop(watch);
     drop(child);
 
     let log = std::fs::read(&options.log).unwrap_or_default();
@@ -73,7 +80,7 @@ pub fn run(options: &BochsOptions) -> Result<u8> {
     Ok(if is_triple_fault(&message) { RESET } else { EMULATOR_FAILED })
 }
 
-fn configure(options: &BochsOptions, console: &str, messages: &str) -> String {
+fn configure(options: &BochsOptions, console: &str, messages: &str, goes_on: bool) -> String {
     let name = |path: &Path| path.to_string_lossy().into_owned();
     text(&Config {
         cpu: &options.cpu,
@@ -83,6 +90,7 @@ fn configure(options: &BochsOptions, console: &str, messages: &str) -> String {
         console,
         log: &name(&options.log),
         messages,
+        goes_on,
     })
 }
 
@@ -112,13 +120,8 @@ fn exit_code(log: &str) -> Option<u8> {
 
 /// What Bochs says about its end: the panic in its log, else its last words.
 fn verdict(messages: &str, errors: &str) -> String {
-    let panic = messages.lines().rev().find_map(|line| line.split_once(">>PANIC<<"));
-    panic.map_or_else(|| last_line(errors.as_bytes()), |(_, why)| why.trim().to_owned())
-}
-
-/// Whether this is how Bochs reports a triple fault.
-fn is_triple_fault(message: &str) -> bool {
-    message.contains("exception with no resolution")
+    let panic = panics::Reader::default().fatal(messages);
+    panic.unwrap_or_else(|| last_line(errors.as_bytes()))
 }
 
 #[cfg(test)]

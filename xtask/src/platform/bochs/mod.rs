@@ -9,6 +9,7 @@ pub mod config;
 mod console;
 mod drive;
 pub mod models;
+mod panics;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
