@@ -13,6 +13,7 @@ mod walked;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
+pub(crate) use heap::text;
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
 pub(crate) use nearby::{Nearby, RegionHint};
 pub use pages::OwnedPages;

@@ -52,6 +52,18 @@ impl SvmVcpu {
             self.host.kick(cpu);
         }
         self.load_cr2();
+        self.note_prepared();
+        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
+        // prepared: SVM is on, and `host_vmcb` was filled here. The
+        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
+        // that the guest cannot replace, map the VM's own memory only.
+        unsafe { enter_guest(&mut self.context) }
+        self.take_exit()
+    }
+
+    /// Notes what the entry that follows is like.
+    #[inline]
+    pub(super) fn note_prepared(&mut self) {
         self.prepared = Prepared {
             state: EntryState::from(self.vmcb()),
             rip: self.vmcb().save.rip,
@@ -60,12 +72,6 @@ impl SvmVcpu {
                 && self.shadow_at.is_none()
                 && self.nmi == NmiBlocking::Unblocked,
         };
-        // SAFETY: interrupts are disabled. The vCPU is loaded on this CPU, so `load` found it
-        // prepared: SVM is on, and `host_vmcb` was filled here. The
-        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
-        // that the guest cannot replace, map the VM's own memory only.
-        unsafe { enter_guest(&mut self.context) }
-        self.take_exit()
     }
 
     /// The same where all is as it was at the last exit: for
@@ -85,7 +91,7 @@ impl SvmVcpu {
 
     /// The exit as the neutral layer sees it, after the backend's own part.
     #[inline]
-    fn take_exit(&mut self) -> Exit {
+    pub(super) fn take_exit(&mut self) -> Exit {
         let control = &self.vmcb().control;
         if self.prepared.plain
             && !control.exit_interrupt_info.valid()

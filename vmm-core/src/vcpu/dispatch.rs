@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a neutral exit to what is done about it.
 
-use alloc::string::ToString;
-
 use super::{Vcpu, activity::Activity};
 use crate::{
     EndReason, Exit, Trapped,
     backend::VcpuBackend,
     cpuid::{DynamicCpuid, XSAVE_LEAF},
+    memory::text,
     state::Exception,
     state::Gpr,
     statistics::{ExitReason, Unclaimed},
@@ -140,7 +139,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         let vcpu = self.index;
         self.end(match exit {
             Exit::MachineCheck => EndReason::MachineCheck { vcpu },
-            Exit::EntryFailure(why) => EndReason::EntryFailure { vcpu, why: why.to_string() },
+            Exit::EntryFailure(why) => {
+                EndReason::EntryFailure { vcpu, why: text(format_args!("{why}")) }
+            }
             Exit::NestedMisconfiguration(address) => {
                 EndReason::NestedMisconfiguration { vcpu, address }
             }
@@ -165,7 +166,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     pub(super) fn cannot_emulate(&self, what: &str) -> Result<(), Exception> {
         let (vcpu, rip) = (self.index, self.hardware.rip());
-        self.end(EndReason::EmulationFailure { vcpu, rip, why: what.to_string() });
+        self.end(EndReason::EmulationFailure { vcpu, rip, why: text(format_args!("{what}")) });
         Ok(())
     }
 

@@ -51,7 +51,7 @@ impl<V: VcpuBackend> Vm<V> {
     }
 
     /// What the vCPUs share.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub(crate) fn core(&self) -> &Arc<VmCore> {
         &self.core
     }

@@ -90,7 +90,7 @@ impl VmxVcpu {
         self.exit_of(field)
     }
 
-    fn exit_of(&mut self, field: ExitReasonField) -> Exit {
+    pub(super) fn exit_of(&mut self, field: ExitReasonField) -> Exit {
         if field.entry_failure() {
             self.vmcs.entry_failed();
             let is_state = self.basic_reason == reason::INVALID_GUEST_STATE;

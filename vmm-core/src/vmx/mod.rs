@@ -15,6 +15,8 @@ mod ept;
 mod fault_injection;
 mod field;
 mod host_state;
+#[cfg(test)]
+mod hostile;
 mod instruction;
 mod interruptibility;
 mod length;
