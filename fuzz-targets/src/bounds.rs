@@ -36,6 +36,11 @@ thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
 }
 
+/// Bytes that this thread has allocated so far.
+pub(crate) fn allocated() -> u64 {
+    ALLOCATED.get()
+}
+
 /// CPU time of this thread; that of others is no fault of the input.
 fn cpu_milliseconds() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -11,6 +11,7 @@ mod boot;
 mod bounds;
 mod bundle;
 mod emulator;
+mod exits;
 mod guest_tables;
 mod host;
 mod instruction_length;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     target("emulator", Bounds::USUAL, emulator::instructions),
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     target("emulator_native", Bounds::USUAL, emulator::beside_the_processor),
+    target("exits", Bounds::USUAL, exits::run),
     target("guest_walk", Bounds::USUAL, guest_tables::walk),
     target("instruction_length", Bounds::USUAL, instruction_length::run),
     target("local_apic", Bounds::USUAL, local_apic::run),

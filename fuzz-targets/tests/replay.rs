@@ -85,6 +85,7 @@ replays! {
     bundle: 5_000
     emulator: 4_000
     emulator_native: 1_000
+    exits: 400
     guest_walk: 4_000
     instruction_length: 10_000
     local_apic: 4_000

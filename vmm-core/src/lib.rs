@@ -46,7 +46,7 @@ pub mod hooks;
 mod host_registers;
 mod interrupt;
 pub mod memory;
-#[cfg(any(test, feature = "mock-backend"))]
+#[cfg(any(test, feature = "mock-backend", feature = "test-support"))]
 pub mod mock_backend;
 pub mod msr;
 pub mod paging;

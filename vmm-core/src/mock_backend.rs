@@ -74,6 +74,7 @@ pub struct Registers {
     pub delivered: Vec<Event>,
     pub barriers: u32,
     pub flushes: u32,
+    pub resets: u32,
     pub shadow_root: Option<HostPhysAddr>,
 }
 
@@ -86,6 +87,11 @@ impl Registers {
     /// Writes one.
     pub fn set_gpr(&mut self, register: Gpr, value: u64) {
         self.gprs[register as usize] = value;
+    }
+
+    /// Sets or clears RFLAGS.IF.
+    pub fn set_interrupts_enabled(&mut self, enabled: bool) {
+        self.rflags = self.rflags & !rflags::IF | if enabled { rflags::IF } else { 0 };
     }
 
     /// A segment register.
@@ -290,6 +296,10 @@ impl VcpuBackend for MockVcpu {
     }
     fn set_nmi_blocking(&mut self, blocked: bool) {
         self.registers.nmi_blocked = blocked;
+    }
+    /// INIT alone asks for it.
+    fn drop_pending_debug_exceptions(&mut self) {
+        self.registers.resets += 1;
     }
     fn request_nmi_window(&mut self, wanted: bool) {
         self.registers.requests.nmi_window = wanted;

@@ -5,6 +5,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::fmt::{self, Write as _};
 
 use host_iface::HostConsole;
 use spin::Mutex;
@@ -50,14 +51,26 @@ impl LogConsole {
     }
 
     fn log(&self, line: &[u8]) {
-        log::info!(target: "console", "{}: {}", self.vm, printable(line));
+        log::info!(target: "console", "{}: {}", self.vm, Printable(line));
     }
 }
 
-/// Text without control characters.
-fn printable(line: &[u8]) -> String {
-    let visible = |c: char| if c.is_control() && c != '\t' { '.' } else { c };
-    String::from_utf8_lossy(line).chars().map(visible).collect()
+/// Bytes as text without control characters. It takes nothing of the heap, for a guest writes as
+/// many lines as it likes.
+struct Printable<'a>(&'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                f.write_char(if c.is_control() && c != '\t' { '.' } else { c })?;
+            }
+            if !chunk.invalid().is_empty() {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl CharBackend for LogConsole {

@@ -2,8 +2,11 @@
 //! Room on the host's heap for what grows with a VM's configuration, or with what its guest does:
 //! asked for, so that a host that has none gets an error and not an abort.
 
-use alloc::{boxed::Box, vec::Vec};
-use core::hash::Hash;
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::{
+    fmt::{self, Write},
+    hash::Hash,
+};
 
 use hashbrown::HashMap;
 use host_iface::HostError;
@@ -64,9 +67,35 @@ pub fn map_with_room<K: Eq + Hash, V>(count: usize) -> Result<HashMap<K, V>, Hos
     Ok(map)
 }
 
+/// A text that ends where the heap does.
+#[derive(Default)]
+struct Text(String);
+
+impl Write for Text {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.0.try_reserve(part.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(part);
+        Ok(())
+    }
+}
+
+/// What `arguments` say, as much of it as there is room for: why a VM has ended is worth less than
+/// the host.
+pub fn text(arguments: fmt::Arguments<'_>) -> String {
+    let mut text = Text::default();
+    // What did not fit is left out.
+    let _ = text.write_fmt(arguments);
+    text.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_says_what_format_would() {
+        assert_eq!(text(format_args!("{:#x} at {}", 18, "a place")), "0x12 at a place");
+    }
 
     #[test]
     fn what_cannot_be_had_is_an_error() {

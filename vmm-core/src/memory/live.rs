@@ -61,9 +61,8 @@ impl<'a> LiveMemory<'a> {
             AccessWidth::Word => self.memory.write_u16(address, value as u16),
             AccessWidth::Dword => self.memory.write_u32(address, value as u32),
             AccessWidth::Qword => self.memory.write_u64(address, value),
-        }?;
-        self.wrote(address, width.bytes() as u64);
-        Ok(())
+        }
+        .map(|()| self.wrote(address, width.bytes() as u64))
     }
 
     /// Writes a plain value.
@@ -112,16 +111,25 @@ impl<'a> LiveMemory<'a> {
         Ok(replaced)
     }
 
-    /// Tells of what was written, page by page.
     #[inline]
     fn wrote(&self, address: GuestPhysAddr, bytes: u64) {
-        let Some(ShadowWatch { mmu, vcpu, control }) = self.shadow else { return };
+        if let Some(shadow) = self.shadow {
+            shadow.wrote(self.memory, address, bytes);
+        }
+    }
+}
+
+impl ShadowWatch<'_> {
+    /// Tells of what was written, page by page.
+    #[inline(never)]
+    fn wrote(self, memory: &GuestMemory, address: GuestPhysAddr, bytes: u64) {
+        let Self { mmu, vcpu, control } = self;
         let mut done = 0;
         while done < bytes
             && let Some(at) = address.checked_add(done)
         {
             let count = (bytes - done).min(PAGE_SIZE - at.offset_in(PAGE_SIZE));
-            if mmu.wrote(vcpu, self.memory, at, count).is_err() {
+            if mmu.wrote(vcpu, memory, at, count).is_err() {
                 return control.end(EndReason::ShadowPaging { vcpu, why: StaleHandle::WHY });
             }
             done += count;

@@ -14,6 +14,7 @@ mod witness;
 
 pub use allocate::{MIN_MEMORY, SYSTEM_ROM, SYSTEM_ROM_END, allocate};
 pub use guest::{GuestMemory, MemoryError, Region, RegionAccess};
+pub(crate) use heap::text;
 pub use layout::{HIGH_MEMORY, LOW_MEMORY_END, MemoryLayout};
 pub use live::{LiveMemory, ShadowWatch};
 pub use pages::OwnedPages;

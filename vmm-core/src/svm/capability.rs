@@ -83,7 +83,7 @@ const HYPERVISOR: u32 = 1 << 31;
 impl CpuidLeaves {
     /// Those of QEMU's TCG, for tests.
     #[cfg(any(test, feature = "mock-backend"))]
-    const QEMU: Self = Self {
+    pub(super) const QEMU: Self = Self {
         max_extended: 0x8000_000A,
         extended_ecx: SVM,
         extended_edx: PAGE_1GB,

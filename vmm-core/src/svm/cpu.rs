@@ -101,6 +101,12 @@ impl Svm {
         Self::new(host, Capabilities::sample())
     }
 
+    /// The same on CPUs that offer `capabilities`.
+    #[cfg(test)]
+    pub(super) fn with(host: &'static dyn Host, capabilities: Capabilities) -> Self {
+        Self::new(host, capabilities).expect("the host of tests has memory")
+    }
+
     fn this_cpu(&self) -> Option<&PerCpu> {
         self.cpus.get(self.host.current_cpu().0 as usize)
     }

@@ -28,7 +28,7 @@ pub(super) struct Prepared {
 
 /// Whose preparations an entry was made with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Preparation {
+pub(super) enum Preparation {
     /// Its own: [`Prepared`] has the state that the CPU checked.
     Own,
     /// Those of an earlier entry, which the CPU accepted.
@@ -63,6 +63,18 @@ impl SvmVcpu {
             self.host.kick(cpu);
         }
         self.load_cr2();
+        self.note_prepared();
+        // SAFETY: interrupts are held. The vCPU is loaded on this CPU, so `load` found it
+        // prepared: SVM is on, and `host_vmcb` was filled here. The
+        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
+        // that the guest cannot replace, map the VM's own memory only.
+        unsafe { enter_guest(&mut self.context) }
+        self.take_exit(Preparation::Own)
+    }
+
+    /// Notes what the entry that follows is like.
+    #[inline]
+    pub(super) fn note_prepared(&mut self) {
         self.prepared = Prepared {
             state: EntryState::from(self.vmcb()),
             rip: self.vmcb().save.rip,
@@ -71,12 +83,6 @@ impl SvmVcpu {
                 && self.shadow_at.is_none()
                 && self.nmi == NmiBlocking::Unblocked,
         };
-        // SAFETY: interrupts are held. The vCPU is loaded on this CPU, so `load` found it
-        // prepared: SVM is on, and `host_vmcb` was filled here. The
-        // intercepts are those of `set_intercepts`, and the nested tables, or the shadow tables
-        // that the guest cannot replace, map the VM's own memory only.
-        unsafe { enter_guest(&mut self.context) }
-        self.take_exit(Preparation::Own)
     }
 
     /// The same where all is as it was at the last exit: for
@@ -109,7 +115,7 @@ impl SvmVcpu {
 
     /// The exit as the neutral layer sees it, after the backend's own part.
     #[cold]
-    fn take_exit(&mut self, preparation: Preparation) -> Exit {
+    pub(super) fn take_exit(&mut self, preparation: Preparation) -> Exit {
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;

@@ -10,6 +10,8 @@ mod entry;
 mod entry_check;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
+#[cfg(test)]
+mod hostile;
 mod intercepts;
 mod long_mode;
 mod nmi;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a neutral exit to what is done about it.
 
-use alloc::string::ToString;
-
 use super::{Vcpu, activity::Activity};
 use crate::{
     BriefExit, EndReason, Exit, Trapped,
     backend::VcpuBackend,
     cpuid::{CpuidResult, DynamicCpuid, XSAVE_LEAF},
+    memory::text,
     msr::GeneralProtection,
     state::Exception,
     state::Gpr,
@@ -132,7 +131,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         let vcpu = self.index;
         self.end(match exit {
             Exit::MachineCheck => EndReason::MachineCheck { vcpu },
-            Exit::EntryFailure(why) => EndReason::EntryFailure { vcpu, why: why.to_string() },
+            Exit::EntryFailure(why) => {
+                EndReason::EntryFailure { vcpu, why: text(format_args!("{why}")) }
+            }
             Exit::NestedMisconfiguration(address) => {
                 EndReason::NestedMisconfiguration { vcpu, address }
             }
@@ -157,7 +158,7 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     pub(super) fn cannot_emulate(&self, what: &str) -> Result<(), Exception> {
         let (vcpu, rip) = (self.index, self.hardware.rip());
-        self.end(EndReason::EmulationFailure { vcpu, rip, why: what.to_string() });
+        self.end(EndReason::EmulationFailure { vcpu, rip, why: text(format_args!("{what}")) });
         Ok(())
     }
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Completing instructions: skipping those that were handled, emulating the rest.
 
-use alloc::format;
-
 use iced_x86::Instruction;
 
 use super::{
@@ -14,6 +12,7 @@ use crate::{
     EndReason,
     backend::VcpuBackend,
     emulate::{self, Outcome, SimpleMove, TriedAccess},
+    memory::text,
     state::{Exception, dr6, rflags},
 };
 
@@ -187,10 +186,10 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.intercepted_next = None;
                 return handled;
             }
-            Outcome::Unsupported(bytes) => format!("the instruction {bytes}"),
-            Outcome::UnsupportedPaging => "this paging mode".into(),
+            Outcome::Unsupported(bytes) => text(format_args!("the instruction {bytes}")),
+            Outcome::UnsupportedPaging => text(format_args!("this paging mode")),
             Outcome::BusError { address, access } => {
-                format!("{access:?} at guest-physical {address}")
+                text(format_args!("{access:?} at guest-physical {address}"))
             }
         };
         let rip = self.hardware.rip();

@@ -5,13 +5,12 @@
 //! It is the loop of the vCPU with the emulator in the place of the hardware. Exceptions and
 //! interrupts are chosen as for an entry, and are delivered by the emulator, too.
 
-use alloc::format;
-
 use super::{Vcpu, activity::Activity};
 use crate::{
     EndReason, Event, Exit,
     backend::VcpuBackend,
     emulate::{self, Outcome},
+    memory::text,
     state::{ControlRegisters, Exception},
 };
 
@@ -76,7 +75,8 @@ impl<V: VcpuBackend> Vcpu<V> {
             }
             _ => {
                 let (vcpu, rip) = (self.index, self.hardware.rip());
-                let why = format!("the delivery of {event:?} to another privilege level");
+                let why =
+                    text(format_args!("the delivery of {event:?} to another privilege level"));
                 self.end(EndReason::EmulationFailure { vcpu, rip, why });
             }
         }

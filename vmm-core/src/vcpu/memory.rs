@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Accesses to guest-physical addresses that are not memory.
 
-use alloc::format;
-
 use super::Vcpu;
 use crate::{
     EndReason, Exit, NestedPageFault, PAGE_SIZE, apic::LocalApic, backend::VcpuBackend,
-    emulate::TriedAccess, state::Exception,
+    emulate::TriedAccess, memory::text, state::Exception,
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -50,7 +48,10 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.handle(Exit::Shutdown).ok();
             return;
         }
-        let why = format!("the delivery of {event:?} through guest-physical {}", fault.address);
+        let why = text(format_args!(
+            "the delivery of {event:?} through guest-physical {}",
+            fault.address
+        ));
         self.end(EndReason::EmulationFailure { vcpu, rip, why });
     }
 }

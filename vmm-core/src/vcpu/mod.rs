@@ -21,7 +21,8 @@ mod msr;
 mod port;
 mod shadow;
 mod task;
-#[cfg(test)]
+#[cfg(any(test, feature = "test-support"))]
+#[doc(hidden)]
 pub(crate) mod tests;
 mod view;
 
@@ -196,29 +197,47 @@ impl<V: VcpuBackend> Vcpu<V> {
     /// Runs the vCPU on the calling CPU until its VM ends. The backend was prepared there by
     /// [`Backend::enter_cpu`](crate::backend::Backend::enter_cpu).
     pub fn run(&mut self) {
+        if self.arrive() {
+            while self.turn() {}
+            self.depart();
+        }
+    }
+
+    /// Comes to the calling CPU; false, and the VM has ended, if that is not prepared for guests.
+    fn arrive(&mut self) -> bool {
         crate::emulate::prepare();
         self.cpu = self.core.host.current_cpu();
         if !self.hardware.load() {
             let why = "the CPU was not prepared for guests".into();
-            return self.end(EndReason::EntryFailure { vcpu: self.index, why });
+            self.end(EndReason::EntryFailure { vcpu: self.index, why });
+            return false;
         }
         if self.core.cpuid.has_prediction_barrier() {
             // Another VM may have run here.
             self.hardware.prediction_barrier();
         }
-        loop {
-            // Looked at after the attention flag was taken: who ends the VM sets that flag
-            // last, so either it closes the gate or the end is seen here.
-            self.take_up_work();
-            if self.core.control.ended().is_some() {
-                break;
-            }
-            match self.activity {
-                Activity::Running if self.hardware.can_enter() => self.enter(),
-                Activity::Running => self.interpret(),
-                Activity::Halted | Activity::WaitForStartup => self.wait(),
-            }
+        true
+    }
+
+    /// Once through the loop; false if the VM has ended.
+    #[inline(always)]
+    fn turn(&mut self) -> bool {
+        // Looked at after the attention flag was taken: who ends the VM sets that flag
+        // last, so either it closes the gate or the end is seen here.
+        self.take_up_work();
+        if self.core.control.ended().is_some() {
+            return false;
         }
+        match self.activity {
+            Activity::Running if self.hardware.can_enter() => self.enter(),
+            Activity::Running => self.interpret(),
+            Activity::Halted | Activity::WaitForStartup => self.wait(),
+        }
+        true
+    }
+
+    /// Leaves the CPU.
+    fn depart(&mut self) {
         self.close_exit(self.core.host.tsc());
         self.hardware.put();
         self.armed = None;

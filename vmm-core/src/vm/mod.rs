@@ -54,7 +54,7 @@ impl<V: VcpuBackend> Vm<V> {
     }
 
     /// What the vCPUs share.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub(crate) fn core(&self) -> &Arc<VmCore> {
         &self.core
     }

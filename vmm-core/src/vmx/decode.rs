@@ -57,6 +57,8 @@ pub mod reason {
     pub const ENCLS: u16 = 60;
     pub const XSAVES: u16 = 63;
     pub const XRSTORS: u16 = 64;
+    pub const SEAMCALL: u16 = 76;
+    pub const TDCALL: u16 = 77;
 }
 
 /// The exit-reason field.
@@ -229,9 +231,13 @@ pub fn exit(basic: u16, information: &impl ExitInformation) -> Exit {
 
 fn trapped(basic: u16) -> Option<Trapped> {
     Some(match basic {
-        reason::VMCLEAR..=reason::VMXON | reason::INVEPT | reason::INVVPID | reason::VMFUNC => {
-            Trapped::Virtualization
-        }
+        // The last two exit on every CPU that has trust domains, from user mode, too.
+        reason::VMCLEAR..=reason::VMXON
+        | reason::INVEPT
+        | reason::INVVPID
+        | reason::VMFUNC
+        | reason::SEAMCALL
+        | reason::TDCALL => Trapped::Virtualization,
         reason::MONITOR | reason::MWAIT => Trapped::MonitorWait,
         reason::INVD | reason::WBINVD => Trapped::CacheFlush,
         reason::RDPMC => Trapped::ReadPerformanceCounter,

@@ -19,6 +19,8 @@ mod exit;
 mod fault_injection;
 mod field;
 mod host_state;
+#[cfg(test)]
+mod hostile;
 mod initial;
 mod instruction;
 mod interruptibility;

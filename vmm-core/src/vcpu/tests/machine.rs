@@ -59,11 +59,6 @@ impl Registers {
         self.rip = CODE;
         self.rflags = rflags::FIXED;
     }
-
-    /// Sets or clears RFLAGS.IF.
-    pub fn set_interrupts_enabled(&mut self, enabled: bool) {
-        self.rflags = self.rflags & !rflags::IF | if enabled { rflags::IF } else { 0 };
-    }
 }
 
 impl Machine {

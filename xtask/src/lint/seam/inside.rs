@@ -19,6 +19,7 @@ const ALLOWED: &[&[&str]] = &[
     &["ApicAccess"],
     &["ApicAccessKind"],
     &["ControlRegisterAccess"],
+    &["BriefExit"],
     &["Event"],
     &["Exit"],
     &["GuestPhysAddr"],
