@@ -4,11 +4,11 @@
 //! Counters are plain integers that the vCPU's own thread keeps in tables, so that counting
 //! costs an addition or two.
 
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
-use host_iface::Tsc;
+use host_iface::{HostError, Tsc};
 
-use crate::{BriefExit, Exit, state::Vector};
+use crate::{BriefExit, Exit, memory::heap, state::Vector};
 
 /// Buckets of a histogram: bucket `i` holds durations from 2^i ticks on.
 pub const HISTOGRAM_BUCKETS: usize = u64::BITS as usize;
@@ -235,7 +235,7 @@ impl Unclaimed {
 #[derive(Clone, Debug)]
 pub struct VcpuStatistics {
     exits: Box<[ExitStatistics; ExitReason::ALL.len()]>,
-    interrupts: Box<[u64]>,
+    interrupts: Box<[u64; 256]>,
     exceptions: [u64; 32],
     unclaimed: [u64; Unclaimed::ALL.len()],
     /// NMIs injected.
@@ -253,17 +253,15 @@ pub struct VcpuStatistics {
     pub first_entry: Option<u64>,
 }
 
-/// Made on the heap, for it is large.
-fn no_exits() -> Box<[ExitStatistics; ExitReason::ALL.len()]> {
-    let none = vec![NO_EXITS; ExitReason::ALL.len()].into_boxed_slice();
-    none.try_into().unwrap_or_else(|_| Box::new([NO_EXITS; ExitReason::ALL.len()]))
-}
-
-impl Default for VcpuStatistics {
-    fn default() -> Self {
-        Self {
-            exits: no_exits(),
-            interrupts: vec![0; 256].into_boxed_slice(),
+impl VcpuStatistics {
+    /// None yet.
+    ///
+    /// # Errors
+    /// [`HostError::OutOfHeap`]: the counters of exits are large.
+    pub fn new() -> Result<Self, HostError> {
+        Ok(Self {
+            exits: heap::boxed_array(NO_EXITS)?,
+            interrupts: heap::boxed_array(0)?,
             exceptions: [0; 32],
             unclaimed: [0; Unclaimed::ALL.len()],
             nmis: 0,
@@ -272,11 +270,9 @@ impl Default for VcpuStatistics {
             guest_ticks: 0,
             idle_ticks: 0,
             first_entry: None,
-        }
+        })
     }
-}
 
-impl VcpuStatistics {
     /// Notes that the guest was entered at `from`, if that was the first time.
     pub fn note_entry(&mut self, from: Tsc) {
         self.first_entry.get_or_insert(from.0);
@@ -332,7 +328,7 @@ impl VcpuStatistics {
 
     /// Injected interrupts as (vector, count), those that occurred.
     pub fn interrupts(&self) -> Vec<(Vector, u64)> {
-        occurred(&self.interrupts)
+        occurred(&*self.interrupts)
     }
 
     /// Injected exceptions as (vector, count), those that occurred.
@@ -365,7 +361,7 @@ mod tests {
 
     #[test]
     fn counts_add_up() {
-        let mut statistics = VcpuStatistics::default();
+        let mut statistics = VcpuStatistics::new().unwrap();
         for ticks in [0, 1, 1000, u64::MAX / 2] {
             statistics.note_entry(Tsc(7 + statistics.entries));
             statistics.note_passage(Tsc(7), Tsc(10));

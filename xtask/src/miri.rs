@@ -23,7 +23,7 @@ const MODULES: &[&str] = &[
     "memory::allocate::tests::",
     "memory::guest::tests::",
     "memory::heap::tests::",
-    "memory::nearby::tests::",
+    "memory::witness::tests::",
     "paging::nested::tests::",
     "paging::shadow::arena::tests::",
     "svm::decode::tests::",

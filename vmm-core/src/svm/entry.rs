@@ -164,7 +164,10 @@ impl SvmVcpu {
         let bits = self.capabilities.address_bits;
         match preparation {
             Preparation::Own => {
-                entry_check::first_failure(&self.prepared.state.with_address_bits(bits))
+                let state = self.prepared.state.with_address_bits(bits);
+                // Once for a VM, which ends by it.
+                log::warn!("entry refused with {state:x?}");
+                entry_check::first_failure(&state)
             }
             Preparation::Earlier => {
                 let state = EntryState::from(self.vmcb());

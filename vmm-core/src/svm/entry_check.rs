@@ -7,7 +7,7 @@ use crate::state::{SegmentAttributes, cr0, cr4, efer};
 
 /// What the checks look at, as it was before the entry: a CPU that refuses it may have written
 /// the host's registers over the guest's (Bochs 2.7 and QEMU 7.2 do).
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct EntryState {
     efer: u64,
     cr0: u64,

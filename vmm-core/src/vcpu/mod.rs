@@ -28,7 +28,7 @@ mod view;
 
 use alloc::sync::Arc;
 
-use host_iface::{CpuId, Tsc};
+use host_iface::{CpuId, HostError, Tsc};
 
 use crate::{
     EndReason, VcpuLink,
@@ -98,7 +98,9 @@ pub struct Vcpu<V: VcpuBackend> {
 }
 
 impl<V: VcpuBackend> Vcpu<V> {
-    pub(crate) fn new(parts: VcpuParts<V>) -> Self {
+    /// # Errors
+    /// [`HostError::OutOfHeap`].
+    pub(crate) fn new(parts: VcpuParts<V>) -> Result<Self, HostError> {
         let VcpuParts { core, index, hardware, mut apic } = parts;
         let config =
             VcpuMsrsConfig { host: core.host, clock: core.clock, cpuid: core.cpuid.clone() };
@@ -121,7 +123,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             host_timer: None,
             device_deadline: None,
             now: core.host.tsc(),
-            statistics: VcpuStatistics::default(),
+            statistics: VcpuStatistics::new()?,
             last_exit: None,
             intercepted_next: None,
             accesses: 0,
@@ -134,7 +136,7 @@ impl<V: VcpuBackend> Vcpu<V> {
         };
         vcpu.hardware.set_tsc_offset(vcpu.msrs.tsc_offset());
         vcpu.set_reset_state(&InitialState::reset());
-        vcpu
+        Ok(vcpu)
     }
 
     /// Index in the VM.

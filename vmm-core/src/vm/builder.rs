@@ -354,7 +354,7 @@ impl VmBuilder {
             });
             let hardware = backend.create_vcpu(setup).map_err(VmPart::Vcpu(index).lacks())?;
             let parts = VcpuParts { core: core.clone(), index, hardware, apic };
-            heap::boxed(Vcpu::new(parts)).map_err(VmPart::Vcpu(index).lacks())
+            Vcpu::new(parts).and_then(heap::boxed).map_err(VmPart::Vcpu(index).lacks())
         };
         let vcpus: Result<Vec<_>, _> = (0..config.vcpus).map(vcpu).collect();
         Ok(Vm { core: core.clone(), vcpus: vcpus? })
