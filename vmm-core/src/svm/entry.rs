@@ -10,9 +10,15 @@ use super::{
     vcpu::SvmVcpu,
     vmcb::{EventInfo, ExitCode, TaskSwitchInfo, Vmcb},
 };
-use crate::{BriefExit, Event, Exit, backend::EntryGate, host_registers, state::rflags};
+use crate::{
+    BriefExit, Event, Exit,
+    backend::EntryGate,
+    host_registers,
+    state::{efer, rflags},
+};
 
 const DEBUG_VECTOR: u64 = 1;
+const GENERAL_PROTECTION_VECTOR: u64 = 13;
 
 /// What the entry that was last prepared is like. It holds for those that follow without
 /// preparations of their own.
@@ -116,15 +122,20 @@ impl SvmVcpu {
     /// The exit as the neutral layer sees it, after the backend's own part.
     #[cold]
     pub(super) fn take_exit(&mut self, preparation: Preparation) -> Exit {
+        if ExitCode::is_invalid(self.vmcb().control.exit_code) {
+            if !self.is_refused_cr3(preparation) {
+                let failed = self.refusal(preparation);
+                self.distrust_tlb();
+                return Exit::EntryFailure(failed);
+            }
+            let control = &mut self.vmcb_mut().control;
+            control.exit_code = ExitCode::EXCEPTION_0 + GENERAL_PROTECTION_VECTOR;
+            control.exit_info1 = 0;
+        }
         let save = &self.vmcb().save;
         let (rip, cr2) = (save.rip, save.cr2);
         let control = &self.vmcb().control;
         let (code, info) = (control.exit_code, control.exit_interrupt_info);
-        if ExitCode::is_invalid(code) {
-            let failed = self.refusal(preparation);
-            self.distrust_tlb();
-            return Exit::EntryFailure(failed);
-        }
         self.interrupted_at_entry = self.injected.take().is_some() && rip == self.prepared.rip;
         self.interrupted = decode::interrupted_event(info, cr2).filter(|event| {
             // Other than exceptions all are injected.
@@ -157,6 +168,22 @@ impl SvmVcpu {
                 exit => exit,
             },
         }
+    }
+
+    /// Whether what looks like a refused entry is the guest's load of a CR3 with a reserved bit,
+    /// for which a CPU that
+    /// [misses checks](super::capability::Capabilities::misses_control_register_checks) exits so.
+    /// The entry itself was accepted then: its state passes, and the control block holds the
+    /// guest's registers. After a refusal it holds those of VMRUN, RAX its operand, or a state
+    /// that does not pass.
+    fn is_refused_cr3(&self, preparation: Preparation) -> bool {
+        let (save, bits) = (&self.vmcb().save, self.capabilities.address_bits);
+        let passes = |state: EntryState| entry_check::passes(&state.with_address_bits(bits));
+        self.capabilities.misses_control_register_checks
+            && save.efer & efer::LMA != 0
+            && save.rax != self.context.guest_vmcb
+            && (preparation == Preparation::Earlier || passes(self.prepared.state))
+            && passes(EntryState::from(self.vmcb()))
     }
 
     /// Why the CPU refused an entry.
@@ -204,5 +231,107 @@ impl SvmVcpu {
             // SAFETY: interrupts are held, so no fault of the host is in progress.
             unsafe { host_registers::write_cr2(self.vmcb().save.cr2) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use host_iface::HostPhysAddr;
+    use host_mock::MockHost;
+
+    use super::*;
+    use crate::{
+        backend::{ApicSetup, Backend, Translation, VcpuBackend, VcpuSetup},
+        state::{ControlRegisters, Exception, cr0, cr4},
+        svm::{Capabilities, CpuidLeaves, Svm},
+    };
+
+    const CODE: u64 = 0x10_0000;
+    /// With room for the addresses of the mock host.
+    const QEMU: CpuidLeaves = CpuidLeaves { sizes_eax: 0x3034, ..CpuidLeaves::QEMU };
+    const REAL: CpuidLeaves = CpuidLeaves { hypervisor: [0; 12], ..QEMU };
+
+    /// A vCPU in 64-bit mode that was entered.
+    fn entered(leaves: &CpuidLeaves) -> SvmVcpu {
+        let capabilities = Capabilities::from_cpuid(leaves).expect("a VMM can use the CPU");
+        let setup = VcpuSetup {
+            translation: Translation::Nested(HostPhysAddr::new(0x1000)),
+            tsc_offset: 0,
+            apic: ApicSetup::Emulated,
+            has_siblings: false,
+        };
+        let svm = Svm::with(MockHost::leak(1), capabilities);
+        let mut vcpu = svm.create_vcpu(setup).expect("the host has memory");
+        vcpu.set_control_registers(ControlRegisters {
+            cr0: cr0::PE | cr0::PG,
+            cr4: cr4::PAE,
+            efer: efer::LME | efer::LMA,
+            ..ControlRegisters::default()
+        });
+        vcpu.set_rip(CODE);
+        vcpu.vmcb_mut().control.asid = 1;
+        vcpu.note_prepared();
+        vcpu
+    }
+
+    fn exit(vcpu: &mut SvmVcpu, preparation: Preparation) -> Exit {
+        vcpu.vmcb_mut().control.exit_code = ExitCode::INVALID_32;
+        vcpu.take_exit(preparation)
+    }
+
+    #[test]
+    fn a_cr3_that_tcg_refuses_is_a_general_protection() {
+        for preparation in [Preparation::Own, Preparation::Earlier] {
+            for rip in [CODE, CODE + 3] {
+                let mut vcpu = entered(&QEMU);
+                vcpu.vmcb_mut().save.rip = rip;
+                let exit = exit(&mut vcpu, preparation);
+                assert_eq!(exit, Exit::Exception(Exception::GENERAL_PROTECTION));
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_that_the_entry_delivered_is_not_delivered_again() {
+        let mut vcpu = entered(&QEMU);
+        vcpu.inject(Event::Nmi);
+        vcpu.note_prepared();
+        vcpu.vmcb_mut().save.rip = CODE + 3;
+        assert!(matches!(exit(&mut vcpu, Preparation::Own), Exit::Exception(_)));
+        assert!(!vcpu.vmcb().control.event_injection.valid());
+        assert_eq!(vcpu.take_interrupted_event(), None);
+    }
+
+    #[test]
+    fn a_refused_entry_stays_one() {
+        type Change = fn(&mut SvmVcpu);
+        let refused: [(&str, Change); 4] = [
+            ("the host's registers are in the control block", |vcpu| {
+                vcpu.vmcb_mut().save.rax = vcpu.context.guest_vmcb;
+            }),
+            ("the state that the entry was made with does not pass", |vcpu| {
+                vcpu.vmcb_mut().control.asid = 0;
+                vcpu.note_prepared();
+                vcpu.vmcb_mut().control.asid = 1;
+            }),
+            ("the state that is left does not pass", |vcpu| vcpu.vmcb_mut().save.cr0 = cr0::PG),
+            ("out of long mode CR3 has no reserved bits", |vcpu| {
+                vcpu.vmcb_mut().save.efer = efer::SVME;
+            }),
+        ];
+        for (what, change) in refused {
+            let mut vcpu = entered(&QEMU);
+            change(&mut vcpu);
+            let exit = exit(&mut vcpu, Preparation::Own);
+            assert!(matches!(exit, Exit::EntryFailure(_)), "{what}: {exit:?}");
+        }
+        let exit = exit(&mut entered(&REAL), Preparation::Own);
+        assert!(matches!(exit, Exit::EntryFailure(_)), "a CPU without the defect: {exit:?}");
+    }
+
+    #[test]
+    fn writes_of_cr0_exit_where_they_are_not_checked() {
+        let exits = |leaves| entered(leaves).vmcb().control.cr_writes & 1 != 0;
+        assert!(exits(&QEMU) && !exits(&REAL));
     }
 }

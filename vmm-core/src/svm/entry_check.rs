@@ -115,6 +115,11 @@ fn has_possible_event(state: &EntryState) -> bool {
         }
 }
 
+/// Whether `state` passes all checks.
+pub fn passes(state: &EntryState) -> bool {
+    failure(state).is_none()
+}
+
 /// The first check that `state` fails.
 pub fn first_failure(state: &EntryState) -> &'static str {
     failure(state)

@@ -281,14 +281,13 @@ impl VcpuBackend for SvmVcpu {
         if let Some(shadowed) = &self.shadowed {
             return shadowed.view(save.cr2);
         }
-        let held = ControlRegisters {
+        ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
             cr3: save.cr3,
             cr4: save.cr4,
-            efer: save.efer & !efer::SVME,
-        };
-        ControlRegisters { efer: long_mode::seen(&held, self.lme_hidden), ..held }
+            efer: long_mode::seen(save.efer & !efer::SVME, self.lme_hidden),
+        }
     }
 
     #[inline]

@@ -391,7 +391,7 @@ impl ExitCode {
     pub const NESTED_PAGE_FAULT: u64 = 0x400;
     pub const INVALID: u64 = u64::MAX;
     /// As QEMU 7.2 stores it.
-    const INVALID_32: u64 = 0xFFFF_FFFF;
+    pub const INVALID_32: u64 = 0xFFFF_FFFF;
     pub const FERR_FREEZE: u64 = 0x7E;
 
     /// VMRUN refused the guest's state.

@@ -97,15 +97,13 @@ impl VmxVcpu {
 
     /// Length of the instruction that exited.
     pub(super) fn instruction_length(&self) -> u8 {
-        let known = match self.basic_reason {
-            reason::CPUID => self.lengths.get(self.vmcs.read(Field::GuestRip)),
-            _ => None,
-        };
-        known.unwrap_or_else(|| {
+        if self.basic_reason != reason::CPUID {
+            return self.vmcs.read(Field::InstructionLength) as u8;
+        }
+        let rip = self.vmcs.read(Field::GuestRip);
+        self.plain_cpuid.length_at(rip).unwrap_or_else(|| {
             let length = self.vmcs.read(Field::InstructionLength) as u8;
-            if self.basic_reason == reason::CPUID {
-                self.lengths.note(self.vmcs.read(Field::GuestRip), length);
-            }
+            self.plain_cpuid.note(rip, length);
             length
         })
     }

@@ -1,34 +1,51 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lengths of CPUID instructions that the CPU has told before.
+//! CPUID instructions whose length need not be read again.
 //!
-//! CPUID takes no operand, and a guest executes it at few places. Where it exited once, its
-//! length is known and need not be read again. A guest that puts a CPUID of another length,
-//! with idle prefixes, in the place of one that it executed confuses nobody but itself.
+//! CPUID takes no operand, and a guest executes it at few places: to ask the VMCS for its length at
+//! each exit would be a fifth access of five. But other code may come to lie at an address that is
+//! known, that of another process of the guest, too, and it must not go on where that one would.
+//! So only the plain instruction is remembered, as everybody writes it. A guest in which a
+//! longer one was seen, with idle prefixes, does without.
 
 use core::cell::Cell;
 
-const SLOTS: usize = 16;
+const PLACES: usize = 16;
+/// Bytes of the instruction without prefixes.
+const PLAIN: u8 = 2;
+/// No instruction of two bytes lies there.
+const NOWHERE: u64 = u64::MAX;
 
-/// A small table of places and lengths.
-#[derive(Default)]
-pub struct LengthMemo {
-    slots: [Cell<(u64, u8)>; SLOTS],
+/// Places of plain CPUID instructions.
+pub struct PlainCpuid {
+    places: [Cell<u64>; PLACES],
+    /// None has been seen that is not plain.
+    holds: Cell<bool>,
+}
+
+impl Default for PlainCpuid {
+    fn default() -> Self {
+        Self { places: [const { Cell::new(NOWHERE) }; PLACES], holds: Cell::new(true) }
+    }
 }
 
 const fn slot(rip: u64) -> usize {
-    (rip ^ rip >> 4 ^ rip >> 12) as usize % SLOTS
+    (rip ^ rip >> 4 ^ rip >> 12) as usize % PLACES
 }
 
-impl LengthMemo {
+impl PlainCpuid {
     /// The length of the instruction at `rip`, if it was noted.
-    pub fn get(&self, rip: u64) -> Option<u8> {
-        let (at, length) = self.slots[slot(rip)].get();
-        (at == rip && length != 0).then_some(length)
+    pub fn length_at(&self, rip: u64) -> Option<u8> {
+        let known = self.places[slot(rip)].get() == rip && rip != NOWHERE;
+        (known && self.holds.get()).then_some(PLAIN)
     }
 
-    /// Notes a length.
+    /// Notes that the instruction at `rip` has this length.
     pub fn note(&self, rip: u64, length: u8) {
-        self.slots[slot(rip)].set((rip, length));
+        if length == PLAIN {
+            self.places[slot(rip)].set(rip);
+        } else {
+            self.holds.set(false);
+        }
     }
 }
 
@@ -38,15 +55,25 @@ mod tests {
 
     #[test]
     fn knows_what_was_noted_last() {
-        let memo = LengthMemo::default();
-        assert_eq!(memo.get(0), None);
-        memo.note(0x1000, 2);
-        assert_eq!((memo.get(0x1000), memo.get(0x1010)), (Some(2), None));
-        memo.note(0x1000, 3);
-        assert_eq!(memo.get(0x1000), Some(3));
+        let places = PlainCpuid::default();
+        assert_eq!((places.length_at(0), places.length_at(u64::MAX)), (None, None));
+        places.note(0x1000, 2);
+        assert_eq!((places.length_at(0x1000), places.length_at(0x1010)), (Some(2), None));
         for rip in 0..100 {
-            memo.note(0x2000 + rip, 2);
+            places.note(0x2000 + rip, 2);
         }
-        assert_eq!(memo.get(0x1000), None, "another place took the slot");
+        assert_eq!(places.length_at(0x1000), None, "another place took the slot");
+        places.note(u64::MAX, 2);
+        assert_eq!(places.length_at(u64::MAX), None);
+    }
+
+    #[test]
+    fn one_that_is_longer_ends_it() {
+        let places = PlainCpuid::default();
+        places.note(0x1000, 2);
+        places.note(0x2000, 3);
+        assert_eq!((places.length_at(0x1000), places.length_at(0x2000)), (None, None));
+        places.note(0x3000, 2);
+        assert_eq!(places.length_at(0x3000), None);
     }
 }

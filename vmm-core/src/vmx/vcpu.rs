@@ -8,7 +8,7 @@ use host_iface::{HostError, HostPhysAddr};
 
 use super::{
     apic::ApicVirtualization, capability::Capabilities, cpu::Shared, debug_status::DebugStatus,
-    field::Field, host_state::HostDescriptors, length::LengthMemo, msr_area::EferAreas,
+    field::Field, host_state::HostDescriptors, length::PlainCpuid, msr_area::EferAreas,
     preemption::PreemptionTimer, shadow::ShadowPaging, switch::SwitchContext,
     switched_msrs::SwitchedMsrs, virtual_apic::VirtualApic, vmcs::Vmcs, vpid::Vpid,
 };
@@ -56,7 +56,7 @@ pub struct VmxVcpu {
     pub(super) injected: Option<Event>,
     pub(super) interrupted: Option<Event>,
     pub(super) basic_reason: u16,
-    pub(super) lengths: LengthMemo,
+    pub(super) plain_cpuid: PlainCpuid,
     pub(super) accesses_at_entry: u64,
 }
 
@@ -105,7 +105,7 @@ impl VmxVcpu {
             injected: None,
             interrupted: None,
             basic_reason: 0,
-            lengths: LengthMemo::default(),
+            plain_cpuid: PlainCpuid::default(),
             accesses_at_entry: 0,
             capabilities,
             shared,

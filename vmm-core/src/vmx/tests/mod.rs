@@ -4,6 +4,7 @@
 
 mod apic;
 mod cost;
+mod length;
 mod nmi;
 mod refused;
 mod shadow;

@@ -38,7 +38,7 @@ fn reserved(report: &mut Report) {
     let cr3 = cpu::read_cr3();
     let trap = run!(Place::KERNEL, ["mov cr3, rax"], in("rax") cr3);
     report.equal("CR3 takes its own value", trap.cause(), (DONE, 0));
-    if is_tcg_cpu() {
+    if cpu::is_bare_tcg() {
         report.skip("reserved bits of CR0, CR3 and CR4", "QEMU's TCG does not check them");
         return;
     }
