@@ -17,7 +17,8 @@ use crate::{
     memory::OwnedPages,
     paging::LongModeEntries,
     state::{
-        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentRegister, rflags,
+        ControlRegisters, DescriptorTable, Gpr, InterruptShadow, Segment, SegmentAttributes,
+        SegmentRegister, cr0, cr4, efer, rflags,
     },
 };
 
@@ -92,6 +93,35 @@ impl Registers {
     /// Sets or clears RFLAGS.IF.
     pub fn set_interrupts_enabled(&mut self, enabled: bool) {
         self.rflags = self.rflags & !rflags::IF | if enabled { rflags::IF } else { 0 };
+    }
+
+    /// Flat 32-bit protected mode at `rip`, at privilege level 0 and with interrupts disabled.
+    pub fn enter_protected_mode(&mut self, rip: u64) {
+        let data = SegmentAttributes::new()
+            .with_kind(3)
+            .with_code_or_data(true)
+            .with_present(true)
+            .with_default_big(true)
+            .with_granularity(true);
+        let flat = |attributes| Segment { selector: 8, limit: u32::MAX, base: 0, attributes };
+        self.segments[..6].fill(flat(data));
+        *self.segment_mut(SegmentRegister::Cs) = flat(data.with_kind(11));
+        self.control = ControlRegisters { cr0: cr0::PE | cr0::ET, ..ControlRegisters::default() };
+        (self.rip, self.rflags, self.cpl) = (rip, rflags::FIXED, 0);
+    }
+
+    /// From flat protected mode to 64-bit mode at `rip`, with the page tables at `cr3`.
+    pub fn enter_long_mode(&mut self, cr3: u64, rip: u64) {
+        self.control = ControlRegisters {
+            cr0: cr0::PE | cr0::ET | cr0::PG,
+            cr3,
+            cr4: cr4::PAE,
+            efer: efer::LME | efer::LMA,
+            ..ControlRegisters::default()
+        };
+        let code = self.segment_mut(SegmentRegister::Cs);
+        code.attributes = code.attributes.with_long(true).with_default_big(false);
+        self.rip = rip;
     }
 
     /// A segment register.

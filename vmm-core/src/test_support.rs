@@ -10,7 +10,7 @@ use std::vec;
 pub use crate::emulate::tests::native::Differential;
 pub use crate::emulate::tests::{hostile, machine, random};
 pub use crate::paging::{shadow::tests::check_sequence, tests::check_walks};
-pub use crate::vcpu::tests::hostile::check as check_exits;
+pub use crate::vcpu::hostile::check as check_exits;
 
 /// Bytes that decide before a generator of random numbers does.
 #[derive(Clone, Default)]

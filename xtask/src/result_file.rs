@@ -57,8 +57,7 @@ impl ResultFile {
     pub fn write_json(self, value: &impl Serialize) -> Result<()> {
         let Self { option, path, place } = self;
         let context = || format!("{option}: cannot write {}", path.display());
-        let mut json = serde_json::to_vec_pretty(value)?;
-        json.push(b'\n');
+        let json = json(value)?;
         match place {
             Place::Itself(mut file) => {
                 if file.metadata().is_ok_and(|found| found.is_file()) {
@@ -76,6 +75,16 @@ impl ResultFile {
             }
         }
     }
+}
+
+/// Text of a file with `value` as JSON.
+///
+/// # Errors
+/// When there is no JSON for it.
+pub fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod probe;
 pub(super) mod rules;
 mod space;
 
-pub use probe::{Quadwords, probe};
+pub use probe::probe;
 pub use space::{Access, AccessKind, AddressSpace, PagingFeatures, Privilege, Rights, page_fault};
 
 use crate::address::{GuestPhysAddr, GuestVirtAddr};

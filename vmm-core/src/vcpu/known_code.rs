@@ -13,7 +13,7 @@ use crate::{
     address::{GuestPhysAddr, GuestVirtAddr, PAGE_SIZE},
     emulate::{self, SimpleMove},
     memory::Witness,
-    paging::walk::{Quadwords, probe},
+    paging::walk::probe,
     vm::VmCore,
 };
 
@@ -112,7 +112,7 @@ impl KnownCode {
     #[cold]
     pub fn learn(&mut self, place: CodePlace) -> Option<Instruction> {
         let mut way = Way { core: &self.core, read: [Witness::LIAR; WAY], count: 0 };
-        let at = probe(&mut way, place.cr3, GuestVirtAddr::new(place.rip))?;
+        let at = probe(place.cr3, GuestVirtAddr::new(place.rip), |entry| way.quadword(entry))?;
         let levels = way.count;
         let code = way.code(at)?;
         let instruction = Instruction::of(code.as_slice())?;
@@ -168,9 +168,8 @@ impl Way<'_> {
         }
         Some(code)
     }
-}
 
-impl Quadwords for Way<'_> {
+    /// Reads eight bytes at an aligned address; `None` where there is no memory.
     fn quadword(&mut self, address: GuestPhysAddr) -> Option<u64> {
         let witness = Witness::of(&self.core.memory, address)?;
         *self.read.get_mut(self.count)? = witness;

@@ -13,6 +13,9 @@ mod entry;
 mod events;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
+#[cfg(any(test, feature = "test-support"))]
+#[allow(clippy::unwrap_used, reason = "a model fails by panicking, as a test does")]
+pub(crate) mod hostile;
 mod instruction;
 mod interpret;
 mod known_code;
@@ -21,8 +24,7 @@ mod msr;
 mod port;
 mod shadow;
 mod task;
-#[cfg(any(test, feature = "test-support"))]
-#[doc(hidden)]
+#[cfg(test)]
 pub(crate) mod tests;
 mod view;
 

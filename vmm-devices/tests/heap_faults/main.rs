@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What comes of a heap that has no room: for what grows with a VM's configuration or with what
-//! its guest does, an error or a smaller cache, and never an abort.
+//! its guest does, an error or a smaller cache, and never an abort. And how much room there has to
+//! be for the rest.
 
 #[path = "../host_faults/guest.rs"]
 mod guest;
@@ -10,14 +11,18 @@ mod life;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicU64, Ordering},
+    cell::Cell,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use host_iface::HostError;
 use host_mock::{Holdings, MockHost};
 use vmm_core::{
     EndReason,
-    vm::{BuildError, VmPart},
+    vm::{BuildError, MAX_VCPUS, VmPart},
     vmx::SampleModel,
 };
 
@@ -27,6 +32,10 @@ use life::{Kind, Machine, Outcome, Stillborn};
 const LARGE: usize = 10 << 10;
 /// Memory aligned so is not the heap's: the mock host takes pages there.
 const PAGE: usize = 4096;
+
+/// What docs/embedding.md wants small allocations to have room for, in bytes: for a VM, and for
+/// each of its vCPUs.
+const GUARANTEED: (i64, i64) = (32 << 10, 12 << 10);
 
 /// The heap, of whose large allocations one fails.
 struct Heap;
@@ -45,6 +54,28 @@ fn fails(bytes: usize, alignment: usize) -> bool {
     FAILS_IN.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(1)
 }
 
+/// Small allocations of a thread, in bytes.
+#[derive(Clone, Copy)]
+struct Small {
+    /// Since counting began; what was there before may be gone.
+    live: i64,
+    /// The most of that.
+    most: i64,
+}
+
+thread_local! {
+    static SMALL: Cell<Small> = const { Cell::new(Small { live: 0, most: 0 }) };
+}
+
+/// Counts an allocation that has been made, or one of minus so many bytes that is gone.
+fn count(bytes: i64, alignment: usize) {
+    if bytes.unsigned_abs() < LARGE as u64 && alignment < PAGE {
+        let Small { live, most } = SMALL.get();
+        let live = live + bytes;
+        SMALL.set(Small { live, most: most.max(live) });
+    }
+}
+
 // SAFETY: all memory comes from and returns to the system's allocator, with the same layouts;
 // none at all is an answer that the trait allows.
 unsafe impl GlobalAlloc for Heap {
@@ -52,6 +83,7 @@ unsafe impl GlobalAlloc for Heap {
         if fails(layout.size(), layout.align()) {
             return std::ptr::null_mut();
         }
+        count(layout.size() as i64, layout.align());
         // SAFETY: the caller keeps to the same contract.
         unsafe { System.alloc(layout) }
     }
@@ -60,6 +92,7 @@ unsafe impl GlobalAlloc for Heap {
         if fails(layout.size(), layout.align()) {
             return std::ptr::null_mut();
         }
+        count(layout.size() as i64, layout.align());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -68,11 +101,15 @@ unsafe impl GlobalAlloc for Heap {
         if bytes > layout.size() && fails(bytes, layout.align()) {
             return std::ptr::null_mut();
         }
+        // Both are there for a moment.
+        count(bytes as i64, layout.align());
+        count(-(layout.size() as i64), layout.align());
         // SAFETY: as above.
         unsafe { System.realloc(memory, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(-(layout.size() as i64), layout.align());
         // SAFETY: as above.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -97,10 +134,8 @@ fn live(host: &'static MockHost, kind: Kind, number: u64) -> bool {
     met
 }
 
-#[test]
-fn large_allocations_fail_without_harm() {
-    let host = MockHost::leak(3);
-    host.sleep_when_idle();
+/// All machines, with nested and with shadow paging.
+fn kinds(vcpus: u32) -> impl Iterator<Item = Kind> {
     let machines = [
         Machine::Mock,
         Machine::Svm,
@@ -108,16 +143,43 @@ fn large_allocations_fail_without_harm() {
         Machine::Vmx(SampleModel::NoUnrestrictedGuest),
         Machine::Vmx(SampleModel::NoEpt),
     ];
+    let kinds = [false, true].map(|shadow| machines.map(|machine| Kind { machine, shadow, vcpus }));
+    let is_none = |kind: &Kind| !kind.shadow && kind.machine == Machine::Vmx(SampleModel::NoEpt);
+    kinds.into_iter().flatten().filter(move |kind| !is_none(kind))
+}
+
+/// One test at a time: there is one heap.
+static TURN: Mutex<()> = Mutex::new(());
+
+#[test]
+fn large_allocations_fail_without_harm() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let host = MockHost::leak(3);
+    host.sleep_when_idle();
     let mut met = 0;
-    for machine in machines {
-        for shadow in [false, true] {
-            if !shadow && machine == Machine::Vmx(SampleModel::NoEpt) {
-                continue;
-            }
-            let kind = Kind { machine, shadow, vcpus: 2 };
-            let first_unmet = (1..).find(|&number| !live(host, kind, number));
-            met += first_unmet.map_or(0, |number| number - 1);
-        }
+    for kind in kinds(2) {
+        let first_unmet = (1..).find(|&number| !live(host, kind, number));
+        met += first_unmet.map_or(0, |number| number - 1);
     }
     assert!(met > 0, "there was none");
+}
+
+/// Those that are asked for and those of the mock host count, too.
+#[test]
+fn small_allocations_stay_below_what_hosts_guarantee() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let host = MockHost::leak(3);
+    for vcpus in [1, 2, MAX_VCPUS] {
+        // Guests run on the mock's alone, and it has too few CPUs for the most.
+        for kind in kinds(vcpus).filter(|kind| kind.machine != Machine::Mock) {
+            SMALL.set(Small { live: 0, most: 0 });
+            let outcome = life::live(host, kind);
+            assert!(matches!(outcome, Outcome::Built), "{kind:?}: {outcome:?}");
+            let Small { most, .. } = SMALL.get();
+            let (vm, vcpu) = GUARANTEED;
+            let all = vm + vcpu * i64::from(vcpus);
+            // A count that works is not much below.
+            assert!((all / 3..=all).contains(&most), "{kind:?}: {most} bytes");
+        }
+    }
 }

@@ -48,7 +48,7 @@ pub struct Kind {
     pub machine: Machine,
     /// With shadow paging.
     pub shadow: bool,
-    /// Number of vCPUs, 1 or 2.
+    /// Number of vCPUs; on the mock, 1 or 2.
     pub vcpus: u32,
 }
 

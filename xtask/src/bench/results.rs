@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where results go: files under `target/bench/` and the tables in the book.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::plot;
 use crate::paths::Paths;
+use crate::result_file::{self, ResultFile};
 
 /// The page with the tables.
 const PAGE: &str = "docs/performance.md";
@@ -31,18 +32,11 @@ impl Output {
     /// # Errors
     /// When `--json` names no file that can be written.
     pub fn check(&self) -> Result<()> {
-        let Some(path) = &self.json else { return Ok(()) };
-        let is_there = path.exists();
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .with_context(|| format!("--json: cannot write {}", path.display()))?;
-        if !is_there {
-            // It was there for a moment only.
-            fs::remove_file(path)?;
-        }
-        Ok(())
+        self.result_file().map(drop)
+    }
+
+    fn result_file(&self) -> Result<Option<ResultFile>> {
+        self.json.as_deref().map(|path| ResultFile::prepare("--json", path)).transpose()
     }
 
     /// Puts the figures of the benchmark `name` where they belong: into `target/bench/NAME.json`
@@ -51,12 +45,8 @@ impl Output {
     /// # Errors
     /// When a file cannot be written.
     pub fn figures(&self, paths: &Paths, name: &str, value: &impl Serialize) -> Result<()> {
-        let file = write_json(paths, name, value)?;
-        if let Some(path) = &self.json {
-            fs::copy(&file, path)
-                .with_context(|| format!("--json: cannot write {}", path.display()))?;
-        }
-        Ok(())
+        write_json(paths, name, value)?;
+        self.result_file()?.map_or(Ok(()), |file| file.write_json(value))
     }
 
     /// Puts a table into the book, if that was asked for; see [`update_docs`].
@@ -94,16 +84,14 @@ pub fn file(paths: &Paths, name: &str) -> Result<PathBuf> {
     Ok(folder(paths)?.join(name))
 }
 
-/// Writes `NAME.json` there and gives its path.
+/// Writes `NAME.json` there.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_json(paths: &Paths, name: &str, value: &impl Serialize) -> Result<PathBuf> {
+pub fn write_json(paths: &Paths, name: &str, value: &impl Serialize) -> Result<()> {
     let path = file(paths, &format!("{name}.json"))?;
-    let mut json = serde_json::to_vec_pretty(value)?;
-    json.push(b'\n');
-    fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    let json = result_file::json(value)?;
+    fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Replaces what stands between the markers `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in

@@ -2,15 +2,14 @@
 //! What it means that the page walker and the reference agree: on translation or error code, and
 //! on what becomes of the tables.
 
-use super::memory::Sparse;
 use super::reference::{self, Outcome, Page};
 use super::shape::Shape;
+use crate::GuestVirtAddr;
 use crate::paging::walk::rules::Rules;
 use crate::paging::walk::{
-    PhysicalMemory, Quadwords, TranslateError, Translation, probe, translate, translate_by,
+    PhysicalMemory, TranslateError, Translation, probe, translate, translate_by,
 };
 use crate::state::efer;
-use crate::{GuestPhysAddr, GuestVirtAddr};
 
 /// A walker that follows the rules `R` agrees with the reference on one shape.
 ///
@@ -52,15 +51,6 @@ fn is_page(found: &Translation, wanted: &Page) -> bool {
         && (found.dirty, found.global) == (wanted.dirty, wanted.global)
 }
 
-/// Memory for the probe.
-struct Whole<'a>(&'a Sparse);
-
-impl Quadwords for Whole<'_> {
-    fn quadword(&mut self, address: GuestPhysAddr) -> Option<u64> {
-        self.0.read_u64(address).ok()
-    }
-}
-
 /// Where an access is allowed, looking without checking finds no other place.
 ///
 /// # Errors
@@ -75,7 +65,7 @@ pub fn probe_agrees(shape: Shape) -> Result<(), String> {
         let address = GuestVirtAddr::new(address);
         if let Ok(found) = translate(&memory, &space, address, access) {
             // Where tables are that are no memory it gives up.
-            let probed = probe(&mut Whole(&memory), space.control.cr3, address);
+            let probed = probe(space.control.cr3, address, |at| memory.read_u64(at).ok());
             if probed.is_some_and(|at| at != found.address) {
                 return Err(format!("a probe of {address} finds {probed:?}, not {found:x?}"));
             }

@@ -4,27 +4,23 @@
 use super::rules::entry;
 use crate::address::{GuestPhysAddr, GuestVirtAddr};
 
-/// Memory as [`probe`] reads it.
-pub trait Quadwords {
-    /// Reads eight bytes at an aligned address; `None` where there is no memory.
-    fn quadword(&mut self, address: GuestPhysAddr) -> Option<u64>;
-}
-
 /// Reads the tables of 4-level paging at `cr3`, and does nothing else: rights and reserved bits
 /// were checked, and accessed bits set, when the CPU used `address`, before its last exit. `None`
 /// if they lead nowhere, since they were changed meanwhile: then [`super::translate`] tells what
 /// is the matter.
+///
+/// `quadword` reads eight bytes at an aligned address; `None` where there is no memory.
 #[inline(always)]
-pub fn probe<M: Quadwords>(
-    memory: &mut M,
+pub fn probe(
     cr3: u64,
     address: GuestVirtAddr,
+    mut quadword: impl FnMut(GuestPhysAddr) -> Option<u64>,
 ) -> Option<GuestPhysAddr> {
     let address = address.as_u64();
     let mut table = cr3 & entry::ADDRESS;
     for shift in [39, 30, 21, 12] {
         let at = table + (address >> shift & 0x1FF) * 8;
-        let value = memory.quadword(GuestPhysAddr::new(at))?;
+        let value = quadword(GuestPhysAddr::new(at))?;
         if value & entry::PRESENT == 0 {
             return None;
         }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Exits of any kind in any order: see [`hostile`](super::hostile).
+//! Exits of any kind in any order: see [`hostile`](crate::vcpu::hostile).
 
 use proptest::prelude::*;
 
-use super::hostile::check;
+use crate::vcpu::hostile::check;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]

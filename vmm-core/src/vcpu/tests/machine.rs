@@ -6,10 +6,7 @@ use host_mock::MockHost;
 use super::hardware::{Guest, MockBackend, MockVcpu, Registers};
 use crate::{
     EndReason, Exit, GuestPhysAddr,
-    state::{
-        ControlRegisters, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister, cr0, cr4,
-        efer, rflags,
-    },
+    state::{Exception, Gpr},
     statistics::{ExitReason, Unclaimed},
     vcpu::Vcpu,
     vm::{Vm, VmBuilder, VmConfig},
@@ -34,31 +31,13 @@ pub fn machine_with(vcpus: u32, configure: impl FnOnce(&mut VmBuilder)) -> Machi
     configure(&mut builder);
     let vm = builder.build(&MockBackend { host }).unwrap();
     let mut machine = Machine { host, vm };
-    machine.registers().enter_protected_mode();
+    machine.registers().enter_protected_mode(CODE);
     machine
 }
 
 /// A VM of one vCPU.
 pub fn machine() -> Machine {
     machine_with(1, |_| {})
-}
-
-impl Registers {
-    /// Flat 32-bit protected mode at [`CODE`], interrupts disabled.
-    pub fn enter_protected_mode(&mut self) {
-        let data = SegmentAttributes::new()
-            .with_kind(3)
-            .with_code_or_data(true)
-            .with_present(true)
-            .with_default_big(true)
-            .with_granularity(true);
-        let flat = |attributes| Segment { selector: 8, limit: u32::MAX, base: 0, attributes };
-        self.segments[..6].fill(flat(data));
-        *self.segment_mut(SegmentRegister::Cs) = flat(data.with_kind(11));
-        self.control = ControlRegisters { cr0: cr0::PE | cr0::ET, ..ControlRegisters::default() };
-        self.rip = CODE;
-        self.rflags = rflags::FIXED;
-    }
 }
 
 impl Machine {
@@ -103,17 +82,7 @@ impl Machine {
         self.poke(TABLES + 256 * 8, &((TABLES + 0x1000) | PRESENT).to_le_bytes());
         self.poke(TABLES + 0x1000, &((TABLES + 0x2000) | PRESENT).to_le_bytes());
         self.poke(TABLES + 0x2000, &(PRESENT | LARGE).to_le_bytes());
-        let registers = self.registers();
-        registers.control = ControlRegisters {
-            cr0: cr0::PE | cr0::ET | cr0::PG,
-            cr3: TABLES,
-            cr4: cr4::PAE,
-            efer: efer::LME | efer::LMA,
-            ..ControlRegisters::default()
-        };
-        let code = registers.segment_mut(SegmentRegister::Cs);
-        code.attributes = code.attributes.with_long(true).with_default_big(false);
-        registers.rip = HIGH + CODE;
+        self.registers().enter_long_mode(TABLES, HIGH + CODE);
     }
 
     /// Runs the bootstrap processor with `guest` until the VM ends.

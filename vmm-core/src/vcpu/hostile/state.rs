@@ -68,10 +68,11 @@ pub fn choose(random: &mut Random, registers: &mut Registers, memory: &GuestMemo
         limit: random.below(0x400) as u16,
     };
     (registers.gdtr, registers.idtr) = (table(random), table(random));
+    task(registers);
     let kind = random.below(6);
     match kind {
         0 | 1 => enter_long_mode(registers, memory),
-        2 => enter_protected_mode(registers),
+        2 => registers.enter_protected_mode(CODE),
         _ => enter_real_mode(registers),
     }
     let flags = random.bits() & 0x3F_7FD5 & !rflags::VM;
@@ -106,18 +107,8 @@ fn enter_real_mode(registers: &mut Registers) {
     let segment = |kind| Segment { selector: 0, limit: 0xFFFF, base: 0, attributes: data(kind) };
     registers.segments[..6].fill(segment(3));
     *registers.segment_mut(SegmentRegister::Cs) = segment(11);
-    task(registers);
     registers.control = ControlRegisters { cr0: cr0::ET, ..ControlRegisters::default() };
     (registers.rip, registers.cpl) = (CODE, 0);
-}
-
-fn enter_protected_mode(registers: &mut Registers) {
-    enter_real_mode(registers);
-    for segment in &mut registers.segments[..6] {
-        (segment.selector, segment.limit) = (8, u32::MAX);
-        segment.attributes = segment.attributes.with_default_big(true).with_granularity(true);
-    }
-    registers.control.cr0 |= cr0::PE;
 }
 
 /// 64-bit code, above which the first 2 MiB are mapped.
@@ -132,17 +123,8 @@ fn enter_long_mode(registers: &mut Registers, memory: &GuestMemory) {
     for (at, entry) in entries {
         store(memory, at, &(entry | PRESENT).to_le_bytes());
     }
-    enter_protected_mode(registers);
-    registers.control = ControlRegisters {
-        cr0: cr0::PE | cr0::ET | cr0::PG,
-        cr3: TABLES,
-        cr4: cr4::PAE,
-        efer: efer::LME | efer::LMA,
-        ..ControlRegisters::default()
-    };
-    let code = registers.segment_mut(SegmentRegister::Cs);
-    code.attributes = code.attributes.with_long(true).with_default_big(false);
-    registers.rip = code_address(registers);
+    registers.enter_protected_mode(CODE);
+    registers.enter_long_mode(TABLES, HIGH + CODE);
 }
 
 /// A state with every bit that there is none of, tables anywhere and segments of any kind.
