@@ -6,12 +6,12 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use host_iface::{Host, Tsc};
+use host_iface::{CpuId, Host, Tsc};
 use spin::Mutex;
 use vmm_core::{EndReason, backend::Backend};
 use wire::{HostCall, HostFault, Stage};
 
-use crate::{host::COKERNEL, vm::GuestVm};
+use crate::{host::COKERNEL, overdue, vm::GuestVm};
 
 /// VMs of a stage that can have faults.
 const VMS: usize = 8;
@@ -86,10 +86,10 @@ pub fn tell(stage: &Stage) {
 
 /// Waits while `busy` says so. VMs with faults may wait for what never comes, so they are
 /// stopped after a while, as an operator would.
-pub fn wait<B: Backend>(vms: &[GuestVm<B>], busy: &dyn Fn() -> bool) {
+pub fn wait<B: Backend>(vms: &[GuestVm<B>], cpus: &[CpuId], busy: &dyn Fn() -> bool) {
     let faulty = || vms.iter().filter(|guest| guest.has_host_fault);
     if faulty().next().is_none() {
-        return COKERNEL.idle_while(&mut || busy());
+        return overdue::wait(vms, cpus, busy);
     }
     let after = |ms: u64| Tsc(COKERNEL.tsc().0 + ms * (COKERNEL.tsc_frequency().0 / 1000));
     let mut deadline = after(PATIENCE_MS);

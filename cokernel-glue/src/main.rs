@@ -16,6 +16,7 @@ mod faults;
 mod faults;
 mod host;
 mod interrupts;
+mod overdue;
 mod report;
 mod round;
 mod service;

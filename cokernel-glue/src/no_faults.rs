@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image for work: no call of the host is made to fail.
 
-use host_iface::Host;
+use host_iface::CpuId;
 use vmm_core::backend::Backend;
 use wire::{HostCall, Stage};
 
-use crate::{host::COKERNEL, vm::GuestVm};
+use crate::{overdue, vm::GuestVm};
 
 /// There is nothing to prepare.
 pub fn load(_: &Stage) {}
@@ -26,6 +26,6 @@ pub fn fails(_: HostCall) -> bool {
 pub fn tell(_: &Stage) {}
 
 /// Waits while `busy` says so.
-pub fn wait<B: Backend>(_: &[GuestVm<B>], busy: &dyn Fn() -> bool) {
-    COKERNEL.idle_while(&mut || busy());
+pub fn wait<B: Backend>(vms: &[GuestVm<B>], cpus: &[CpuId], busy: &dyn Fn() -> bool) {
+    overdue::wait(vms, cpus, busy);
 }

@@ -134,7 +134,7 @@ impl<B: Backend> Running<B> {
     /// Waits for the ends of all `vms`, those that were started, and returns their vCPUs.
     pub fn wait(self, vms: &[GuestVm<B>]) -> Vec<Finished<B>> {
         let Self { used, results } = self;
-        faults::wait(vms, &|| results.running.load(Ordering::Acquire) > 0);
+        faults::wait(vms, &used, &|| results.running.load(Ordering::Acquire) > 0);
         // A task's own memory goes back only when its CPU is free again, in a moment.
         while used.iter().any(|cpu| *cpu != BOOT_CPU && !cokernel::smp::is_free(cpu.0)) {
             core::hint::spin_loop();

@@ -4,7 +4,7 @@
 use alloc::{string::String, string::ToString, sync::Arc, vec::Vec};
 
 use cokernel::memory;
-use host_iface::{Host, HostWallClock};
+use host_iface::{Host, HostWallClock, Tsc};
 use vmm_core::{
     Doorbell, EndReason, NANOSECONDS, TimerClient, VmControl, VmInstant,
     backend::{Backend, VcpuBackend},
@@ -43,6 +43,8 @@ pub struct GuestVm<B: Backend> {
     pub heap_bytes: u64,
     /// Size of its control blocks, in bytes.
     pub control_bytes: u64,
+    /// When its time is over, if it is limited.
+    pub time_limit: Option<Tsc>,
 }
 
 /// Ends a VM when its time is over.
@@ -79,7 +81,7 @@ impl<B: Backend> GuestVm<B> {
             tables: if firmware { TablesBy::Firmware } else { TablesBy::Platform },
         };
         let platform = PcPlatform::new(&mut builder, &pc).map_err(text)?;
-        limit_time(&mut builder, description)?;
+        let time_limit = limit_time(&mut builder, description)?;
         let state = load_images(&mut builder, bundle, description, &platform)?;
         let doorbell = builder.doorbell();
         let mut vm = builder.build(backend).map_err(text)?;
@@ -103,6 +105,7 @@ impl<B: Backend> GuestVm<B> {
             created: COKERNEL.tsc().0,
             heap_bytes: memory::heap_bytes().saturating_sub(heap_before),
             control_bytes,
+            time_limit,
         })
     }
 
@@ -215,10 +218,12 @@ fn spoil_entry<V: VcpuBackend>(_: &mut Vcpu<V>, description: &VmDescription) -> 
     }
 }
 
-fn limit_time(builder: &mut VmBuilder, description: &VmDescription) -> Result<(), String> {
-    let Some(milliseconds) = description.time_limit_ms else { return Ok(()) };
+/// Ends the VM when its time is over. Gives that moment, if its time is limited.
+fn limit_time(builder: &mut VmBuilder, description: &VmDescription) -> Result<Option<Tsc>, String> {
+    let Some(milliseconds) = description.time_limit_ms else { return Ok(None) };
     let nanoseconds = milliseconds.saturating_mul(NANOSECONDS / 1000);
     let at = builder.clock().now().after(nanoseconds);
     let limit = Arc::new(TimeLimit(builder.control()));
-    builder.own_timer(limit, at).map_err(|error| error.to_string())
+    builder.own_timer(limit, at).map_err(|error| error.to_string())?;
+    Ok(Some(builder.clock().tsc_at(at)))
 }

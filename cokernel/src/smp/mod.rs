@@ -51,6 +51,14 @@ pub fn kick(index: u32) {
     }
 }
 
+/// Interrupts a CPU that no [`kick`] and no timer brings back, by an NMI; it has no other effect.
+/// An unknown CPU is ignored.
+pub fn insist(index: u32) {
+    if let Some(apic_id) = apic_id(index) {
+        local::send(apic_id, Ipi::Nmi);
+    }
+}
+
 /// Stops all other CPUs for good, by NMIs.
 pub(crate) fn stop_others() {
     let this = current_cpu();
