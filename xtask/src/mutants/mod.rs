@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use self::catalogue::{Catalogue, Mutation};
-use self::outcome::{Outcome, Verdict};
+use self::outcome::Outcome;
 use self::trial::Workshop;
 use crate::paths::Paths;
 use crate::progress::Progress;
@@ -38,10 +38,10 @@ pub struct MutantsOptions {
     pub list: bool,
 }
 
-/// Makes the mutations; the exit status is 1 if a test did not notice one.
+/// Makes the mutations; the exit status is 1 if a test did not notice one, or one does not compile.
 ///
 /// # Errors
-/// When a mutation does not fit the code any more, does not compile, or its test fails without it.
+/// When a mutation does not fit the code any more, or its test fails without it.
 pub fn run(paths: &Paths, options: &MutantsOptions) -> Result<u8> {
     let mut mutations = Catalogue::read(&paths.root)?.mutations;
     for mutation in &mutations {
@@ -64,9 +64,9 @@ pub fn run(paths: &Paths, options: &MutantsOptions) -> Result<u8> {
     if let Some(file) = json {
         file.write_json(&outcomes)?;
     }
-    let survived = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Survived).count();
-    println!("{} killed, {survived} survived", outcomes.len() - survived);
-    Ok(u8::from(survived > 0))
+    let (line, status) = outcome::summary(outcomes.iter().map(|outcome| outcome.verdict));
+    println!("{line}");
+    Ok(status)
 }
 
 /// Tries one after the other, for each change needs the compiler, which uses all CPUs.
@@ -75,16 +75,17 @@ fn try_all(paths: &Paths, mutations: &[Mutation]) -> Result<Vec<Outcome>> {
     workshop.check_tests(mutations)?;
     let mut outcomes = Vec::with_capacity(mutations.len());
     for (index, mutation) in mutations.iter().enumerate() {
-        let number = format!("mutation {} of {}", index + 1, mutations.len());
-        let outcome = match std::io::stderr().is_terminal() {
-            true => {
-                let _progress = Progress::start(&number);
-                workshop.attempt(mutation)?
-            }
-            // There the table itself tells how far it is.
-            false => workshop.attempt(mutation)?,
-        };
+        let number = index + 1;
+        // Elsewhere the table itself tells how far it is.
+        let progress = std::io::stderr()
+            .is_terminal()
+            .then(|| Progress::start(&format!("mutation {number} of {}", mutations.len())));
+        let outcome = workshop.attempt(mutation, number)?;
+        drop(progress);
         println!("{}", outcome::row(mutation, outcome.verdict.word()));
+        if let Some(log) = &outcome.log {
+            println!("{:<8}  log: {}", "", log.display());
+        }
         outcomes.push(outcome);
     }
     Ok(outcomes)

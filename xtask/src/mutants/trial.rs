@@ -91,33 +91,36 @@ impl Workshop {
         Ok(())
     }
 
-    /// Makes a mutation, runs its test and takes the mutation back.
+    /// Makes a mutation, runs its test and takes the mutation back. `number` tells it from others.
     ///
     /// # Errors
-    /// When it does not compile, or the test cannot be run.
-    pub fn attempt(&self, mutation: &Mutation) -> Result<Outcome> {
+    /// When the test cannot be run.
+    pub fn attempt(&self, mutation: &Mutation, number: usize) -> Result<Outcome> {
         let start = Instant::now();
         let applied = self.tree.mutate(mutation)?;
-        let binary = self.build_tests(&mutation.package)?;
-        let binary = binary.with_context(|| self.does_not_compile(mutation))?;
-        let ended = self.run_tests(&binary, &[&mutation.test], UNIT_LIMIT)?;
+        let mut log = None;
+        let verdict = match self.build_tests(&mutation.package)? {
+            Some(binary) => match self.run_tests(&binary, &[&mutation.test], UNIT_LIMIT)? {
+                Ended::Passed => Verdict::Survived,
+                Ended::Failed | Ended::Endless => Verdict::Killed,
+            },
+            None => {
+                let kept = self.log.with_file_name(format!("outdated-{number}.log"));
+                fs::rename(&self.log, &kept)?;
+                log = Some(kept);
+                Verdict::Outdated
+            }
+        };
         drop(applied);
         Ok(Outcome {
             class: mutation.class.clone(),
             what: mutation.what.clone(),
             file: mutation.file.clone(),
             test: mutation.test.clone(),
-            verdict: match ended {
-                Ended::Passed => Verdict::Survived,
-                Ended::Failed | Ended::Endless => Verdict::Killed,
-            },
+            verdict,
             seconds: start.elapsed().as_secs_f64(),
+            log,
         })
-    }
-
-    fn does_not_compile(&self, mutation: &Mutation) -> String {
-        let Mutation { class, what, .. } = mutation;
-        format!("{class}, '{what}': does not compile; see {}", self.log.display())
     }
 
     /// Builds the unit tests of a crate's library; none if they do not compile.
