@@ -173,13 +173,15 @@ impl SvmVcpu {
     /// Whether what looks like a refused entry is the guest's load of a CR3 with a reserved bit,
     /// for which a CPU that
     /// [misses checks](super::capability::Capabilities::misses_control_register_checks) exits so.
-    /// The entry itself was accepted then: its state passes, and the control block holds the
-    /// guest's registers. After a refusal it holds those of VMRUN, RAX its operand, or a state
-    /// that does not pass.
+    /// The entry itself was accepted then: its state passes, an event was delivered, and the control
+    /// block holds the guest's registers. After a refusal it holds those of VMRUN, RAX its operand,
+    /// or a state that does not pass. With shadow paging loads of CR3 exit before.
     fn is_refused_cr3(&self, preparation: Preparation) -> bool {
         let (save, bits) = (&self.vmcb().save, self.capabilities.address_bits);
         let passes = |state: EntryState| entry_check::passes(&state.with_address_bits(bits));
         self.capabilities.misses_control_register_checks
+            && self.shadowed.is_none()
+            && !self.vmcb().control.exit_interrupt_info.valid()
             && save.efer & efer::LMA != 0
             && save.rax != self.context.guest_vmcb
             && (preparation == Preparation::Earlier || passes(self.prepared.state))
@@ -243,7 +245,7 @@ mod tests {
     use crate::{
         backend::{ApicSetup, Backend, Translation, VcpuBackend, VcpuSetup},
         state::{ControlRegisters, Exception, cr0, cr4},
-        svm::{Capabilities, CpuidLeaves, Svm},
+        svm::{Capabilities, CpuidLeaves, Svm, shadow::ShadowedRegisters},
     };
 
     const CODE: u64 = 0x10_0000;
@@ -305,28 +307,40 @@ mod tests {
     #[test]
     fn a_refused_entry_stays_one() {
         type Change = fn(&mut SvmVcpu);
-        let refused: [(&str, Change); 4] = [
+        let refused: [(&str, Change); 5] = [
             ("the host's registers are in the control block", |vcpu| {
                 vcpu.vmcb_mut().save.rax = vcpu.context.guest_vmcb;
             }),
-            ("the state that the entry was made with does not pass", |vcpu| {
-                vcpu.vmcb_mut().control.asid = 0;
-                vcpu.note_prepared();
-                vcpu.vmcb_mut().control.asid = 1;
+            ("an event was not delivered", |vcpu| {
+                vcpu.vmcb_mut().control.exit_interrupt_info.set_valid(true);
             }),
             ("the state that is left does not pass", |vcpu| vcpu.vmcb_mut().save.cr0 = cr0::PG),
             ("out of long mode CR3 has no reserved bits", |vcpu| {
                 vcpu.vmcb_mut().save.efer = efer::SVME;
             }),
+            ("with shadow paging such loads exit", |vcpu| {
+                vcpu.shadowed = Some(ShadowedRegisters::new());
+            }),
         ];
-        for (what, change) in refused {
-            let mut vcpu = entered(&QEMU);
-            change(&mut vcpu);
-            let exit = exit(&mut vcpu, Preparation::Own);
-            assert!(matches!(exit, Exit::EntryFailure(_)), "{what}: {exit:?}");
+        for preparation in [Preparation::Own, Preparation::Earlier] {
+            for (what, change) in refused {
+                let mut vcpu = entered(&QEMU);
+                change(&mut vcpu);
+                let exit = exit(&mut vcpu, preparation);
+                assert!(matches!(exit, Exit::EntryFailure(_)), "{what}: {exit:?}");
+            }
+            let exit = exit(&mut entered(&REAL), preparation);
+            assert!(matches!(exit, Exit::EntryFailure(_)), "a CPU without the defect: {exit:?}");
         }
-        let exit = exit(&mut entered(&REAL), Preparation::Own);
-        assert!(matches!(exit, Exit::EntryFailure(_)), "a CPU without the defect: {exit:?}");
+    }
+
+    #[test]
+    fn an_entry_is_refused_for_what_it_was_made_with() {
+        let mut vcpu = entered(&QEMU);
+        vcpu.vmcb_mut().control.asid = 0;
+        vcpu.note_prepared();
+        vcpu.vmcb_mut().control.asid = 1;
+        assert!(matches!(exit(&mut vcpu, Preparation::Own), Exit::EntryFailure(_)));
     }
 
     #[test]

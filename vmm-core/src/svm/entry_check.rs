@@ -127,11 +127,13 @@ pub fn first_failure(state: &EntryState) -> &'static str {
 }
 
 /// The same for an entry that changed nothing since an exit, after an earlier one that the CPU
-/// accepted: the guest itself, by a write that does not exit, made what is refused. It is CR0 or
-/// CR3 if `state`, as the refusal left it, passes, for it may hold the host's registers by now.
+/// accepted: the guest itself, by what does not exit, made what is refused. Which check that was
+/// cannot be told if `state`, as the refusal left it, passes, for it may hold the host's registers
+/// by now.
 pub fn failure_since_last_exit(state: &EntryState) -> &'static str {
-    failure(state)
-        .unwrap_or("CR0 or CR3, as the guest wrote it without an exit (APM vol. 2, 15.5.1)")
+    failure(state).unwrap_or(
+        "a consistency check of what the guest changed since its last exit (APM vol. 2, 15.5.1)",
+    )
 }
 
 fn failure(state: &EntryState) -> Option<&'static str> {
@@ -195,7 +197,7 @@ mod tests {
         let mut vmcb = long_mode();
         // The CPU has written the host's registers over the guest's.
         let found = failure_since_last_exit(&EntryState::from(&vmcb));
-        assert!(found.contains("CR0 or CR3, as the guest wrote it"), "{found}");
+        assert!(found.contains("what the guest changed"), "{found}");
         // Or it has not.
         vmcb.save.cr0 |= cr0::NW;
         let found = failure_since_last_exit(&EntryState::from(&vmcb));

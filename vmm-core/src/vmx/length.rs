@@ -3,9 +3,10 @@
 //!
 //! CPUID takes no operand, and a guest executes it at few places: to ask the VMCS for its length at
 //! each exit would be a fifth access of five. But other code may come to lie at an address that is
-//! known, that of another process of the guest, too, and it must not go on where that one would.
-//! So only the plain instruction is remembered, as everybody writes it. A guest in which a
-//! longer one was seen, with idle prefixes, does without.
+//! known, that of another process of the guest, too. So only the plain instruction is remembered,
+//! as everybody writes it: nobody can have it end elsewhere by one with idle prefixes. And a vCPU
+//! that has met one of those does without from then on. What remains is the first of them, if it
+//! lies where a plain one was met; it goes on in its own midst.
 
 use core::cell::Cell;
 

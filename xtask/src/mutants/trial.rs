@@ -24,6 +24,9 @@ const UNIT_LIMIT: Duration = Duration::from_secs(60);
 const BUILD: [(&str, &str); 2] =
     [("CARGO_PROFILE_DEV_DEBUG", "0"), ("CARGO_PROFILE_TEST_DEBUG", "0")];
 
+/// Begin of the names of the compiler's logs of outdated mutations.
+const OUTDATED: &str = "outdated-";
+
 /// The copy of the tree, what is built of it, and the right to use both.
 #[derive(Debug)]
 pub struct Workshop {
@@ -57,6 +60,7 @@ impl Workshop {
             let _waiting = Progress::start("waiting for another 'cargo xtask mutants'");
             lock.lock()?;
         }
+        remove_old_logs(&folder)?;
         let tree = Tree::refresh(&paths.root, folder.join("tree"))?;
         let (target, log) = (folder.join("target"), folder.join("test.log"));
         Ok(Self { tree, target, log, _lock: lock })
@@ -105,7 +109,7 @@ impl Workshop {
                 Ended::Failed | Ended::Endless => Verdict::Killed,
             },
             None => {
-                let kept = self.log.with_file_name(format!("outdated-{number}.log"));
+                let kept = self.log.with_file_name(format!("{OUTDATED}{number}.log"));
                 fs::rename(&self.log, &kept)?;
                 log = Some(kept);
                 Verdict::Outdated
@@ -130,7 +134,12 @@ impl Workshop {
         command.args(["--message-format", "json-render-diagnostics"]);
         let output = process::capture_silently(&mut command)?;
         if !output.status.success() {
-            fs::write(&self.log, output.stderr)?;
+            fs::write(&self.log, &output.stderr)?;
+            ensure!(
+                String::from_utf8_lossy(&output.stderr).contains("error: could not compile"),
+                "Cargo failed before the compiler did; see {}",
+                self.log.display()
+            );
             return Ok(None);
         }
         let built = cargo_build::executables(&String::from_utf8_lossy(&output.stdout));
@@ -173,4 +182,15 @@ impl Workshop {
             None => Ended::Endless,
         })
     }
+}
+
+/// Removes the compiler's logs of an earlier run.
+fn remove_old_logs(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(OUTDATED) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -26,7 +26,7 @@ fn cpuid(vcpu: &mut VmxVcpu, length: u64) -> u64 {
 /// One process fills the place with prefixes, so that another is to go on in the midst of its own
 /// instructions.
 #[test]
-fn a_process_cannot_have_another_go_on_elsewhere() {
+fn a_process_cannot_have_the_plain_cpuid_of_another_go_on_elsewhere() {
     let mut vcpu = entered();
     assert_eq!(cpuid(&mut vcpu, 15), 15);
     assert_eq!(cpuid(&mut vcpu, 2), 2);
