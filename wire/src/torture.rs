@@ -46,6 +46,10 @@ pub struct Torture {
     pub neighbour: Option<VmDescription>,
     /// Most memory that is filled and watched, in MiB.
     pub watched_mib: u64,
+    /// Guests' states that the machine under the co-kernel is known to let them have, but not to
+    /// enter: a refused entry whose reason has one of these texts is no fault.
+    #[serde(default)]
+    pub tolerated: Vec<String>,
     /// Does damage that has to be noticed. Only images that are built with the feature
     /// `fault-injection` do so; others refuse it.
     #[serde(default)]

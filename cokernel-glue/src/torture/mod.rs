@@ -12,8 +12,8 @@ use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use host_iface::Host;
 use vmm_core::backend::Backend;
 use wire::{
-    Bundle, EndKind, NEIGHBOUR_END_BYTE, ROUND_PREFIX, STOP_BYTE, Stage, TORTURE_PREFIX, Torture,
-    VmDescription, VmReport,
+    Bundle, End, EndKind, NEIGHBOUR_END_BYTE, ROUND_PREFIX, STOP_BYTE, Stage, TORTURE_PREFIX,
+    Torture, VmDescription, VmReport,
 };
 
 use self::{tally::Tally, watch::Watch};
@@ -84,7 +84,7 @@ fn rounds<B: Backend>(
         let mut finished = running.wait(&guests);
         *last = report::round(&stage.vms, &guests, &mut finished);
         drop((finished, guests));
-        tally.end(last);
+        tally.end(last, &torture.tolerated);
         do_damage(&watch, torture, number);
         let is_last = number + 1 == most || is_stopped();
         let result = if is_last { watch.check_all() } else { watch.check() };
@@ -142,8 +142,12 @@ fn is_stopped() -> bool {
 
 /// Whether a VM must not end like this: the CPU refused what the VMM made of the guest's state, or
 /// the VMM found itself in a state that should not be.
-const fn is_fault(end: EndKind) -> bool {
-    matches!(end, EndKind::EntryFailure | EndKind::Error)
+fn is_fault(end: &End, tolerated: &[String]) -> bool {
+    match end.kind {
+        EndKind::EntryFailure => !tolerated.iter().any(|text| end.detail.contains(text.as_str())),
+        EndKind::Error => true,
+        _ => false,
+    }
 }
 
 #[cfg(feature = "fault-injection")]

@@ -40,8 +40,8 @@ impl Tally {
         most.heap_bytes = most.heap_bytes.max(now.heap_bytes);
     }
 
-    /// It has ended like this.
-    pub fn end(&mut self, reports: &[VmReport]) {
+    /// It has ended like this; refused entries whose reasons are `tolerated` are no faults.
+    pub fn end(&mut self, reports: &[VmReport], tolerated: &[String]) {
         self.rounds += 1;
         for report in reports {
             let kind = name(report.end.kind);
@@ -50,7 +50,7 @@ impl Tally {
             for exit in report.vcpus.iter().flat_map(|vcpu| &vcpu.exits) {
                 *self.exits.entry(exit.reason.clone()).or_default() += exit.count;
             }
-            if super::is_fault(report.end.kind) {
+            if super::is_fault(&report.end, tolerated) {
                 self.fault(report.end.detail.clone());
             }
         }

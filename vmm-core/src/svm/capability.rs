@@ -52,10 +52,9 @@ pub struct Capabilities {
     /// (seen with 7.2, in `cpu_x86_update_cr0`) loads the host's CR0 before its CR4 and its EFER,
     /// and refuses to enter long mode. The host then runs on physical addresses.
     pub loses_paging: bool,
-    /// MOV to CR0 and CR3 leaves out checks: TCG of QEMU (seen with 7.2, in `helper_write_crN`)
-    /// takes values of CR0 that VMRUN then refuses, and has a CR3 with a reserved bit in long mode
-    /// end the guest's run as a refused entry does, where #GP is due.
-    pub misses_control_register_checks: bool,
+    /// MOV of a value with a reserved bit to CR3 in long mode ends the guest's run as a refused entry
+    /// does, where #GP is due: TCG of QEMU does so (seen with 7.2, in `helper_write_crN`).
+    pub exits_by_refused_cr3: bool,
 }
 
 /// Leaves of CPUID that matter here, so that the logic runs without the CPU.
@@ -146,7 +145,7 @@ impl Capabilities {
             loses_interrupt_shadow: tcg,
             spoils_first_cpu: tcg,
             loses_paging: tcg,
-            misses_control_register_checks: tcg,
+            exits_by_refused_cr3: tcg,
         })
     }
 
@@ -203,13 +202,13 @@ mod tests {
         assert_eq!(found.names(), ["np", "page1gb", "asids=16"]);
         assert_eq!(found.address_bits, 40);
         assert!(found.loses_interrupt_shadow && found.spoils_first_cpu && found.loses_paging);
-        assert!(found.misses_control_register_checks);
+        assert!(found.exits_by_refused_cr3);
         let ryzen = CpuidLeaves { svm_edx: 0x44F, hypervisor: [0; 12], ..QEMU };
         let found = Capabilities::from_cpuid(&ryzen).unwrap();
         assert!(found.has(SvmFeatures::NRIPS | SvmFeatures::FLUSH_BY_ASID));
         assert!(!found.has(SvmFeatures::DECODE_ASSISTS));
         assert!(!found.loses_interrupt_shadow && !found.loses_paging);
-        assert!(!found.misses_control_register_checks);
+        assert!(!found.exits_by_refused_cr3);
     }
 
     #[test]

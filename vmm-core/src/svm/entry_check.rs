@@ -127,13 +127,11 @@ pub fn first_failure(state: &EntryState) -> &'static str {
 }
 
 /// The same for an entry that changed nothing since an exit, after an earlier one that the CPU
-/// accepted: the guest itself, by what does not exit, made what is refused. Which check that was
-/// cannot be told if `state`, as the refusal left it, passes, for it may hold the host's registers
-/// by now.
+/// accepted: the guest itself, by a write that does not exit, made what is refused. It is CR0 if
+/// `state`, as the refusal left it, passes, for it may hold the host's registers by now: CR3 alone
+/// is left to the guest besides, and loads of it are checked.
 pub fn failure_since_last_exit(state: &EntryState) -> &'static str {
-    failure(state).unwrap_or(
-        "a consistency check of what the guest changed since its last exit (APM vol. 2, 15.5.1)",
-    )
+    failure(state).unwrap_or("CR0, as the guest wrote it without an exit (APM vol. 2, 15.5.1)")
 }
 
 fn failure(state: &EntryState) -> Option<&'static str> {
@@ -197,7 +195,7 @@ mod tests {
         let mut vmcb = long_mode();
         // The CPU has written the host's registers over the guest's.
         let found = failure_since_last_exit(&EntryState::from(&vmcb));
-        assert!(found.contains("what the guest changed"), "{found}");
+        assert!(found.contains("CR0, as the guest wrote it"), "{found}");
         // Or it has not.
         vmcb.save.cr0 |= cr0::NW;
         let found = failure_since_last_exit(&EntryState::from(&vmcb));

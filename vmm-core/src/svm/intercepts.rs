@@ -76,10 +76,6 @@ impl SvmVcpu {
         if let Translation::Nested(root) = setup.translation {
             vmcb.control.nested_enable = 1;
             vmcb.control.nested_cr3 = root.as_u64();
-            if capabilities.misses_control_register_checks {
-                // All of them: TCG's selective intercept does not see the upper half.
-                vmcb.control.cr_writes |= 1 << 0;
-            }
         }
         vmcb.save.efer = efer::SVME;
         vmcb.save.pat = PAT_RESET;

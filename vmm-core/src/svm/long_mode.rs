@@ -3,7 +3,8 @@
 //! [`Capabilities::loses_paging`](super::capability::Capabilities::loses_paging).
 //!
 //! Without paging the bit does nothing (AMD APM vol. 2, 14.6), and every write to EFER or CR4 exits,
-//! as do the writes to CR0 that switch paging on, so the guest cannot tell.
+//! so the guest cannot tell, but for one case: paging switched on with LME and without CR4.PAE
+//! raises no #GP, and gives the guest 32-bit paging in place of it.
 
 use crate::state::{ControlRegisters, cr0, cr4, efer};
 
@@ -13,8 +14,9 @@ pub const fn is_hidden(value: &ControlRegisters) -> bool {
 }
 
 /// EFER as the guest sees it, of what the control block holds.
-pub const fn seen(held: u64, hidden: bool) -> u64 {
-    held | if hidden { efer::LME } else { 0 }
+pub const fn seen(held: &ControlRegisters, hidden: bool) -> u64 {
+    let stays = hidden && held.cr0 & cr0::PG == 0;
+    held.efer | if stays { efer::LME } else { 0 }
 }
 
 #[cfg(test)]
@@ -35,7 +37,10 @@ mod tests {
 
     #[test]
     fn the_guest_reads_what_it_wrote() {
-        assert_eq!(seen(efer::NXE, true), efer::NXE | efer::LME);
-        assert_eq!(seen(efer::NXE, false), efer::NXE);
+        let held = registers(cr0::PE, 0, efer::NXE);
+        assert_eq!(seen(&held, true), efer::NXE | efer::LME);
+        assert_eq!(seen(&held, false), efer::NXE);
+        // The CPU let it have 32-bit paging: what follows must be a state that can be entered.
+        assert_eq!(seen(&registers(cr0::PE | cr0::PG, 0, efer::NXE), true), efer::NXE);
     }
 }

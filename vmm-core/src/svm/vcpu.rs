@@ -281,13 +281,14 @@ impl VcpuBackend for SvmVcpu {
         if let Some(shadowed) = &self.shadowed {
             return shadowed.view(save.cr2);
         }
-        ControlRegisters {
+        let held = ControlRegisters {
             cr0: save.cr0,
             cr2: save.cr2,
             cr3: save.cr3,
             cr4: save.cr4,
-            efer: long_mode::seen(save.efer & !efer::SVME, self.lme_hidden),
-        }
+            efer: save.efer & !efer::SVME,
+        };
+        ControlRegisters { efer: long_mode::seen(&held, self.lme_hidden), ..held }
     }
 
     #[inline]

@@ -163,7 +163,7 @@ const ACTS: &[(&str, Option<EndKind>)] = &[
     ("interrupts", None),
     ("strings", None),
     ("registers", None),
-    ("caches", Some(EndKind::ExitPort)),
+    ("caches", None),
 ];
 
 /// A run of the co-kernel with a manifest of its own.

@@ -262,8 +262,8 @@ fn strings() {
     }
 }
 
-/// CR0.NW without CR0.CD, which is refused by #GP. A CPU that takes it leaves the VMM a guest that
-/// cannot be entered again (AMD APM vol. 2, 15.5.1).
+/// CR0.NW without CR0.CD, which a CPU refuses by #GP; where it does not, the next entry into the
+/// guest cannot be made (AMD APM vol. 2, 15.5.1).
 fn cache_control() {
     /// Bit 29 of CR0: caches do not write through.
     const NW: u64 = 1 << 29;
