@@ -501,9 +501,9 @@ impl World {
             registers.next_rip = Some(registers.rip.wrapping_add(length));
         }
         if rule != Rule::Stays {
-            // It may change the mode.
+            // Others may change the mode, and an emulated one is any instruction.
             let brief = matches!(exit, Exit::Cpuid | Exit::Hypercall | Exit::PortIo(_));
-            self.watched[index].sound &= brief;
+            self.watched[index].sound &= rule == Rule::Skips && brief;
         }
         length
     }
