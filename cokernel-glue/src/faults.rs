@@ -91,16 +91,10 @@ pub fn wait<B: Backend>(vms: &[GuestVm<B>], cpus: &[CpuId], busy: &dyn Fn() -> b
     if faulty().next().is_none() {
         return overdue::wait(vms, cpus, busy);
     }
-    let after = |ms: u64| Tsc(COKERNEL.tsc().0 + ms * (COKERNEL.tsc_frequency().0 / 1000));
-    let mut deadline = after(PATIENCE_MS);
-    while busy() {
-        COKERNEL.arm_timer(deadline);
-        COKERNEL.idle_while(&mut || busy() && COKERNEL.tsc() < deadline);
-        COKERNEL.cancel_timer();
-        if busy() {
-            let stopped = EndReason::Stopped("it waits for what the host has lost");
-            faulty().for_each(|guest| guest.vm.control().end(stopped.clone()));
-            deadline = after(AGAIN_MS);
-        }
-    }
+    let stop = || {
+        let stopped = EndReason::Stopped("it waits for what the host has lost");
+        faulty().for_each(|guest| guest.vm.control().end(stopped.clone()));
+    };
+    let deadline = Tsc(COKERNEL.tsc().0 + overdue::ticks(PATIENCE_MS));
+    overdue::wait_until(busy, deadline, overdue::ticks(AGAIN_MS), &stop);
 }

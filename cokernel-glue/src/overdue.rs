@@ -19,18 +19,30 @@ pub fn wait<B: Backend>(vms: &[GuestVm<B>], cpus: &[CpuId], busy: &dyn Fn() -> b
     let limits: Option<Tsc> = vms
         .iter()
         .try_fold(Tsc(0), |last, guest| guest.time_limit.map(|limit| Tsc(last.0.max(limit.0))));
-    let Some(mut limit) = limits else {
+    let Some(limit) = limits else {
         return COKERNEL.idle_while(&mut || busy());
     };
-    let grace = GRACE_MS * (COKERNEL.tsc_frequency().0 / 1000);
+    let grace = ticks(GRACE_MS);
+    let insist = || cpus.iter().for_each(|cpu| cokernel::smp::insist(cpu.0));
+    wait_until(busy, Tsc(limit.0.saturating_add(grace)), grace, &insist);
+}
+
+/// Waits while `busy` says so. If that lasts until `deadline`, does what is `due` then, and again
+/// whenever `period` more ticks have passed.
+pub fn wait_until(busy: &dyn Fn() -> bool, deadline: Tsc, period: u64, due: &dyn Fn()) {
+    let mut deadline = deadline;
     while busy() {
-        let deadline = Tsc(limit.0.saturating_add(grace));
         COKERNEL.arm_timer(deadline);
         COKERNEL.idle_while(&mut || busy() && COKERNEL.tsc() < deadline);
         COKERNEL.cancel_timer();
         if busy() {
-            cpus.iter().for_each(|cpu| cokernel::smp::insist(cpu.0));
-            limit = COKERNEL.tsc();
+            due();
+            deadline = Tsc(COKERNEL.tsc().0.saturating_add(period));
         }
     }
+}
+
+/// Ticks of the time-stamp counter in so many milliseconds.
+pub fn ticks(milliseconds: u64) -> u64 {
+    milliseconds * (COKERNEL.tsc_frequency().0 / 1000)
 }
