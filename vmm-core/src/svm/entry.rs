@@ -237,14 +237,11 @@ impl SvmVcpu {
 
 #[cfg(test)]
 mod tests {
-    use host_iface::HostPhysAddr;
-    use host_mock::MockHost;
-
     use super::*;
     use crate::{
-        backend::{ApicSetup, Backend, Translation, VcpuBackend, VcpuSetup},
+        backend::VcpuBackend,
         state::{ControlRegisters, Exception, cr0, cr4},
-        svm::{Capabilities, CpuidLeaves, Svm, shadow::ShadowedRegisters},
+        svm::{Capabilities, CpuidLeaves, shadow::ShadowedRegisters, test_vcpu},
     };
 
     const CODE: u64 = 0x10_0000;
@@ -255,14 +252,7 @@ mod tests {
     /// A vCPU in 64-bit mode that was entered.
     fn entered(leaves: &CpuidLeaves) -> SvmVcpu {
         let capabilities = Capabilities::from_cpuid(leaves).expect("a VMM can use the CPU");
-        let setup = VcpuSetup {
-            translation: Translation::Nested(HostPhysAddr::new(0x1000)),
-            tsc_offset: 0,
-            apic: ApicSetup::Emulated,
-            has_siblings: false,
-        };
-        let svm = Svm::with(MockHost::leak(1), capabilities);
-        let mut vcpu = svm.create_vcpu(setup).expect("the host has memory");
+        let mut vcpu = test_vcpu::create(capabilities, false);
         vcpu.set_control_registers(ControlRegisters {
             cr0: cr0::PE | cr0::PG,
             cr4: cr4::PAE,

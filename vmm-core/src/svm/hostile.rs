@@ -4,24 +4,22 @@
 
 #[cfg(test)]
 mod tests {
-    use host_mock::MockHost;
     use proptest::prelude::*;
 
     use super::super::{
         capability::{Capabilities, CpuidLeaves},
-        cpu::Svm,
         decode,
         entry::Preparation,
+        test_vcpu,
         vcpu::SvmVcpu,
         vmcb::{EventInfo, ExitCode},
     };
     use crate::{
         Event, Exit, Vector,
-        backend::{ApicSetup, Backend, Translation, VcpuBackend, VcpuSetup},
+        backend::VcpuBackend,
         emulate::tests::random::Random,
         state::{Exception, dr6, rflags},
     };
-    use host_iface::HostPhysAddr;
 
     /// Exits of one vCPU.
     const EXITS: usize = 24;
@@ -71,15 +69,8 @@ mod tests {
 
     impl Life {
         fn new(mut random: Random) -> Self {
-            let host = MockHost::leak(1);
-            let svm = Svm::with(host, capabilities(&mut random));
-            let setup = VcpuSetup {
-                translation: Translation::Nested(HostPhysAddr::new(0x1000)),
-                tsc_offset: 0,
-                apic: ApicSetup::Emulated,
-                has_siblings: random.chance(2),
-            };
-            let vcpu = svm.create_vcpu(setup).expect("the host has memory");
+            let capabilities = capabilities(&mut random);
+            let vcpu = test_vcpu::create(capabilities, random.chance(2));
             Self { random, vcpu, traces: false }
         }
 

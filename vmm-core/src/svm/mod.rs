@@ -20,6 +20,8 @@ mod permission;
 mod shadow;
 mod step;
 mod switch;
+#[cfg(test)]
+mod test_vcpu;
 mod tlb;
 mod vcpu;
 mod vmcb;
