@@ -63,10 +63,13 @@ fn breaches(sources: &[Source]) -> Vec<String> {
             }
         }
     }
+    let test_modules: Vec<String> = sources.iter().flat_map(Source::test_modules).collect();
     for source in sources {
         match VENDORS.iter().find(|vendor| source.name.starts_with(vendor.folder)) {
             Some(vendor) => {
-                inside::check(source, vendor, &mut breaches);
+                if !source.is_in(&test_modules) {
+                    inside::check(source, vendor, &mut breaches);
+                }
                 layout::check_privacy(source, vendor, &mut breaches);
             }
             None => outside::check(source, &layout, &mut breaches),
@@ -88,14 +91,21 @@ mod tests {
 
     /// Breaches in a repository of one more file.
     fn with(name: &str, text: &str) -> Vec<String> {
-        let files = [
+        with_files(&[(name, text)])
+    }
+
+    /// Breaches in a repository of these files beside the layouts.
+    fn with_files(files: &[(&str, &str)]) -> Vec<String> {
+        let layouts = [
             ("vmm-core/src/svm/vmcb.rs", VMCB),
             ("vmm-core/src/vmx/field.rs", FIELD),
             ("vmm-core/src/vmx/vmcs.rs", "pub struct Vmcs;"),
-            (name, text),
         ];
-        let sources: Vec<Source> =
-            files.iter().map(|(name, text)| Source::parse(name, text).unwrap()).collect();
+        let sources: Vec<Source> = layouts
+            .iter()
+            .chain(files)
+            .map(|(name, text)| Source::parse(name, text).unwrap())
+            .collect();
         breaches(&sources)
     }
 
@@ -129,6 +139,30 @@ mod tests {
             assert_eq!(found.len(), 1, "{text}: {found:?}");
             assert!(found[0].starts_with("vmm-core/src/vmx/vcpu.rs:1: "), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_vendors_file_for_tests_uses_what_tests_need() {
+        let fixture = "use host_mock::MockHost; use crate::emulate;";
+        let test_files = [
+            ("vmm-core/src/svm/fixture.rs", fixture),
+            ("vmm-core/src/svm/cpu/tests/mod.rs", "mod deep;"),
+            ("vmm-core/src/svm/cpu/tests/deep.rs", fixture),
+        ];
+        let declare = |cfg: &str| {
+            let module = format!("{cfg} mod fixture;");
+            let below = format!("{cfg} mod tests;");
+            let declarations = [
+                ("vmm-core/src/svm/mod.rs", module.as_str()),
+                ("vmm-core/src/svm/cpu.rs", below.as_str()),
+            ];
+            with_files(&[declarations.as_slice(), &test_files].concat())
+        };
+        assert_eq!(declare("#[cfg(test)]"), [""; 0]);
+        assert_eq!(declare("").len(), 4);
+        let other = ("vmm-core/src/svm/fixtures.rs", fixture);
+        let declaration = ("vmm-core/src/svm/mod.rs", "#[cfg(test)] mod fixture;");
+        assert_eq!(with_files(&[declaration, other]).len(), 2);
     }
 
     #[test]

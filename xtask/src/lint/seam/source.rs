@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A source file, and the paths and words in it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
@@ -44,6 +46,29 @@ impl Source {
         let file = syn::parse_file(text).with_context(|| format!("cannot understand {name}"))?;
         let tokens = text.parse().ok().with_context(|| format!("cannot understand {name}"))?;
         Ok(Self { name: name.to_owned(), file, tokens })
+    }
+
+    /// Modules that it declares for tests alone, each as the path of its file without `.rs`, which
+    /// is the folder of what is below it, too.
+    pub fn test_modules(&self) -> Vec<String> {
+        let path = Path::new(&self.name);
+        let is_root = ["mod.rs", "lib.rs", "main.rs"].iter().any(|root| path.ends_with(root));
+        let folder = if is_root { path.parent().unwrap_or(path) } else { &path.with_extension("") };
+        let modules = self.file.items.iter().filter_map(|item| match item {
+            Item::Mod(item) if item.content.is_none() && item.attrs.iter().any(is_for_tests) => {
+                Some(folder.join(item.ident.to_string()).display().to_string())
+            }
+            _ => None,
+        });
+        modules.collect()
+    }
+
+    /// True if it is the file of one of these `modules`, or below one.
+    pub fn is_in(&self, modules: &[String]) -> bool {
+        modules.iter().any(|module| {
+            let rest = self.name.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        })
     }
 
     /// All paths in it but for those of tests.
