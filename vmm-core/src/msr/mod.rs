@@ -7,8 +7,8 @@
 //!
 //! The backend holds EFER, STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, FS_BASE, GS_BASE, the
 //! SYSENTER registers, PAT and TSC_AUX, because the hardware loads and stores them. It asks
-//! [`validate_efer`], [`validate_pat`], [`validate_tsc_aux`] and [`is_canonical`] before it
-//! takes a value.
+//! [`validate_efer`], [`validate_pat`], [`validate_tsc_aux`], [`validate_syscall_register`] and
+//! [`is_canonical`] before it takes a value.
 //!
 //! What Linux 6.1 reads or writes on an AMD family 19h CPU without being prepared for a fault,
 //! and where it is answered:
@@ -56,6 +56,9 @@ pub use fault::GeneralProtection;
 pub use intel::IntelMsrs;
 pub use machine_check::MachineCheckMsrs;
 pub use mtrr::Mtrrs;
-pub use rules::{PAT_RESET, is_canonical, validate_efer, validate_pat, validate_tsc_aux};
+pub use rules::{
+    PAT_RESET, is_canonical, validate_efer, validate_pat, validate_syscall_register,
+    validate_tsc_aux,
+};
 pub use vcpu::{VcpuMsrs, VcpuMsrsConfig, VcpuMsrsState};
 pub use vendor::VendorMsrs;

@@ -4,7 +4,7 @@
 use super::GeneralProtection;
 use crate::{
     GuestVirtAddr,
-    cpuid::CpuidTable,
+    cpuid::{CpuidTable, Vendor},
     state::{cr0, efer},
 };
 
@@ -48,6 +48,23 @@ pub fn validate_efer(
 /// [`GeneralProtection`] if a higher bit is set.
 pub fn validate_tsc_aux(value: u64) -> Result<(), GeneralProtection> {
     u32::try_from(value).map(drop).map_err(|_| GeneralProtection)
+}
+
+/// Checks a value for STAR or SFMASK, of which Intel's CPUs reserve the bits `reserved`: the lower
+/// half of STAR and the upper one of SFMASK (Intel SDM vol. 3, 5.8.8). AMD's have the entry point
+/// of 32-bit code in the former, and ignore the latter (AMD APM vol. 2, 6.1.1).
+///
+/// # Errors
+/// [`GeneralProtection`] if an Intel CPU would raise it.
+pub fn validate_syscall_register(
+    value: u64,
+    reserved: u64,
+    vendor: Vendor,
+) -> Result<(), GeneralProtection> {
+    match vendor {
+        Vendor::Intel if value & reserved != 0 => Err(GeneralProtection),
+        Vendor::Intel | Vendor::Amd => Ok(()),
+    }
 }
 
 /// True if `value` may be written to a register that holds a linear address: LSTAR, CSTAR,

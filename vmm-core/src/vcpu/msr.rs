@@ -11,7 +11,11 @@ use super::Vcpu;
 use crate::{
     apic::{LocalApic, X2APIC_MSRS},
     backend::{HardwareMsr, VcpuBackend},
-    msr::{GeneralProtection, is_canonical, validate_efer, validate_pat, validate_tsc_aux},
+    cpuid::Vendor,
+    msr::{
+        GeneralProtection, is_canonical, validate_efer, validate_pat, validate_syscall_register,
+        validate_tsc_aux,
+    },
     state::{ControlRegisters, Gpr, SegmentRegister},
     statistics::Unclaimed,
 };
@@ -22,14 +26,30 @@ enum Rule {
     Any,
     Canonical,
     Pat,
+    /// A register of SYSCALL, of which Intel's CPUs reserve these bits.
+    Syscall(u64),
 }
+
+impl Rule {
+    fn check(self, value: u64, vendor: Vendor) -> Result<(), GeneralProtection> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Canonical if is_canonical(value) => Ok(()),
+            Self::Canonical => Err(GeneralProtection),
+            Self::Pat => validate_pat(value),
+            Self::Syscall(reserved) => validate_syscall_register(value, reserved, vendor),
+        }
+    }
+}
+
+const LOW_HALF: u64 = 0xFFFF_FFFF;
 
 const fn hardware_msr(msr: u32) -> Option<(HardwareMsr, Rule)> {
     Some(match msr {
-        IA32_STAR => (HardwareMsr::Star, Rule::Any),
+        IA32_STAR => (HardwareMsr::Star, Rule::Syscall(LOW_HALF)),
         IA32_LSTAR => (HardwareMsr::Lstar, Rule::Canonical),
         IA32_CSTAR => (HardwareMsr::Cstar, Rule::Canonical),
-        IA32_FMASK => (HardwareMsr::Sfmask, Rule::Any),
+        IA32_FMASK => (HardwareMsr::Sfmask, Rule::Syscall(!LOW_HALF)),
         IA32_KERNEL_GSBASE => (HardwareMsr::KernelGsBase, Rule::Canonical),
         IA32_SYSENTER_CS => (HardwareMsr::SysenterCs, Rule::Any),
         IA32_SYSENTER_ESP => (HardwareMsr::SysenterEsp, Rule::Canonical),
@@ -93,7 +113,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             return hook.write_msr(self.index, msr, value);
         }
         if let Some((hardware, rule)) = hardware_msr(msr) {
-            self.check(rule, value)?;
+            rule.check(value, self.core.cpuid.vendor())?;
             self.hardware.set_msr(hardware, value);
             return Ok(());
         }
@@ -127,15 +147,6 @@ impl<V: VcpuBackend> Vcpu<V> {
         }
     }
 
-    fn check(&self, rule: Rule, value: u64) -> Result<(), GeneralProtection> {
-        match rule {
-            Rule::Any => Ok(()),
-            Rule::Canonical if is_canonical(value) => Ok(()),
-            Rule::Canonical => Err(GeneralProtection),
-            Rule::Pat => validate_pat(value),
-        }
-    }
-
     fn set_efer(&mut self, value: u64) -> Result<(), GeneralProtection> {
         let old = self.hardware.control_registers();
         let efer = validate_efer(old.efer, value, old.cr0, &self.core.cpuid)?;
@@ -146,9 +157,28 @@ impl<V: VcpuBackend> Vcpu<V> {
     }
 
     fn set_base(&mut self, register: SegmentRegister, base: u64) -> Result<(), GeneralProtection> {
-        self.check(Rule::Canonical, base)?;
+        Rule::Canonical.check(base, self.core.cpuid.vendor())?;
         let segment = self.hardware.segment(register);
         self.hardware.set_segment(register, crate::state::Segment { base, ..segment });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On Intel's CPUs a WRMSR of such a bit faults, and there the VMM itself executes it for
+    /// guests that it interprets.
+    #[test]
+    fn registers_of_syscall_take_no_bit_that_intel_reserves() {
+        for (msr, reserved) in [(IA32_STAR, 0..32), (IA32_FMASK, 32..64)] {
+            let (_, rule) = hardware_msr(msr).unwrap();
+            for bit in 0..64 {
+                let check = |vendor| rule.check(1 << bit, vendor).is_ok();
+                assert_eq!(check(Vendor::Intel), !reserved.contains(&bit), "{msr:#x}, {bit}");
+                assert!(check(Vendor::Amd), "{msr:#x}, {bit}");
+            }
+        }
     }
 }

@@ -58,7 +58,8 @@ impl SwitchedMsrs {
     /// Sets the guest's value of `msr`, which was checked before.
     pub fn set(&mut self, msr: u32, value: u64) {
         match SWITCHED.iter().position(|other| *other == msr) {
-            // SAFETY: the register exists and takes the value: addresses are canonical.
+            // SAFETY: the register exists and takes the value: addresses are canonical, and no
+            // reserved bit is set.
             Some(_) if self.is_loaded => unsafe { wrmsr(msr, value) },
             Some(index) => self.values[index] = value,
             None => {}
