@@ -134,7 +134,8 @@ pub enum Trapped {
     ReadPerformanceCounter,
     /// RSM outside system management mode: #UD.
     Resume,
-    /// An x87 error that is to be reported by IRQ 13, as before CR0.NE existed.
+    /// An x87 error with CR0.NE clear, which a PC reports by IRQ 13: #MF, as from a CPU with VT-x,
+    /// where the bit is set whatever the guest believes.
     LegacyFpuError,
 }
 

@@ -192,7 +192,7 @@ fn hypercalls_are_the_kernels_alone() {
 }
 
 #[test]
-fn instructions_that_the_guest_has_not_got_fault() {
+fn trapped_instructions_fault() {
     let undefined = Event::Exception(Exception::INVALID_OPCODE);
     let protection = Event::Exception(Exception::GENERAL_PROTECTION);
     for (trapped, event) in [
@@ -201,6 +201,7 @@ fn instructions_that_the_guest_has_not_got_fault() {
         (Trapped::Hidden, undefined),
         (Trapped::Resume, undefined),
         (Trapped::ReadPerformanceCounter, protection),
+        (Trapped::LegacyFpuError, Event::Exception(Exception::FLOATING_POINT)),
     ] {
         let mut machine = machine();
         assert_eq!(run_one(&mut machine, Exit::Instruction(trapped)), [event]);
