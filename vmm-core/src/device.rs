@@ -67,6 +67,10 @@ pub trait ExternalInterruptSource: Send + Sync {
     /// True while the INTR output is asserted.
     fn pending(&self) -> bool;
 
+    /// True if INTR became asserted since the last call. It rings then, but not when INTR is
+    /// deasserted, so that looks at the level do not show every edge.
+    fn take_rise(&self) -> bool;
+
     /// Performs the acknowledge cycle. `None` if nothing is pending at all; a controller that
     /// has lost its request answers with its spurious vector.
     fn acknowledge(&self) -> Option<Vector>;

@@ -8,7 +8,7 @@ mod tests;
 use alloc::sync::Arc;
 use core::{
     ops::RangeInclusive,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,8 @@ pub struct Pic {
     /// What the CPU last saw INTR stand for, until it acknowledges: tells a withdrawn request
     /// from one that never was.
     sampled: AtomicU8,
+    /// INTR became asserted, and nobody has taken note of that edge.
+    risen: AtomicBool,
     doorbell: Doorbell,
 }
 
@@ -75,6 +77,7 @@ impl Pic {
             state: Mutex::new(PicState { master: Chip::new(0x08), slave: Chip::new(0x70) }),
             intr: AtomicU8::new(NOBODY),
             sampled: AtomicU8::new(NOBODY),
+            risen: AtomicBool::new(false),
             doorbell,
         })
     }
@@ -103,6 +106,7 @@ impl Pic {
         let before = self.intr.swap(source, Ordering::SeqCst);
         drop(state);
         if before == NOBODY && source != NOBODY {
+            self.risen.store(true, Ordering::SeqCst);
             self.doorbell.ring();
         }
         result
@@ -160,6 +164,10 @@ impl ExternalInterruptSource for Pic {
         }
         self.sampled.store(source, Ordering::SeqCst);
         true
+    }
+
+    fn take_rise(&self) -> bool {
+        self.risen.swap(false, Ordering::SeqCst)
     }
 
     fn acknowledge(&self) -> Option<Vector> {

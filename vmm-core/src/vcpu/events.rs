@@ -23,8 +23,6 @@ pub(super) struct PendingEvents {
     external_message: bool,
     /// LINT0 let it through when it was last looked at.
     lint0_open: bool,
-    /// The 8259A pair asserted its output then.
-    source_asserted: bool,
 }
 
 impl PendingEvents {
@@ -190,12 +188,12 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Notes whether the 8259A pair asserts its output to this vCPU.
     pub(super) fn look_at_external_source(&mut self) {
-        let asserted = self.core.external.as_ref().is_some_and(|source| source.pending());
-        if asserted && !core::mem::replace(&mut self.pending.source_asserted, asserted) {
+        let source = self.core.external.as_ref();
+        let asserted = source.is_some_and(|source| source.pending());
+        if source.is_some_and(|source| source.take_rise()) {
             self.apic.raise_lint0();
             self.pending.nmi |= self.apic.take_nmi();
         }
-        self.pending.source_asserted = asserted;
         let message = self.apic.take_external() || self.pending.external_message;
         self.pending.lint0_open = self.apic.lint0_extint_enabled();
         self.pending.external_message = asserted && message;

@@ -46,6 +46,25 @@ fn an_edge_is_delivered_once() {
     assert!(!pic.pending());
 }
 
+/// LINT0 may take the output for an edge, and the guest answer by polls.
+#[test]
+fn each_assertion_of_the_output_is_an_edge() {
+    let pic = pic();
+    assert!(!pic.take_rise());
+    for _ in 0..2 {
+        edge(&pic, 0);
+        edge(&pic, 4);
+        assert!(pic.take_rise());
+        assert!(!pic.take_rise(), "taken");
+        for answer in [0x80, 0x84] {
+            pic.write_byte(0x20, 0x0C);
+            assert_eq!(pic.read_byte(0x20), Some(answer));
+            pic.write_byte(0x20, 0x20);
+        }
+        assert!(!pic.pending());
+    }
+}
+
 #[test]
 fn everything_is_masked_at_power_on() {
     let pic = Pic::new(Doorbell::disconnected());

@@ -14,7 +14,10 @@ mod exits;
 mod model;
 mod state;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use host_iface::{Host, PageRequest, PageRun};
 use host_mock::MockHost;
@@ -89,6 +92,17 @@ impl Plan {
 #[derive(Default)]
 struct Controller {
     requests: Mutex<u32>,
+    risen: AtomicBool,
+}
+
+impl Controller {
+    fn ask(&self) {
+        let mut requests = lock(&self.requests);
+        *requests += 1;
+        if *requests == 1 {
+            self.risen.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,6 +112,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl ExternalInterruptSource for Controller {
     fn pending(&self) -> bool {
         *lock(&self.requests) > 0
+    }
+    fn take_rise(&self) -> bool {
+        self.risen.swap(false, Ordering::SeqCst)
     }
     fn acknowledge(&self) -> Option<Vector> {
         let mut requests = lock(&self.requests);
@@ -371,7 +388,7 @@ impl World {
             1 => self.send(vcpu, DeliveryMode::Nmi, NMI),
             2 => self.host.advance(self.random.below(1 << 16)),
             3 => {
-                *lock(&self.controller.requests) += 1;
+                self.controller.ask();
                 self.watched[0].account.send(EXTERNAL.0);
                 self.ring(0);
             }

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use crate::{
@@ -96,10 +96,26 @@ impl HypercallHook for Hook {
     }
 }
 
-/// An 8259A pair that asks for `requests` interrupts of one vector.
+/// An 8259A pair that asks for interrupts of one vector.
 #[derive(Default)]
 pub struct Controller {
-    pub requests: AtomicU32,
+    requests: AtomicU32,
+    risen: AtomicBool,
+}
+
+impl Controller {
+    /// Has it ask for so many interrupts.
+    pub fn ask(&self, requests: u32) {
+        let before = self.requests.swap(requests, Ordering::SeqCst);
+        if before == 0 && requests > 0 {
+            self.risen.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Interrupts that it still asks for.
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::SeqCst)
+    }
 }
 
 /// The controller's vector.
@@ -107,7 +123,10 @@ pub const EXTERNAL_VECTOR: Vector = Vector(0x21);
 
 impl ExternalInterruptSource for Controller {
     fn pending(&self) -> bool {
-        self.requests.load(Ordering::SeqCst) > 0
+        self.requests() > 0
+    }
+    fn take_rise(&self) -> bool {
+        self.risen.swap(false, Ordering::SeqCst)
     }
     fn acknowledge(&self) -> Option<Vector> {
         let one_less = |n: u32| n.checked_sub(1);

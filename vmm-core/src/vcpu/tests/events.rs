@@ -196,7 +196,7 @@ fn with_controller() -> (Machine, Arc<Controller>) {
 }
 
 fn raise(machine: &mut Machine, controller: &Controller, requests: u32) {
-    controller.requests.store(requests, Ordering::SeqCst);
+    controller.ask(requests);
     machine.vcpu().link.attention().store(true, Ordering::SeqCst);
 }
 
@@ -206,7 +206,7 @@ fn external_interrupts_are_acknowledged_at_delivery() {
     machine.registers().set_interrupts_enabled(false);
     raise(&mut machine, &controller, 2);
     assert_eq!(enter(&mut machine), (None, WINDOW));
-    assert_eq!(controller.requests.load(Ordering::SeqCst), 2, "the guest may still mask it");
+    assert_eq!(controller.requests(), 2, "the guest may still mask it");
     machine.registers().set_interrupts_enabled(true);
     let external = Some(Event::Interrupt(EXTERNAL_VECTOR));
     assert_eq!(enter(&mut machine), (external, WINDOW));
@@ -233,7 +233,21 @@ fn lint0_as_a_fixed_interrupt_is_raised_once_for_each_assertion() {
         assert_eq!(enter(&mut machine).0, expected);
         machine.vcpu().apic.end_of_interrupt();
     }
-    assert_eq!(controller.requests.load(Ordering::SeqCst), 1, "nobody acknowledged it");
+    assert_eq!(controller.requests(), 1, "nobody acknowledged it");
+}
+
+/// A controller rings when it asserts its output, and not when it takes that back.
+#[test]
+fn lint0_as_a_fixed_interrupt_is_raised_again_after_a_fall_that_nobody_saw() {
+    const LVT_LINT0: u64 = 0x350;
+    let (mut machine, controller) = with_controller();
+    machine.vcpu().apic.write_mmio(LVT_LINT0, AccessWidth::Dword, 0x57);
+    for _ in 0..2 {
+        raise(&mut machine, &controller, 1);
+        assert_eq!(enter(&mut machine).0, Some(Event::Interrupt(Vector(0x57))));
+        machine.vcpu().apic.end_of_interrupt();
+        controller.ask(0);
+    }
 }
 
 #[test]
@@ -242,7 +256,7 @@ fn a_request_that_the_controller_took_back_delivers_nothing() {
     machine.registers().set_interrupts_enabled(false);
     raise(&mut machine, &controller, 1);
     enter(&mut machine);
-    controller.requests.store(0, Ordering::SeqCst);
+    controller.ask(0);
     machine.registers().set_interrupts_enabled(true);
     assert_eq!(enter(&mut machine), (None, NOTHING));
 }
