@@ -188,13 +188,15 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     /// Notes whether the 8259A pair asserts its output to this vCPU.
     pub(super) fn look_at_external_source(&mut self) {
+        // The output is asserted before a message tells of it. So what is asserted is looked at
+        // behind the message, or the message would be taken in vain.
+        let message = self.apic.take_external() || self.pending.external_message;
         let source = self.core.external.as_ref();
         let asserted = source.is_some_and(|source| source.pending());
         if source.is_some_and(|source| source.take_rise()) {
             self.apic.raise_lint0();
             self.pending.nmi |= self.apic.take_nmi();
         }
-        let message = self.apic.take_external() || self.pending.external_message;
         self.pending.lint0_open = self.apic.lint0_extint_enabled();
         self.pending.external_message = asserted && message;
         self.pending.external = asserted && (self.pending.lint0_open || message);

@@ -2,13 +2,16 @@
 //! Devices and hooks that note what is asked of them.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
+
+use spin::Once;
 
 use crate::{
     AccessWidth, ExternalInterruptSource, MmioDevice, PortDevice, TimerClient, Vector, VmControl,
     VmInstant,
+    apic::ApicInbox,
     cpuid::CpuidResult,
     hooks::{CpuidHook, HypercallHook, MsrHook},
     msr::GeneralProtection,
@@ -134,6 +137,30 @@ impl ExternalInterruptSource for Controller {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
             .is_ok()
             .then_some(EXTERNAL_VECTOR)
+    }
+}
+
+/// An 8259A pair that another CPU makes ask at the moment when it has just been looked at. The
+/// I/O APIC tells the first local APIC of it.
+#[derive(Default)]
+pub struct Late {
+    pub inbox: Once<Arc<ApicInbox>>,
+    asks: AtomicBool,
+}
+
+impl ExternalInterruptSource for Late {
+    fn pending(&self) -> bool {
+        let before = self.asks.swap(true, Ordering::SeqCst);
+        if let Some(inbox) = self.inbox.get().filter(|_| !before) {
+            inbox.post_external();
+        }
+        before
+    }
+    fn take_rise(&self) -> bool {
+        false
+    }
+    fn acknowledge(&self) -> Option<Vector> {
+        Some(EXTERNAL_VECTOR)
     }
 }
 

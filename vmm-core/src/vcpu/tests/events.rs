@@ -4,7 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    devices::{Controller, EXTERNAL_VECTOR},
+    devices::{Controller, EXTERNAL_VECTOR, Late},
     hardware::{Requests, script},
     machine::{Machine, machine, machine_with},
 };
@@ -49,6 +49,7 @@ fn interrupt(vector: u8) -> Option<Event> {
 
 const NOTHING: Requests =
     Requests { interrupt_window: false, nmi_window: false, watched_class: None };
+const MASKED: u32 = 1 << 16;
 const WINDOW: Requests = Requests { interrupt_window: true, ..NOTHING };
 
 #[test]
@@ -247,6 +248,23 @@ fn lint0_as_a_fixed_interrupt_is_raised_again_after_a_fall_that_nobody_saw() {
         assert_eq!(enter(&mut machine).0, Some(Event::Interrupt(Vector(0x57))));
         machine.vcpu().apic.end_of_interrupt();
         controller.ask(0);
+    }
+}
+
+#[test]
+fn a_message_that_comes_with_the_look_at_the_controller_is_not_lost() {
+    const LVT_LINT0: u64 = 0x350;
+    let late = Arc::<Late>::default();
+    let mut machine = machine_with(1, |builder| builder.external_interrupts(late.clone()));
+    machine.vcpu().apply_firmware_defaults();
+    machine.registers().set_interrupts_enabled(true);
+    machine.vcpu().apic.write_mmio(LVT_LINT0, AccessWidth::Dword, MASKED.into());
+    let core = machine.vm.core();
+    late.inbox.call_once(|| core.apic_bus.inbox(0).unwrap().clone());
+    for expected in [None, Some(Event::Interrupt(EXTERNAL_VECTOR))] {
+        // The first time by somebody else, the second by who sent the message.
+        machine.vcpu().link.attention().store(true, Ordering::SeqCst);
+        assert_eq!(enter(&mut machine).0, expected);
     }
 }
 
