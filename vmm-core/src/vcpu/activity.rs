@@ -100,6 +100,9 @@ impl<V: VcpuBackend> Vcpu<V> {
         self.hardware.set_nmi_blocking(false);
         self.hardware.drop_pending_debug_exceptions();
         self.hardware.set_debug_status_control(dr6::FIXED, dr7::FIXED);
+        for number in 0..4 {
+            self.hardware.set_breakpoint_address(number, 0);
+        }
         self.set_reset_state(&InitialState::reset());
         self.activity =
             if self.apic.awaiting_startup() { Activity::WaitForStartup } else { Activity::Running };

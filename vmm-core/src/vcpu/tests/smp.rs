@@ -114,6 +114,7 @@ fn init_resets_what_runs() {
     let registers = &mut vcpu.hardware.registers;
     registers.in_shadow = true;
     (registers.dr6, registers.dr7) = (1, 0x401);
+    registers.breakpoints = [1, 2, 3, 4];
     registers.rflags |= rflags::IF;
     vcpu.pending.nmi = true;
     vcpu.core.apic_bus.inbox(1).unwrap().post_init();
@@ -123,6 +124,7 @@ fn init_resets_what_runs() {
     assert!(!vcpu.pending.nmi);
     let registers = &vcpu.hardware.registers;
     assert_eq!((registers.dr6, registers.dr7), (0xFFFF_0FF0, 0x400));
+    assert_eq!(registers.breakpoints, [0; 4]);
     assert_eq!((registers.in_shadow, registers.rflags), (false, rflags::FIXED));
 }
 
