@@ -33,6 +33,10 @@ pub(super) enum StringOperation {
 /// Bytes after which a repeated instruction returns, so that interrupts can be taken.
 const MAX_BYTES: u64 = PAGE_SIZE;
 
+/// Elements after which INS and OUTS do so: each is an access to a device, and may take as long as
+/// a log takes to write a line to a serial port.
+const MAX_PORT_ACCESSES: u64 = 64;
+
 /// One of the two pointers of a string instruction.
 struct Stream {
     pointer: GprPart,
@@ -81,7 +85,12 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Iterates until the count is used up, the condition is met, or the bound is reached.
     fn repeat(&mut self, run: &mut StringRun) -> Step<Flow> {
         let counter = GprPart::new(Gpr::Rcx, run.destination.pointer.size);
-        let mut budget = MAX_BYTES;
+        let mut budget = match run.operation {
+            StringOperation::Input | StringOperation::Output => {
+                MAX_PORT_ACCESSES * run.size.length()
+            }
+            _ => MAX_BYTES,
+        };
         let mut left = self.register(counter);
         while left != 0 {
             if budget < run.size.length() {

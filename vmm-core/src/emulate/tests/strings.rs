@@ -26,6 +26,24 @@ fn a_long_repetition_pauses_and_goes_on() {
     assert_eq!(machine.bus.log[1499], Event::Write(DEVICE + 1499 * 4, Dword, 0x2345_6789));
 }
 
+/// A page full of line feeds for a console that is a log would keep the vCPU for seconds.
+#[test]
+fn ports_are_accessed_a_few_times_only() {
+    for (opcode, size) in [(0x6C, 1), (0x6D, 4), (0x6E, 1), (0x6F, 4)] {
+        let mut machine = Machine::long(&[0xF3, opcode])
+            .set(Gpr::Rcx, 100)
+            .set(Gpr::Rsi, DATA)
+            .set(Gpr::Rdi, DATA)
+            .set(Gpr::Rdx, 0x3F8);
+        let pointer = if opcode < 0x6E { Gpr::Rdi } else { Gpr::Rsi };
+        assert_eq!(machine.run(), REPEAT);
+        let state = |machine: &Machine| [Gpr::Rcx, pointer].map(|register| machine.get(register));
+        assert_eq!((state(&machine), machine.cpu.rip), ([36, DATA + 64 * size], CODE));
+        assert_eq!(machine.run(), DONE);
+        assert_eq!((state(&machine), machine.cpu.rip), ([0, DATA + 100 * size], CODE + 2));
+    }
+}
+
 #[test]
 fn a_fault_leaves_the_completed_iterations() {
     // rep movsb that runs off the mapped pages after 3 bytes.
