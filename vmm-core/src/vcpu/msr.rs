@@ -20,6 +20,9 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     Any,
+    /// 32 bits. On VT-x the value may go to the register of the host's CPU, where a higher bit
+    /// raises #GP (Intel SDM vol. 3, figure 5-14).
+    LowHalf,
     Canonical,
     Pat,
 }
@@ -29,7 +32,7 @@ const fn hardware_msr(msr: u32) -> Option<(HardwareMsr, Rule)> {
         IA32_STAR => (HardwareMsr::Star, Rule::Any),
         IA32_LSTAR => (HardwareMsr::Lstar, Rule::Canonical),
         IA32_CSTAR => (HardwareMsr::Cstar, Rule::Canonical),
-        IA32_FMASK => (HardwareMsr::Sfmask, Rule::Any),
+        IA32_FMASK => (HardwareMsr::Sfmask, Rule::LowHalf),
         IA32_KERNEL_GSBASE => (HardwareMsr::KernelGsBase, Rule::Canonical),
         IA32_SYSENTER_CS => (HardwareMsr::SysenterCs, Rule::Any),
         IA32_SYSENTER_ESP => (HardwareMsr::SysenterEsp, Rule::Canonical),
@@ -130,8 +133,9 @@ impl<V: VcpuBackend> Vcpu<V> {
     fn check(&self, rule: Rule, value: u64) -> Result<(), GeneralProtection> {
         match rule {
             Rule::Any => Ok(()),
+            Rule::LowHalf if value >> 32 == 0 => Ok(()),
             Rule::Canonical if is_canonical(value) => Ok(()),
-            Rule::Canonical => Err(GeneralProtection),
+            Rule::LowHalf | Rule::Canonical => Err(GeneralProtection),
             Rule::Pat => validate_pat(value),
         }
     }

@@ -396,7 +396,7 @@ fn refuses(msr: u32, value: u64) -> bool {
         0xC000_0082 | 0xC000_0083 | 0xC000_0100..=0xC000_0102 | 0x175 | 0x176 => {
             !is_canonical(value)
         }
-        0xC000_0103 => value >> 32 != 0,
+        0xC000_0084 | 0xC000_0103 => value >> 32 != 0,
         0x277 => value.to_le_bytes().iter().any(|kind| !matches!(kind, 0 | 1 | 4..=7)),
         0xFE | 0x179 | 0x1D9 | 0x480 | 0xDA0 | 0xC001_0117 => value != 0,
         _ => false,
