@@ -5,6 +5,7 @@
 mod apic;
 mod cost;
 mod length;
+mod machine_check;
 mod nmi;
 mod refused;
 mod shadow;
