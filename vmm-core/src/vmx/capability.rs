@@ -378,6 +378,7 @@ impl Capabilities {
         !(missing(has_secondary, Field::SecondaryControls.bit())
             | missing(self.has_ept(), ept)
             | missing(self.uses(SecondaryControls::ENABLE_VPID), Field::Vpid.bit())
+            | missing(self.uses(SecondaryControls::ENCLS_EXITING), Field::EnclsBitmap.bit())
             | missing(self.has_tpr_shadow(), tpr)
             | missing(
                 apic.contains(SecondaryControls::VIRTUALIZE_APIC),
@@ -414,6 +415,7 @@ impl Capabilities {
             (self.switches_pat(), "pat"),
             (self.uses(SecondaryControls::ENABLE_RDTSCP), "rdtscp"),
             (self.uses(SecondaryControls::WBINVD_EXITING), "wbinvd_exiting"),
+            (self.uses(SecondaryControls::ENCLS_EXITING), "encls_exiting"),
         ]
         .into_iter()
         .filter(|(used, _)| *used)

@@ -4,6 +4,7 @@
 
 mod apic;
 mod cost;
+mod hidden;
 mod length;
 mod machine_check;
 mod nmi;
