@@ -134,7 +134,8 @@ pub enum Trapped {
     ReadPerformanceCounter,
     /// RSM outside system management mode: #UD.
     Resume,
-    /// An x87 error that is to be reported by IRQ 13, as before CR0.NE existed.
+    /// An x87 error that is to be reported by IRQ 13, as before CR0.NE existed: #MF, as VT-x, which
+    /// sets that bit for every guest, reports it.
     LegacyFpuError,
 }
 

@@ -289,6 +289,8 @@ impl Exception {
     pub const GENERAL_PROTECTION: Self = Self::with_code(13, 0);
     /// #SS(0).
     pub const STACK: Self = Self::with_code(12, 0);
+    /// #MF.
+    pub const FLOATING_POINT: Self = Self::plain(16);
     /// #AC(0).
     pub const ALIGNMENT_CHECK: Self = Self::with_code(17, 0);
 

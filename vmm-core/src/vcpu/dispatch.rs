@@ -149,7 +149,7 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.skip_instruction()
             }
             Trapped::ReadPerformanceCounter => Err(Exception::GENERAL_PROTECTION),
-            Trapped::LegacyFpuError => self.cannot_emulate("an x87 error with CR0.NE clear"),
+            Trapped::LegacyFpuError => Err(Exception::FLOATING_POINT),
             Trapped::Virtualization | Trapped::MonitorWait | Trapped::Hidden | Trapped::Resume => {
                 Err(Exception::INVALID_OPCODE)
             }

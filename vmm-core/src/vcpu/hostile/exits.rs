@@ -56,8 +56,7 @@ impl Rule {
                 | LoadMachineStatus(_),
             ) => Self::Skips,
             Exit::ControlRegister(_) => Self::Emulates,
-            Exit::Instruction(Trapped::LegacyFpuError)
-            | Exit::NestedMisconfiguration(_)
+            Exit::NestedMisconfiguration(_)
             | Exit::MachineCheck
             | Exit::Shutdown
             | Exit::EntryFailure(_)
@@ -359,6 +358,7 @@ pub fn expected(exit: &Exit, registers: &Registers) -> Expected {
         Exit::PortIo(io) if !io.is_string => Expected::NoException,
         Exit::Instruction(Trapped::CacheFlush) => must_fault(registers.cpl != 0),
         Exit::Instruction(Trapped::ReadPerformanceCounter) => GP,
+        Exit::Instruction(Trapped::LegacyFpuError) => Expected::Exception(16),
         Exit::Instruction(_) => UD,
         Exit::SetExtendedControl if registers.control.cr4 & cr4::OSXSAVE == 0 => UD,
         Exit::SetExtendedControl => {
