@@ -9,6 +9,7 @@ use cokernel::{
     smp::{RunError, cpu_count, current_cpu, idle_while, is_free, kick, run_on},
     time::{arm, cancel, tsc, tsc_hz},
 };
+use x86::controlregs::{Cr4, cr4};
 
 use crate::{Outcome, Test, ensure};
 
@@ -21,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a far deadline does not disturb a wait", far_deadline_is_quiet),
     ("heap and frames are safe on all CPUs", memory_on_all_cpus),
     ("the boot CPU can kick itself", self_kick),
+    ("machine checks are reported on every CPU", machine_checks_are_on),
 ];
 
 const PING_PONGS: u32 = 20_000;
@@ -63,6 +65,25 @@ fn tasks_run_where_sent() -> Outcome {
         ensure(Arc::strong_count(&places) == 1, "a task was not dropped")?;
     }
     Ok(())
+}
+
+/// Every CPU with long mode has machine checks; while CR4.MCE is clear, one resets the machine.
+fn machine_checks_are_on() -> Outcome {
+    let are_on = || {
+        // SAFETY: reading CR4 has no effect.
+        unsafe { cr4() }.contains(Cr4::CR4_ENABLE_MACHINE_CHECK)
+    };
+    ensure(are_on(), "not on the boot CPU")?;
+    let count = Arc::new(AtomicU32::new(0));
+    for cpu in others() {
+        let count = count.clone();
+        let task = move || {
+            count.fetch_add(are_on().into(), Ordering::Relaxed);
+        };
+        run_on(cpu, Box::new(task)).map_err(|_| "refused")?;
+    }
+    all_free()?;
+    ensure(count.load(Ordering::Relaxed) == cpu_count() - 1, "not on all others")
 }
 
 fn refusals() -> Outcome {

@@ -4,15 +4,17 @@
 use raw_cpuid::CpuId;
 use x86::controlregs::{Cr0, Cr4, cr0, cr0_write, cr4, cr4_write};
 
-/// Turns on what protects the kernel (WP, SMEP, SMAP, UMIP), global pages, and the register
-/// state (FXSAVE, XSAVE) that a library switching extended state needs. The co-kernel itself
-/// uses no floating point.
+/// Turns on what protects the kernel (WP, SMEP, SMAP, UMIP), machine checks, without which the
+/// hardware's failure is a reset that nobody explains, global pages, and the register state
+/// (FXSAVE, XSAVE) that a library switching extended state needs. The co-kernel itself uses no
+/// floating point.
 pub(crate) fn enable_features() {
     let cpuid = CpuId::new();
     let extended = cpuid.get_extended_feature_info();
     let has = |f: &dyn Fn(&raw_cpuid::ExtendedFeatures) -> bool| extended.as_ref().is_some_and(f);
     let basic = cpuid.get_feature_info();
     let optional = [
+        (basic.as_ref().is_some_and(|f| f.has_mce()), Cr4::CR4_ENABLE_MACHINE_CHECK),
         (basic.as_ref().is_some_and(|f| f.has_pge()), Cr4::CR4_ENABLE_GLOBAL_PAGES),
         (basic.as_ref().is_some_and(|f| f.has_fxsave_fxstor()), Cr4::CR4_ENABLE_SSE),
         (basic.as_ref().is_some_and(|f| f.has_sse()), Cr4::CR4_UNMASKED_SSE),

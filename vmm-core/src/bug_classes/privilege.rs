@@ -11,6 +11,7 @@ use crate::{
 
 const GP: Result<(), Exception> = Err(Exception::GENERAL_PROTECTION);
 const UD: Result<(), Exception> = Err(Exception::INVALID_OPCODE);
+const MF: Result<(), Exception> = Err(Exception::FLOATING_POINT);
 
 fn user() -> Machine {
     let mut machine = machine();
@@ -30,10 +31,12 @@ fn exits_that_reach_the_vmm_from_user_mode_fault_there() {
         (Exit::Instruction(Trapped::MonitorWait), UD),
         (Exit::Instruction(Trapped::Hidden), UD),
         (Exit::Instruction(Trapped::Resume), UD),
+        (Exit::Instruction(Trapped::LegacyFpuError), MF),
     ] {
         let mut machine = user();
         machine.set_gpr(Gpr::Rax, 1);
         assert_eq!(machine.handle(exit), expected, "{exit:?}");
+        assert_eq!(machine.ended(), None, "{exit:?}");
         assert_eq!(machine.registers().rip, CODE);
         assert_eq!(machine.registers().xcr0, 0);
     }

@@ -56,6 +56,18 @@ impl PerCpu {
     pub(super) fn is_prepared(&self) -> bool {
         self.before.lock().is_some()
     }
+
+    /// Has `enable` prepare the CPU. False, and nothing is done, if it is prepared already.
+    fn prepare(&self, enable: impl FnOnce() -> Before) -> bool {
+        let mut before = self.before.lock();
+        if before.is_some() {
+            return false;
+        }
+        // Whoever had the CPU meanwhile may have used the same identifiers.
+        self.asids.lock().forget();
+        *before = Some(enable());
+        true
+    }
 }
 
 /// AMD SVM on one machine.
@@ -168,12 +180,10 @@ impl Backend for Svm {
         Capabilities::from_cpuid(&CpuidLeaves::read())?
             .check_cpu(self.host.cpu_count(), is_first())?;
         check_firmware_lock()?;
-        let mut before = cpu.before.lock();
-        if before.is_some() {
-            return Err(Unsupported::Host(HostError::CpuBusy(self.host.current_cpu())));
+        match cpu.prepare(|| Before::enable(self.fpu, cpu)) {
+            true => Ok(()),
+            false => Err(Unsupported::Host(HostError::CpuBusy(self.host.current_cpu()))),
         }
-        *before = Some(Before::enable(self.fpu, cpu));
-        Ok(())
     }
 
     fn leave_cpu(&self) {
@@ -222,4 +232,31 @@ impl Before {
 /// The per-CPU data of `cpu`.
 pub(super) fn per_cpu(cpus: &[PerCpu], cpu: CpuId) -> Option<&PerCpu> {
     cpus.get(cpu.0 as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use host_mock::MockHost;
+
+    use super::*;
+    use crate::svm::asid::{Asid, AsidUse};
+
+    #[test]
+    fn identifiers_of_an_earlier_stay_on_a_cpu_are_not_trusted() {
+        let svm = Svm::sample(MockHost::leak(1)).unwrap();
+        let cpu = &svm.cpus[0];
+        let enable = || Before { efer: 0, hsave: 0, cr0: 0, cr4: 0 };
+        assert!(cpu.prepare(enable) && !cpu.prepare(enable));
+        let AsidUse::FreshAfterFlush(first) = cpu.asids.lock().ensure(Asid::default()) else {
+            panic!("who had the CPU before is not known")
+        };
+        assert!(matches!(cpu.asids.lock().assign(), AsidUse::Fresh(_)));
+        for asid in [first, Asid::default()] {
+            // Handed back, and used by somebody else with identifiers of their own.
+            cpu.before.lock().take();
+            assert!(cpu.prepare(enable));
+            let used = cpu.asids.lock().ensure(asid);
+            assert!(matches!(used, AsidUse::FreshAfterFlush(_)), "{used:?}");
+        }
+    }
 }

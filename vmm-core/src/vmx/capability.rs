@@ -348,9 +348,11 @@ impl Capabilities {
         }
     }
 
-    /// The value of CR4 with which a guest runs that believes in `wanted`.
+    /// The value of CR4 with which a guest runs that believes in `wanted`. A machine check exits
+    /// only while MCE is set; without it the CPU shuts down, and the machine with it (Intel SDM vol.
+    /// 3, 6.15).
     pub fn real_cr4(&self, wanted: u64) -> u64 {
-        (wanted | self.msrs.cr4_fixed0 | cr4::VMXE) & self.msrs.cr4_fixed1
+        (wanted | self.msrs.cr4_fixed0 | cr4::VMXE | cr4::MCE) & self.msrs.cr4_fixed1
     }
 
     /// The VMCS fields that exist, of those that are used at all: others exist only if the
@@ -376,6 +378,7 @@ impl Capabilities {
         !(missing(has_secondary, Field::SecondaryControls.bit())
             | missing(self.has_ept(), ept)
             | missing(self.uses(SecondaryControls::ENABLE_VPID), Field::Vpid.bit())
+            | missing(self.uses(SecondaryControls::ENCLS_EXITING), Field::EnclsBitmap.bit())
             | missing(self.has_tpr_shadow(), tpr)
             | missing(
                 apic.contains(SecondaryControls::VIRTUALIZE_APIC),
@@ -412,6 +415,7 @@ impl Capabilities {
             (self.switches_pat(), "pat"),
             (self.uses(SecondaryControls::ENABLE_RDTSCP), "rdtscp"),
             (self.uses(SecondaryControls::WBINVD_EXITING), "wbinvd_exiting"),
+            (self.uses(SecondaryControls::ENCLS_EXITING), "encls_exiting"),
         ]
         .into_iter()
         .filter(|(used, _)| *used)
@@ -590,6 +594,6 @@ mod tests {
         let capabilities = Capabilities::new(TIGER_LAKE).unwrap();
         let reset = capabilities.real_cr0(cr0::CD | cr0::NW | cr0::ET);
         assert_eq!(reset, cr0::ET | cr0::NE, "real mode stays, caches stay on");
-        assert_eq!(capabilities.real_cr4(cr4::PAE), cr4::PAE | cr4::VMXE);
+        assert_eq!(capabilities.real_cr4(cr4::PAE), cr4::PAE | cr4::VMXE | cr4::MCE);
     }
 }

@@ -139,7 +139,9 @@ impl Controls {
         // Off until somebody asks for a window, or for shadow paging.
         let later = PrimaryControls::INTERRUPT_WINDOW_EXITING | PAGING_EXITS;
         primary &= !later.bits() | msrs.primary.must_be_one();
-        let mut useful = SecondaryControls::ENABLE_RDTSCP | SecondaryControls::WBINVD_EXITING;
+        let mut useful = SecondaryControls::ENABLE_RDTSCP
+            | SecondaryControls::WBINVD_EXITING
+            | SecondaryControls::ENCLS_EXITING;
         if msrs.has_ept() {
             useful |= SecondaryControls::ENABLE_EPT | SecondaryControls::UNRESTRICTED_GUEST;
         }

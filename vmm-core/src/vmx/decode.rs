@@ -59,6 +59,8 @@ pub mod reason {
     pub const XRSTORS: u16 = 64;
     pub const SEAMCALL: u16 = 76;
     pub const TDCALL: u16 = 77;
+    pub const RDMSR_IMMEDIATE: u16 = 84;
+    pub const WRMSR_IMMEDIATE: u16 = 85;
 }
 
 /// The exit-reason field.
@@ -242,9 +244,14 @@ fn trapped(basic: u16) -> Option<Trapped> {
         reason::INVD | reason::WBINVD => Trapped::CacheFlush,
         reason::RDPMC => Trapped::ReadPerformanceCounter,
         reason::RSM => Trapped::Resume,
-        reason::GETSEC | reason::INVPCID | reason::ENCLS | reason::XSAVES | reason::XRSTORS => {
-            Trapped::Hidden
-        }
+        // The last two exit with the plain RDMSR and WRMSR, wherever the CPU has them.
+        reason::GETSEC
+        | reason::INVPCID
+        | reason::ENCLS
+        | reason::XSAVES
+        | reason::XRSTORS
+        | reason::RDMSR_IMMEDIATE
+        | reason::WRMSR_IMMEDIATE => Trapped::Hidden,
         _ => return None,
     })
 }

@@ -47,7 +47,6 @@ impl VmxVcpu {
                 let exit = self.take_exit();
                 if matches!(exit, Exit::NotEntered) {
                     self.interrupted = injected;
-                    self.vmcs.write(Field::EntryEvent, 0);
                 }
                 exit
             }

@@ -25,6 +25,10 @@ impl VmxVcpu {
             self.vmcs.entry_failed();
             let is_state = self.basic_reason == reason::INVALID_GUEST_STATE;
             if is_state && self.complete_data_segments() {
+                // An exit takes back the request to deliver an event, a refused entry does not
+                // (Intel SDM vol. 3, 26.8).
+                self.vmcs.forget(Field::EntryEvent);
+                self.vmcs.write(Field::EntryEvent, 0);
                 return Exit::NotEntered;
             }
             return Exit::EntryFailure(self.entry_failure());

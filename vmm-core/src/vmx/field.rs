@@ -61,6 +61,7 @@ fields! {
         EoiExit2 = control::EOI_EXIT2_FULL,
         EoiExit3 = control::EOI_EXIT3_FULL,
         EptPointer = control::EPTP_FULL,
+        EnclsBitmap = control::ENCLS_EXITING_BITMAP_FULL,
         LinkPointer = guest::LINK_PTR_FULL,
         PinControls = control::PINBASED_EXEC_CONTROLS,
         PrimaryControls = control::PRIMARY_PROCBASED_EXEC_CONTROLS,

@@ -25,9 +25,10 @@ mod tests {
     /// Exits of one vCPU.
     const EXITS: usize = 24;
 
-    /// Basic reasons that a guest can cause whatever the controls are (Intel SDM vol. 3, 25.1.2, and
-    /// for the last two the instructions' own pages): none may end its VM, for user mode can cause them.
-    const UNCONDITIONAL: [u16; 18] = [
+    /// Basic reasons that a guest can cause with the controls that it has (Intel SDM vol. 3, 25.1.2, and
+    /// for the last four the instructions' own pages): none may end its VM, for user mode can cause
+    /// most of them.
+    const UNCONDITIONAL: [u16; 20] = [
         reason::CPUID,
         reason::GETSEC,
         reason::INVD,
@@ -46,6 +47,8 @@ mod tests {
         reason::XSETBV,
         reason::SEAMCALL,
         reason::TDCALL,
+        reason::RDMSR_IMMEDIATE,
+        reason::WRMSR_IMMEDIATE,
     ];
 
     fn set(field: Field, value: u64) {
@@ -73,7 +76,7 @@ mod tests {
         let basic = match random.below(3) {
             0 => random.bits() as u16,
             1 => reason::EXCEPTION_OR_NMI,
-            _ => random.below(80) as u16,
+            _ => random.below(90) as u16,
         };
         let failure = random.chance(8);
         let field = ExitReasonField::new().with_basic(basic).with_entry_failure(failure);

@@ -63,6 +63,8 @@ impl VmxVcpu {
             (Field::VirtualApic, virtual_apic),
             (Field::Vpid, self.vpid.as_ref().map_or(0, |vpid| u64::from(vpid.number()))),
             (Field::EptPointer, ept_pointer),
+            // No function of the instruction is the guest's (Intel SDM vol. 3, 24.6.16).
+            (Field::EnclsBitmap, u64::MAX),
             (Field::TscOffset, setup.tsc_offset),
             (Field::EntryMsrLoadCount, msr_count),
             (Field::EntryMsrLoadArea, entry_area),

@@ -4,7 +4,9 @@
 
 mod apic;
 mod cost;
+mod hidden;
 mod length;
+mod machine_check;
 mod nmi;
 mod refused;
 mod shadow;

@@ -3,7 +3,7 @@
 
 use super::{entered, exit, hardware};
 use crate::{
-    Exit,
+    Event, Exit, Vector,
     backend::VcpuBackend,
     state::{ControlRegisters, cr0},
     vmx::{decode::reason, field::Field},
@@ -48,4 +48,19 @@ fn real_mode_enters_with_a_segment_that_was_null() {
         let code = [refused, fields[1], (Field::DsRights, 0x98)];
         assert!(matches!(exit(&mut vcpu, &code), Exit::EntryFailure(_)));
     }
+}
+
+#[test]
+fn the_event_of_a_refused_entry_does_not_stay_behind() {
+    let mut vcpu = entered();
+    vcpu.inject(Event::Interrupt(Vector(0x30)));
+    assert_eq!(hardware(&mut vcpu, Field::EntryEvent), 0x8000_0030);
+    let fields = [
+        (Field::ExitReason, 1 << 31 | u64::from(reason::INVALID_GUEST_STATE)),
+        (Field::ExitQualification, 0),
+        (Field::DsRights, 0x90),
+    ];
+    assert_eq!(exit(&mut vcpu, &fields), Exit::NotEntered);
+    // It is given again, unless an INIT comes first.
+    assert_eq!(hardware(&mut vcpu, Field::EntryEvent), 0);
 }
