@@ -4,8 +4,13 @@
 
 use crate::{
     Exit, Trapped,
-    emulate::{Outcome, tests::machine::Machine as Emulated},
-    state::{Exception, Gpr, cr4, rflags},
+    emulate::{
+        Outcome,
+        tests::machine::{Event, Machine as Emulated, code, flat},
+    },
+    state::{
+        DescriptorTable, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister, cr4, rflags,
+    },
     vcpu::tests::machine::{CODE, Machine, machine},
 };
 
@@ -169,4 +174,68 @@ fn instructions_that_no_guest_has_are_undefined_to_the_emulator() {
         let fault = Exception { error_code: None, ..Exception::GENERAL_PROTECTION };
         assert_eq!(Emulated::real(code).run(), Outcome::Fault(fault), "{code:02x?}");
     }
+}
+
+/// Where the kernel of a 64-bit guest has a page of tables, and what user mode has mapped at the
+/// lower half of that address.
+const KERNEL_PAGE: u64 = 0xFFFF_8000_0000_3000;
+const USER_PAGE: u64 = 0x3000;
+/// Where the kernel's page is in guest-physical memory.
+const FRAME: u64 = 0x5000;
+
+/// User mode in a 32-bit code segment of a 64-bit guest.
+fn compatibility(instruction: &[u8]) -> Emulated {
+    const SUPERVISOR: u64 = 3;
+    let mut machine = Emulated::long(instruction);
+    *machine.cpu.segment_mut(SegmentRegister::Cs) = flat(code().with_dpl(3));
+    machine.cpu.cpl = 3;
+    machine.bus.add(FRAME);
+    machine.bus.map(KERNEL_PAGE, FRAME, SUPERVISOR);
+    machine
+}
+
+/// Compatibility mode has linear addresses of 32 bits, but not those of the CPU's own tables (Intel
+/// SDM vol. 3, 2.4).
+#[test]
+fn compatibility_mode_asks_the_io_permission_map_of_the_kernel() {
+    const MAP: u64 = 0x68;
+    // in al, dx; rep outsb.
+    for code in [&[0xEC][..], &[0xF3, 0x6E]] {
+        let run = |port: u16| {
+            let mut machine = compatibility(code)
+                .set(Gpr::Rdx, port.into())
+                .set(Gpr::Rsi, USER_PAGE)
+                .set(Gpr::Rcx, 1);
+            let attributes = SegmentAttributes::new().with_kind(11).with_present(true);
+            let task = Segment { base: KERNEL_PAGE, limit: 0x100, ..flat(attributes) };
+            *machine.cpu.segment_mut(SegmentRegister::Tr) = task;
+            machine.bus.store(FRAME + 102, 2, MAP);
+            machine.bus.store_bytes(FRAME + MAP, &[0xFF; 0x40]);
+            machine.bus.store(FRAME + MAP + 0x80 / 8, 1, 0xFE);
+            // In the page of user mode all bits are clear.
+            let outcome = machine.run();
+            let reached =
+                machine.bus.log.iter().any(
+                    |event| matches!(event, Event::In(at, _) | Event::Out(at, ..) if *at == port),
+                );
+            (outcome, reached)
+        };
+        assert_eq!(run(0x81), (Outcome::Fault(Exception::GENERAL_PROTECTION), false));
+        assert_eq!(run(0x80), (Outcome::Done { debug_trap: false }, true));
+    }
+}
+
+#[test]
+fn compatibility_mode_loads_segments_from_the_table_of_the_kernel() {
+    const DATA_3: u64 = 0x00CF_F300_0000_FFFF;
+    // mov ds, ax.
+    let run = |selector| {
+        let mut machine = compatibility(&[0x8E, 0xD8]).set(Gpr::Rax, selector);
+        machine.cpu.gdtr = DescriptorTable { base: KERNEL_PAGE, limit: 0x1F };
+        machine.bus.store(FRAME + 8, 8, DATA_3);
+        machine.bus.store(USER_PAGE + 16, 8, DATA_3);
+        machine.run()
+    };
+    assert_eq!(run(8 | 3), Outcome::Done { debug_trap: false });
+    assert_eq!(run(16 | 3), Outcome::Fault(Exception::with_code(13, 16)));
 }

@@ -18,7 +18,7 @@ use super::segment_load::CheckedSegment;
 use crate::access::AccessWidth;
 use crate::exit::{Exit, TaskSwitch, TaskSwitchSource};
 use crate::state::rflags::{NT, OF, RF, VM};
-use crate::state::{Exception, SegmentRegister, Vector, efer};
+use crate::state::{Exception, SegmentRegister, Vector};
 
 /// How code is reached, which decides about the privilege check.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// IRET to the task that the current one was called by; in long mode a fault.
     fn task_return(&mut self) -> Step<Stop> {
-        if self.space.control.efer & efer::LMA != 0 {
+        if self.mode.long {
             return Ok(Exception::GENERAL_PROTECTION.into());
         }
         let task = self.cpu.segment(SegmentRegister::Tr).base;
@@ -194,9 +194,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             (_, true) => attributes.dpl() <= self.cpl,
             (_, false) => level <= self.cpl && attributes.dpl() == self.cpl,
         };
-        let ambiguous = self.space.control.efer & efer::LMA != 0
-            && attributes.long()
-            && attributes.default_big();
+        let ambiguous = self.mode.long && attributes.long() && attributes.default_big();
         let climbs = transfer == Transfer::Return && level < self.cpl;
         if !descriptor.is_code() || !privilege || ambiguous || climbs {
             return Err(selector.general_protection().into());
@@ -219,7 +217,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         source: TaskSwitchSource,
     ) -> Stop {
         let attributes = descriptor.attributes();
-        let is_long = self.space.control.efer & efer::LMA != 0;
+        let is_long = self.mode.long;
         let target = match attributes.kind() {
             system::CALL_GATE => return Stop::Unsupported,
             system::CALL_GATE_16 if !is_long => return Stop::Unsupported,

@@ -14,7 +14,7 @@ use super::segment::{kind, system};
 use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::{
-    Exception, InterruptShadow, Segment, SegmentAttributes, SegmentRegister, efer, rflags::ZF,
+    Exception, InterruptShadow, Segment, SegmentAttributes, SegmentRegister, rflags::ZF,
 };
 
 /// Limit of the segments of virtual-8086 mode, and of real mode after reset.
@@ -184,7 +184,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let descriptor = self.descriptor(selector)?;
         let attributes = descriptor.attributes();
-        let is_long = self.space.control.efer & efer::LMA != 0;
+        let is_long = self.mode.long;
         let fits = match attributes.kind() {
             system::TSS_32 => is_task,
             system::TSS_16 => is_task && !is_long,
