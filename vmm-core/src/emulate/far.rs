@@ -16,6 +16,7 @@ use super::outcome::{Step, Stop};
 use super::segment::system;
 use super::segment_load::CheckedSegment;
 use crate::access::AccessWidth;
+use crate::address::GuestVirtAddr;
 use crate::exit::{Exit, TaskSwitch, TaskSwitchSource};
 use crate::state::rflags::{NT, OF, RF, VM};
 use crate::state::{Exception, SegmentRegister, Vector};
@@ -163,10 +164,12 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         } else {
             self.real_mode_segment(SegmentRegister::Cs, selector.0)
         };
-        if offset > u64::from(checked.segment.limit) && !checked.segment.attributes.long() {
-            return Err(Exception::GENERAL_PROTECTION.into());
-        }
-        Ok(checked)
+        let within = if self.mode.long && checked.segment.attributes.long() {
+            GuestVirtAddr::new(offset).is_canonical()
+        } else {
+            offset <= u64::from(checked.segment.limit)
+        };
+        if within { Ok(checked) } else { Err(Exception::GENERAL_PROTECTION.into()) }
     }
 
     fn code_segment_by_descriptor(

@@ -123,6 +123,8 @@ fn code_segments_are_checked() {
     assert_eq!(jump(0x0B, CODE_32), general_protection(8), "RPL above CPL");
     assert_eq!(jump(8, CODE_32 & !PRESENT), not_present(8));
     assert_eq!(jump(8, 0x0000_9A00_0000_1FFF), general_protection(0), "beyond its limit");
+    let long = 0x0020_9A00_0000_1FFF;
+    assert_eq!(jump(8, long), general_protection(0), "L says nothing outside long mode");
 }
 
 /// What hands a switch of tasks back, of an instruction of this length.
