@@ -85,7 +85,8 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     fn set_cr0(&mut self, value: u64) -> Result<(), Exception> {
         let old = self.hardware.control_registers();
-        let cs_long = self.is_64_bit_code();
+        // Also while it means nothing yet.
+        let cs_long = self.hardware.segment(SegmentRegister::Cs).attributes.long();
         let change = check_cr0(old.cr0, value, old.cr4, old.efer, cs_long)?;
         if change.efer & !old.efer & efer::LMA != 0 {
             self.check_task_of_long_mode()?;

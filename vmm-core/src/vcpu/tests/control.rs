@@ -5,7 +5,7 @@ use super::machine::{CODE, HIGH, Machine, machine};
 use crate::{
     ControlRegisterAccess, Exit,
     cpuid::{XSTATE_AVX, XSTATE_X87},
-    state::{Exception, Gpr, cr0, cr4, efer},
+    state::{Exception, Gpr, SegmentRegister, cr0, cr4, efer},
 };
 
 fn mov(register: u8, is_write: bool) -> Exit {
@@ -104,6 +104,26 @@ fn cr0_follows_moves_lmsw_and_clts() {
     machine.registers().control.efer = efer::LME;
     machine.vcpu().handle(Exit::ControlRegister(write)).unwrap();
     assert_eq!(machine.registers().control.efer, efer::LME | efer::LMA);
+}
+
+/// Else the instruction behind would be 64-bit code; with a segment that says to be of 32 bits, too,
+/// VT-x would refuse the entry (Intel SDM vol. 3, 9.8.5).
+#[test]
+fn long_mode_does_not_begin_in_a_segment_of_64_bit_code() {
+    let write = ControlRegisterAccess::Write { register: 0, source: Some(Gpr::Rsi) };
+    let run = |is_long| {
+        let mut machine = machine();
+        machine.registers().next_rip = Some(CODE + 3);
+        machine.registers().control.cr4 = cr4::PAE;
+        machine.registers().control.efer = efer::LME;
+        let code = machine.registers().segment_mut(SegmentRegister::Cs);
+        code.attributes.set_long(is_long);
+        machine.set_gpr(Gpr::Rsi, cr0::PE | cr0::PG);
+        let result = machine.vcpu().handle(Exit::ControlRegister(write));
+        (result, machine.registers().control.efer)
+    };
+    assert_eq!(run(true), (Err(Exception::GENERAL_PROTECTION), efer::LME));
+    assert_eq!(run(false), (Ok(()), efer::LME | efer::LMA));
 }
 
 #[test]
