@@ -3,7 +3,7 @@
 //! most intercepts, and what it leaves, or the emulator is led to, is checked here.
 
 use crate::{
-    Exit, Trapped,
+    AccessWidth, Exit, GuestPhysAddr, PortIo, Trapped,
     emulate::{
         Outcome,
         tests::machine::{Event, Machine as Emulated, code, flat},
@@ -11,7 +11,7 @@ use crate::{
     state::{
         DescriptorTable, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister, cr4, rflags,
     },
-    vcpu::tests::machine::{CODE, Machine, machine},
+    vcpu::tests::machine::{CODE, HIGH, Machine, machine},
 };
 
 const GP: Result<(), Exception> = Err(Exception::GENERAL_PROTECTION);
@@ -118,6 +118,29 @@ fn the_emulator_gives_user_mode_nothing_privileged_in_any_mode() {
                 assert_eq!(machine.cpu, before);
             }
         }
+    }
+}
+
+/// Another CPU of a process that may use ports has put another instruction in the place of its OUTS:
+/// one that the emulator does not know, or does not do in memory (MOVAPS; LOCK CMPXCHG16B).
+#[test]
+fn user_mode_cannot_have_the_emulator_fail_where_string_io_was() {
+    let io = PortIo { port: 0x80, width: AccessWidth::Byte, is_input: false, is_string: true };
+    for code in [&[0x0F, 0x28, 0xC1][..], &[0xF0, 0x48, 0x0F, 0xC7, 0x09]] {
+        let mut machine = user();
+        machine.enter_long_mode();
+        // The entries on the way make a page of the supervisor's.
+        for entry in [0x8000 + 256 * 8, 0x9000, 0xA000].map(GuestPhysAddr::new) {
+            const WRITABLE_BY_USER: u64 = 6;
+            let memory = machine.vm.memory();
+            let value = memory.read_u64(entry).unwrap() | WRITABLE_BY_USER;
+            memory.write_u64(entry, value).unwrap();
+        }
+        machine.registers().rflags |= rflags::IOPL;
+        machine.set_gpr(Gpr::Rcx, HIGH + 0x3000);
+        machine.poke(CODE, code);
+        assert_eq!(machine.handle(Exit::PortIo(io)), Ok(()), "{code:02x?}");
+        assert_eq!((machine.ended(), machine.registers().rip), (None, HIGH + CODE));
     }
 }
 
