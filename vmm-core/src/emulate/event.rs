@@ -126,8 +126,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             }
             None => 3,
         };
-        self.push_all::<4>(frame.get(..length).unwrap_or(&frame), gate.size)?;
+        let room = self.room_on_stack::<4>(length, gate.size)?;
+        // First, for another CPU may be in the way.
         self.commit_segment(code)?;
+        self.push_into(&room, &frame)?;
         let masked = if gate.is_trap { 0 } else { IF };
         self.apply(FlagUpdate::new(TF | NT | RF | VM | masked, 0));
         Ok(gate.offset)

@@ -85,8 +85,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     fn far_call(&mut self) -> Step<Flow> {
         let (selector, offset, size) = self.far_target()?;
         let code = self.code_segment(selector, offset, Transfer::Call)?;
-        self.push_all::<2>(&[self.cs.selector.into(), self.next_rip()], size)?;
+        let room = self.room_on_stack::<2>(2, size)?;
+        // First, for another CPU may be in the way.
         self.commit_segment(code)?;
+        self.push_into(&room, &[self.cs.selector.into(), self.next_rip()])?;
         Ok(Flow::Jump(offset))
     }
 
