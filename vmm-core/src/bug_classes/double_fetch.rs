@@ -113,6 +113,22 @@ fn a_descriptor_that_never_stays_the_same_is_tried_again_and_not_loaded() {
 }
 
 #[test]
+fn a_call_that_is_tried_again_has_pushed_nothing() {
+    const CODE_32: u64 = 0x00CF_9A00_0000_FFFF;
+    // callf 8:0x1234; int 0x20, through a gate there.
+    for code in [&[0x9A, 0x34, 0x12, 0, 0, 8, 0][..], &[0xCD, 0x20]] {
+        let mut machine = with_descriptor(code).set(Gpr::Rsp, DATA + 0x800);
+        machine.bus.store(TABLE + 8, 8, CODE_32);
+        machine.cpu.idtr = DescriptorTable { base: DATA, limit: 0x107 };
+        machine.bus.store(DATA + 0x100, 8, 0x0000_8E00_0008_1234);
+        let before = machine.cpu.clone();
+        let (outcome, cpu, bus) = race(machine, TABLE + 8..TABLE + 16, true);
+        assert_eq!((outcome, cpu), (Outcome::Repeat { debug_trap: false }, before), "{code:02x?}");
+        assert_eq!(bus.load(DATA + 0x7F8, 8), 0);
+    }
+}
+
+#[test]
 fn a_far_pointer_is_read_once() {
     // lss ecx, [ebx].
     let machine = with_descriptor(&[0x0F, 0xB2, 0x0B]);

@@ -71,6 +71,32 @@ fn system_segments_of_long_mode_lie_at_linear_addresses() {
 }
 
 #[test]
+fn far_returns_lead_to_linear_addresses() {
+    const LONG: u64 = 0x00AF_9B00_0000_FFFF;
+    const LEGACY: u64 = 0x0040_9B00_0000_FFFF;
+    let fault = Outcome::Fault(Exception::GENERAL_PROTECTION);
+    for (descriptor, rip, expected) in [
+        (LONG, NOT_CANONICAL, fault),
+        (LONG, 1 << 63, fault),
+        (LONG, 0xFFFF_8000_0000_0000, DONE),
+        (LONG, 0x0000_7FFF_FFFF_FFFF, DONE),
+        (LEGACY, 0xFFFF, DONE),
+        (LEGACY, 0x1_0000, fault),
+        (LEGACY, 1 << 32, fault),
+    ] {
+        // retfq.
+        let mut machine = Machine::long(&[0x48, 0xCB]).set(Gpr::Rsp, DATA);
+        machine.cpu.gdtr = DescriptorTable { base: DATA + 0x1000, limit: 0xF };
+        machine.bus.store(DATA + 0x1008, 8, descriptor);
+        machine.bus.store(DATA, 8, rip);
+        machine.bus.store(DATA + 8, 8, 8);
+        let before = machine.cpu.clone();
+        assert_eq!(machine.run(), expected, "{descriptor:#x} {rip:#x}");
+        assert!(if expected == DONE { machine.cpu.rip == rip } else { machine.cpu == before });
+    }
+}
+
+#[test]
 fn flags_that_do_not_exist_are_not_loaded() {
     const RESERVED: u64 = !0x3F_7FD7 | 1 << 3 | 1 << 5 | 1 << 15;
     // popfq; popfd.

@@ -3,10 +3,15 @@
 //! most intercepts, and what it leaves, or the emulator is led to, is checked here.
 
 use crate::{
-    Exit, Trapped,
-    emulate::{Outcome, tests::machine::Machine as Emulated},
-    state::{Exception, Gpr, cr4, rflags},
-    vcpu::tests::machine::{CODE, Machine, machine},
+    AccessWidth, Exit, GuestPhysAddr, PortIo, Trapped,
+    emulate::{
+        Outcome,
+        tests::machine::{Event, Machine as Emulated, code, flat},
+    },
+    state::{
+        DescriptorTable, Exception, Gpr, Segment, SegmentAttributes, SegmentRegister, cr4, rflags,
+    },
+    vcpu::tests::machine::{CODE, HIGH, Machine, machine},
 };
 
 const GP: Result<(), Exception> = Err(Exception::GENERAL_PROTECTION);
@@ -119,6 +124,29 @@ fn the_emulator_gives_user_mode_nothing_privileged_in_any_mode() {
     }
 }
 
+/// Another CPU of a process that may use ports has put another instruction in the place of its OUTS:
+/// one that the emulator does not know, or does not do in memory (MOVAPS; LOCK CMPXCHG16B).
+#[test]
+fn user_mode_cannot_have_the_emulator_fail_where_string_io_was() {
+    let io = PortIo { port: 0x80, width: AccessWidth::Byte, is_input: false, is_string: true };
+    for code in [&[0x0F, 0x28, 0xC1][..], &[0xF0, 0x48, 0x0F, 0xC7, 0x09]] {
+        let mut machine = user();
+        machine.enter_long_mode();
+        // The entries on the way make a page of the supervisor's.
+        for entry in [0x8000 + 256 * 8, 0x9000, 0xA000].map(GuestPhysAddr::new) {
+            const WRITABLE_BY_USER: u64 = 6;
+            let memory = machine.vm.memory();
+            let value = memory.read_u64(entry).unwrap() | WRITABLE_BY_USER;
+            memory.write_u64(entry, value).unwrap();
+        }
+        machine.registers().rflags |= rflags::IOPL;
+        machine.set_gpr(Gpr::Rcx, HIGH + 0x3000);
+        machine.poke(CODE, code);
+        assert_eq!(machine.handle(Exit::PortIo(io)), Ok(()), "{code:02x?}");
+        assert_eq!((machine.ended(), machine.registers().rip), (None, HIGH + CODE));
+    }
+}
+
 /// Instructions of hardware virtualization, enclaves and the like, and what is switched off: VMRUN
 /// to INVLPGA, VMLAUNCH to VMXOFF, VMFUNC, VMREAD, VMWRITE, GETSEC, ENCLS, ENCLV, PCONFIG, RDPRU,
 /// INVLPGB, TLBSYNC, RDPID, RDTSCP, SYSCALL, SYSRET, XGETBV.
@@ -172,4 +200,68 @@ fn instructions_that_no_guest_has_are_undefined_to_the_emulator() {
         let fault = Exception { error_code: None, ..Exception::GENERAL_PROTECTION };
         assert_eq!(Emulated::real(code).run(), Outcome::Fault(fault), "{code:02x?}");
     }
+}
+
+/// Where the kernel of a 64-bit guest has a page of tables, and what user mode has mapped at the
+/// lower half of that address.
+const KERNEL_PAGE: u64 = 0xFFFF_8000_0000_3000;
+const USER_PAGE: u64 = 0x3000;
+/// Where the kernel's page is in guest-physical memory.
+const FRAME: u64 = 0x5000;
+
+/// User mode in a 32-bit code segment of a 64-bit guest.
+fn compatibility(instruction: &[u8]) -> Emulated {
+    const SUPERVISOR: u64 = 3;
+    let mut machine = Emulated::long(instruction);
+    *machine.cpu.segment_mut(SegmentRegister::Cs) = flat(code().with_dpl(3));
+    machine.cpu.cpl = 3;
+    machine.bus.add(FRAME);
+    machine.bus.map(KERNEL_PAGE, FRAME, SUPERVISOR);
+    machine
+}
+
+/// Compatibility mode has linear addresses of 32 bits, but not those of the CPU's own tables (Intel
+/// SDM vol. 3, 2.4).
+#[test]
+fn compatibility_mode_asks_the_io_permission_map_of_the_kernel() {
+    const MAP: u64 = 0x68;
+    // in al, dx; rep outsb.
+    for code in [&[0xEC][..], &[0xF3, 0x6E]] {
+        let run = |port: u16| {
+            let mut machine = compatibility(code)
+                .set(Gpr::Rdx, port.into())
+                .set(Gpr::Rsi, USER_PAGE)
+                .set(Gpr::Rcx, 1);
+            let attributes = SegmentAttributes::new().with_kind(11).with_present(true);
+            let task = Segment { base: KERNEL_PAGE, limit: 0x100, ..flat(attributes) };
+            *machine.cpu.segment_mut(SegmentRegister::Tr) = task;
+            machine.bus.store(FRAME + 102, 2, MAP);
+            machine.bus.store_bytes(FRAME + MAP, &[0xFF; 0x40]);
+            machine.bus.store(FRAME + MAP + 0x80 / 8, 1, 0xFE);
+            // In the page of user mode all bits are clear.
+            let outcome = machine.run();
+            let reached =
+                machine.bus.log.iter().any(
+                    |event| matches!(event, Event::In(at, _) | Event::Out(at, ..) if *at == port),
+                );
+            (outcome, reached)
+        };
+        assert_eq!(run(0x81), (Outcome::Fault(Exception::GENERAL_PROTECTION), false));
+        assert_eq!(run(0x80), (Outcome::Done { debug_trap: false }, true));
+    }
+}
+
+#[test]
+fn compatibility_mode_loads_segments_from_the_table_of_the_kernel() {
+    const DATA_3: u64 = 0x00CF_F300_0000_FFFF;
+    // mov ds, ax.
+    let run = |selector| {
+        let mut machine = compatibility(&[0x8E, 0xD8]).set(Gpr::Rax, selector);
+        machine.cpu.gdtr = DescriptorTable { base: KERNEL_PAGE, limit: 0x1F };
+        machine.bus.store(FRAME + 8, 8, DATA_3);
+        machine.bus.store(USER_PAGE + 16, 8, DATA_3);
+        machine.run()
+    };
+    assert_eq!(run(8 | 3), Outcome::Done { debug_trap: false });
+    assert_eq!(run(16 | 3), Outcome::Fault(Exception::with_code(13, 16)));
 }

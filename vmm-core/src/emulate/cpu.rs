@@ -103,6 +103,8 @@ pub(super) struct Mode {
     pub protected: bool,
     /// RFLAGS.VM in protected mode.
     pub virtual_8086: bool,
+    /// EFER.LMA: 64-bit mode or compatibility mode.
+    pub long: bool,
 }
 
 impl Mode {
@@ -117,11 +119,17 @@ impl Mode {
         } else {
             CodeSize::Bits16
         };
-        Self { code, descriptors: protected && !virtual_8086, protected, virtual_8086 }
+        Self { code, descriptors: protected && !virtual_8086, protected, virtual_8086, long }
     }
 
     pub fn is_64_bit(&self) -> bool {
         self.code == CodeSize::Bits64
+    }
+
+    /// Address in a table that the CPU itself accesses, which has 64 bits in compatibility mode,
+    /// too (Intel SDM vol. 3, 2.4).
+    pub fn system_address(&self, linear: u64) -> u64 {
+        if self.long { linear } else { linear & 0xFFFF_FFFF }
     }
 
     /// Instruction pointer `length` bytes on.

@@ -127,9 +127,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Checks and translates bytes of a table that the CPU itself accesses.
     pub fn system_span(&mut self, linear: u64, length: u64, kind: AccessKind) -> Step<Span> {
         let access = Access { kind, privilege: Privilege::ImplicitSupervisor };
-        let wrap = |linear| if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF };
-        let (linear, rest) = (wrap(linear), PAGE_SIZE - wrap(linear) % PAGE_SIZE);
-        let second = wrap(linear.wrapping_add(rest));
+        let linear = self.mode.system_address(linear);
+        let rest = PAGE_SIZE - linear % PAGE_SIZE;
+        let second = self.mode.system_address(linear.wrapping_add(rest));
         let first = self.translate_as(linear, access)?;
         if rest >= length {
             return Ok(Span::single(first, length));

@@ -13,7 +13,7 @@ use crate::Event;
 use crate::access::AccessWidth;
 use crate::exit::TaskSwitchSource;
 use crate::state::rflags::{AC, IF, NT, RF, TF, VM};
-use crate::state::{Exception, SegmentRegister, Vector, efer};
+use crate::state::{Exception, SegmentRegister, Vector};
 
 /// What comes through the interrupt table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,7 +107,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         if !self.mode.protected {
             return self.vector_to_real_mode(vectoring, return_to);
         }
-        if self.mode.virtual_8086 || self.space.control.efer & efer::LMA != 0 {
+        if self.mode.virtual_8086 || self.mode.long {
             return Err(Stop::Unsupported);
         }
         let gate = self.gate(vectoring)?;
@@ -126,8 +126,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             }
             None => 3,
         };
-        self.push_all::<4>(frame.get(..length).unwrap_or(&frame), gate.size)?;
+        let room = self.room_on_stack::<4>(length, gate.size)?;
+        // First, for another CPU may be in the way.
         self.commit_segment(code)?;
+        self.push_into(&room, &frame)?;
         let masked = if gate.is_trap { 0 } else { IF };
         self.apply(FlagUpdate::new(TF | NT | RF | VM | masked, 0));
         Ok(gate.offset)

@@ -16,9 +16,10 @@ use super::outcome::{Step, Stop};
 use super::segment::system;
 use super::segment_load::CheckedSegment;
 use crate::access::AccessWidth;
+use crate::address::GuestVirtAddr;
 use crate::exit::{Exit, TaskSwitch, TaskSwitchSource};
 use crate::state::rflags::{NT, OF, RF, VM};
-use crate::state::{Exception, SegmentRegister, Vector, efer};
+use crate::state::{Exception, SegmentRegister, Vector};
 
 /// How code is reached, which decides about the privilege check.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,8 +85,10 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     fn far_call(&mut self) -> Step<Flow> {
         let (selector, offset, size) = self.far_target()?;
         let code = self.code_segment(selector, offset, Transfer::Call)?;
-        self.push_all::<2>(&[self.cs.selector.into(), self.next_rip()], size)?;
+        let room = self.room_on_stack::<2>(2, size)?;
+        // First, for another CPU may be in the way.
         self.commit_segment(code)?;
+        self.push_into(&room, &[self.cs.selector.into(), self.next_rip()])?;
         Ok(Flow::Jump(offset))
     }
 
@@ -128,7 +131,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
 
     /// IRET to the task that the current one was called by; in long mode a fault.
     fn task_return(&mut self) -> Step<Stop> {
-        if self.space.control.efer & efer::LMA != 0 {
+        if self.mode.long {
             return Ok(Exception::GENERAL_PROTECTION.into());
         }
         let task = self.cpu.segment(SegmentRegister::Tr).base;
@@ -163,10 +166,12 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         } else {
             self.real_mode_segment(SegmentRegister::Cs, selector.0)
         };
-        if offset > u64::from(checked.segment.limit) && !checked.segment.attributes.long() {
-            return Err(Exception::GENERAL_PROTECTION.into());
-        }
-        Ok(checked)
+        let within = if self.mode.long && checked.segment.attributes.long() {
+            GuestVirtAddr::new(offset).is_canonical()
+        } else {
+            offset <= u64::from(checked.segment.limit)
+        };
+        if within { Ok(checked) } else { Err(Exception::GENERAL_PROTECTION.into()) }
     }
 
     fn code_segment_by_descriptor(
@@ -194,9 +199,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
             (_, true) => attributes.dpl() <= self.cpl,
             (_, false) => level <= self.cpl && attributes.dpl() == self.cpl,
         };
-        let ambiguous = self.space.control.efer & efer::LMA != 0
-            && attributes.long()
-            && attributes.default_big();
+        let ambiguous = self.mode.long && attributes.long() && attributes.default_big();
         let climbs = transfer == Transfer::Return && level < self.cpl;
         if !descriptor.is_code() || !privilege || ambiguous || climbs {
             return Err(selector.general_protection().into());
@@ -219,7 +222,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         source: TaskSwitchSource,
     ) -> Stop {
         let attributes = descriptor.attributes();
-        let is_long = self.space.control.efer & efer::LMA != 0;
+        let is_long = self.mode.long;
         let target = match attributes.kind() {
             system::CALL_GATE => return Stop::Unsupported,
             system::CALL_GATE_16 if !is_long => return Stop::Unsupported,

@@ -71,8 +71,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Reads a byte of a system structure.
     fn system_byte(&mut self, linear: u64) -> Step<u64> {
         let access = Access { kind: AccessKind::Read, privilege: Privilege::ImplicitSupervisor };
-        let linear = if self.mode.is_64_bit() { linear } else { linear & 0xFFFF_FFFF };
-        let address = self.translate_as(linear, access)?;
+        let address = self.translate_as(self.mode.system_address(linear), access)?;
         self.bus
             .read(address, AccessWidth::Byte)
             .map(|value| value & 0xFF)

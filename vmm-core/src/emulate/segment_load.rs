@@ -14,7 +14,7 @@ use super::segment::{kind, system};
 use crate::access::AccessWidth;
 use crate::paging::walk::AccessKind;
 use crate::state::{
-    Exception, InterruptShadow, Segment, SegmentAttributes, SegmentRegister, efer, rflags::ZF,
+    Exception, InterruptShadow, Segment, SegmentAttributes, SegmentRegister, rflags::ZF,
 };
 
 /// Limit of the segments of virtual-8086 mode, and of real mode after reset.
@@ -184,7 +184,7 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         }
         let descriptor = self.descriptor(selector)?;
         let attributes = descriptor.attributes();
-        let is_long = self.space.control.efer & efer::LMA != 0;
+        let is_long = self.mode.long;
         let fits = match attributes.kind() {
             system::TSS_32 => is_task,
             system::TSS_16 => is_task && !is_long,
@@ -225,8 +225,9 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         let found = self.reachable_descriptor(selector)?.filter(|descriptor| match mnemonic {
             Mnemonic::Verr => descriptor.is_readable(),
             Mnemonic::Verw => descriptor.is_writable(),
-            Mnemonic::Lsl => descriptor.attributes().code_or_data() || has_limit(descriptor),
-            _ => descriptor.attributes().code_or_data() || has_rights(descriptor),
+            _ if descriptor.attributes().code_or_data() => true,
+            Mnemonic::Lsl => has_limit(descriptor, self.mode.long),
+            _ => has_rights(descriptor, self.mode.long),
         });
         if let (Some(descriptor), false) = (&found, verifies) {
             let destination = self.register_operand(0)?;
@@ -257,17 +258,19 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     }
 }
 
-/// System descriptors with a limit: LDT and TSS.
-const fn has_limit(descriptor: &Descriptor) -> bool {
+/// System descriptors with a limit: LDT and TSS. Long mode has no TSS of 16 bits.
+const fn has_limit(descriptor: &Descriptor, long: bool) -> bool {
     let kind = descriptor.attributes().kind();
-    kind == system::LDT || system::is_tss(kind)
+    kind == system::LDT || system::is_tss(kind) && (!long || kind & system::IS_32_BIT != 0)
 }
 
-/// System descriptors that LAR reads: those and call and task gates.
-const fn has_rights(descriptor: &Descriptor) -> bool {
-    has_limit(descriptor)
-        || matches!(
-            descriptor.attributes().kind(),
-            system::CALL_GATE_16 | system::TASK_GATE | system::CALL_GATE
-        )
+/// System descriptors that LAR reads: those and call and task gates. Long mode has call gates of
+/// one size only (Intel SDM vol. 2, LAR).
+const fn has_rights(descriptor: &Descriptor, long: bool) -> bool {
+    has_limit(descriptor, long)
+        || match descriptor.attributes().kind() {
+            system::CALL_GATE => true,
+            system::CALL_GATE_16 | system::TASK_GATE => !long,
+            _ => false,
+        }
 }

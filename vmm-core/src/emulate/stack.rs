@@ -43,6 +43,13 @@ fn segment_slot(code: Code) -> Step<AccessWidth> {
     })
 }
 
+/// Room on the stack that was checked.
+pub(super) struct StackRoom<const MAX: usize> {
+    slots: [Option<Span>; MAX],
+    top: u64,
+    size: AccessWidth,
+}
+
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// The stack pointer: RSP, ESP or SP by mode and SS.B.
     pub fn stack_pointer(&self) -> GprPart {
@@ -92,22 +99,40 @@ impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
         self.set_register(pointer, top);
     }
 
-    /// Pushes `values`, at most `MAX`, the first one first. All slots are checked before the
-    /// first is written.
-    pub fn push_all<const MAX: usize>(&mut self, values: &[u64], size: AccessWidth) -> Step<()> {
+    /// Checks room on the stack for `count` values, at most `MAX`.
+    pub fn room_on_stack<const MAX: usize>(
+        &mut self,
+        count: usize,
+        size: AccessWidth,
+    ) -> Step<StackRoom<MAX>> {
         let pointer = self.stack_pointer();
         let mut top = self.register(pointer);
-        let mut slots: [Option<Span>; MAX] = [None; MAX];
-        for slot in slots.iter_mut().take(values.len()) {
+        let mut slots = [None; MAX];
+        for slot in slots.iter_mut().take(count) {
             top = top.wrapping_sub(size.length()) & pointer.size.mask();
             let span = self.span(SegmentRegister::Ss, top, size.length(), AccessKind::Write)?;
             *slot = Some(span);
         }
-        for (slot, value) in slots.iter().flatten().zip(values) {
-            self.write_span(slot, value & size.mask())?;
+        Ok(StackRoom { slots, top, size })
+    }
+
+    /// Pushes `values`, for which there is room, the first one first.
+    pub fn push_into<const MAX: usize>(
+        &mut self,
+        room: &StackRoom<MAX>,
+        values: &[u64],
+    ) -> Step<()> {
+        for (slot, value) in room.slots.iter().flatten().zip(values) {
+            self.write_span(slot, value & room.size.mask())?;
         }
-        self.set_register(pointer, top);
+        self.set_register(self.stack_pointer(), room.top);
         Ok(())
+    }
+
+    /// Pushes `values`, at most `MAX`. All slots are checked before the first is written.
+    pub fn push_all<const MAX: usize>(&mut self, values: &[u64], size: AccessWidth) -> Step<()> {
+        let room = self.room_on_stack::<MAX>(values.len(), size)?;
+        self.push_into(&room, values)
     }
 
     /// Pushes one value.

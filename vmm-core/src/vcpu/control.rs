@@ -85,14 +85,17 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     fn set_cr0(&mut self, value: u64) -> Result<(), Exception> {
         let old = self.hardware.control_registers();
-        let cs_long = self.is_64_bit_code();
+        // Also while it means nothing yet.
+        let cs_long = self.hardware.segment(SegmentRegister::Cs).attributes.long();
         let change = check_cr0(old.cr0, value, old.cr4, old.efer, cs_long)?;
         if change.efer & !old.efer & efer::LMA != 0 {
             self.check_task_of_long_mode()?;
         }
         let new = ControlRegisters { cr0: change.cr0, efer: change.efer, ..old };
         const RELOADING: u64 = cr0::CD | cr0::NW | cr0::PG;
-        self.load_control_registers(new, (old.cr0 ^ new.cr0) & RELOADING != 0)
+        self.load_control_registers(new, (old.cr0 ^ new.cr0) & RELOADING != 0)?;
+        self.flush_if(change.flush);
+        Ok(())
     }
 
     /// On Intel's CPUs long mode begins with a task register that names no 16-bit TSS (Intel
@@ -115,7 +118,17 @@ impl<V: VcpuBackend> Vcpu<V> {
         let change = check_cr4(old.cr4, value, old.efer, &self.core.cpuid)?;
         let new = ControlRegisters { cr4: change.cr4, ..old };
         const RELOADING: u64 = cr4::PAE | cr4::PGE | cr4::PSE | cr4::SMEP;
-        self.load_control_registers(new, (old.cr4 ^ new.cr4) & RELOADING != 0)
+        self.load_control_registers(new, (old.cr4 ^ new.cr4) & RELOADING != 0)?;
+        self.flush_if(change.flush);
+        Ok(())
+    }
+
+    /// Drops cached translations. Shadow tables may be the same as before, but not what the CPU has
+    /// found that they permit (Intel SDM vol. 3, 4.10.4.1).
+    fn flush_if(&mut self, wanted: bool) {
+        if wanted {
+            self.hardware.flush_tlb();
+        }
     }
 
     /// Sets control registers, and with PAE paging the page-directory pointers if the change

@@ -91,7 +91,7 @@ impl<V: VcpuBackend> Vcpu<V> {
                 self.notify_host_event_clients();
                 Ok(())
             }
-            Exit::PortIo(io) if io.is_string => self.emulate(),
+            Exit::PortIo(io) if io.is_string => self.string_io(),
             Exit::Cpuid => self.complete(BriefExit::Cpuid, &exit),
             Exit::Hypercall => self.complete(BriefExit::Hypercall, &exit),
             Exit::PortIo(_) => self.complete(BriefExit::PortIo, &exit),

@@ -3,7 +3,12 @@
 
 use super::Vcpu;
 use crate::{
-    AccessWidth, PortIo, backend::VcpuBackend, bus::Answer, state::Gpr, statistics::Unclaimed,
+    AccessWidth, PortIo,
+    backend::VcpuBackend,
+    bus::Answer,
+    emulate::Outcome,
+    state::{Exception, Gpr},
+    statistics::Unclaimed,
 };
 
 impl<V: VcpuBackend> Vcpu<V> {
@@ -23,6 +28,15 @@ impl<V: VcpuBackend> Vcpu<V> {
         } else {
             let answer = self.core.ports.write(io.port, io.width, rax as u32);
             self.count_port(answer, Unclaimed::PortWrite);
+        }
+    }
+
+    /// INS and OUTS are emulated. What cannot be is another instruction, which another CPU of the
+    /// guest has put in their place: the CPU executes it itself.
+    pub(super) fn string_io(&mut self) -> Result<(), Exception> {
+        match self.try_to_emulate() {
+            Outcome::Unsupported(_) | Outcome::BusError { .. } => Ok(()),
+            outcome => self.conclude(outcome),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::emulate::outcome::{Step, Stop};
 use crate::emulate::segment::system;
 use crate::exit::{TaskSwitch, TaskSwitchSource};
 use crate::paging::walk::AccessKind;
-use crate::state::{Segment, SegmentRegister, cr0, efer};
+use crate::state::{Segment, SegmentRegister, cr0};
 
 /// The page tables that a task brings along: CR3, and the top entries of PAE paging if the CPU keeps
 /// them.
@@ -43,7 +43,7 @@ pub(super) struct Plan {
 impl<C: EmulatorCpu, B: GuestBus> Context<'_, C, B> {
     /// Checks the switch and finds all that it reads and writes. Nothing has changed afterwards.
     pub(super) fn plan_switch(&mut self, switch: TaskSwitch) -> Step<Plan> {
-        if !self.mode.protected || self.space.control.efer & efer::LMA != 0 {
+        if !self.mode.protected || self.mode.long {
             return Err(Stop::Unsupported);
         }
         let returns = switch.source == TaskSwitchSource::Return;

@@ -123,6 +123,8 @@ fn code_segments_are_checked() {
     assert_eq!(jump(0x0B, CODE_32), general_protection(8), "RPL above CPL");
     assert_eq!(jump(8, CODE_32 & !PRESENT), not_present(8));
     assert_eq!(jump(8, 0x0000_9A00_0000_1FFF), general_protection(0), "beyond its limit");
+    let long = 0x0020_9A00_0000_1FFF;
+    assert_eq!(jump(8, long), general_protection(0), "L says nothing outside long mode");
 }
 
 /// What hands a switch of tasks back, of an instruction of this length.
@@ -323,6 +325,23 @@ fn programs_can_ask_about_segments() {
     assert_eq!(ask(lsl, TSS, 0), (true, 0x67));
     let gate = 0x0000_8E00_0008_0000;
     assert_eq!((ask(lar, gate, 0), ask(lsl, gate, 0)), ((false, 0), (false, 0)));
+    for (kind, legacy, long) in [(1, 3, 0), (2, 3, 3), (3, 3, 0), (4, 1, 0), (5, 1, 0), (6, 0, 0)]
+        .into_iter()
+        .chain([(9, 3, 3), (11, 3, 3), (12, 1, 1), (14, 0, 0)])
+    {
+        let descriptor = 0x0000_8000_2000_0067 | kind << 40;
+        let found = |build: fn(&[u8]) -> Machine| {
+            [lar, lsl].into_iter().rev().fold(0, |found, code| {
+                let mut machine = build(code).set(Gpr::Rax, 8);
+                machine.cpu.gdtr = DescriptorTable { base: GDT, limit: 0xF };
+                machine.bus.store(GDT + 8, 8, descriptor);
+                assert_eq!(machine.run(), DONE);
+                found << 1 | u64::from(machine.cpu.rflags & rflags::ZF != 0)
+            })
+        };
+        let answers = (found(Machine::protected), found(Machine::long));
+        assert_eq!(answers, (legacy, long), "LAR and, twice as much, LSL of type {kind}");
+    }
     let mut machine = Machine::real(lar);
     assert_eq!(machine.run(), Outcome::Fault(Exception::INVALID_OPCODE));
 }

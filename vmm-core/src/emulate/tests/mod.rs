@@ -29,3 +29,5 @@ mod strings;
 mod system;
 #[cfg(test)]
 mod tasks;
+#[cfg(test)]
+mod user;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Moves to control registers, and XSETBV.
 
-use super::machine::{CODE, HIGH, Machine, machine};
+use super::machine::{CODE, HIGH, Machine, machine, machine_with};
 use crate::{
     ControlRegisterAccess, Exit,
     cpuid::{XSTATE_AVX, XSTATE_X87},
-    state::{Exception, Gpr, cr0, cr4, efer},
+    paging::shadow::ShadowConfig,
+    state::{Exception, Gpr, SegmentRegister, cr0, cr4, efer},
+    vm::PagingChoice,
 };
 
 fn mov(register: u8, is_write: bool) -> Exit {
@@ -104,6 +106,53 @@ fn cr0_follows_moves_lmsw_and_clts() {
     machine.registers().control.efer = efer::LME;
     machine.vcpu().handle(Exit::ControlRegister(write)).unwrap();
     assert_eq!(machine.registers().control.efer, efer::LME | efer::LMA);
+}
+
+/// A CPU may have cached what it permits, and the shadow tables are the same as before (Intel SDM
+/// vol. 3, 4.10.4.1).
+#[test]
+fn new_rules_for_translations_end_those_that_are_cached() {
+    let write = ControlRegisterAccess::Write { register: 4, source: Some(Gpr::Rsi) };
+    let run = |bits| {
+        let mut machine = machine_with(1, |builder| {
+            builder.set_paging(PagingChoice::Shadow, ShadowConfig::default());
+        });
+        machine.enter_long_mode();
+        machine.registers().control.cr0 |= cr0::WP;
+        machine.registers().next_rip = Some(HIGH + CODE + 3);
+        machine.vcpu().shadow.root_is_old = true;
+        machine.vcpu().renew_shadow_root();
+        let root = machine.registers().shadow_root;
+        machine.set_gpr(Gpr::Rsi, cr4::PAE | bits);
+        machine.handle(Exit::ControlRegister(write)).unwrap();
+        machine.vcpu().renew_shadow_root();
+        (machine.registers().flushes > 0, machine.registers().shadow_root == root)
+    };
+    let supported = machine().vcpu().core.cpuid.supported_cr4();
+    assert_eq!(run(cr4::PCE), (false, true));
+    for bit in [cr4::PGE, cr4::SMEP].into_iter().filter(|bit| supported & bit != 0) {
+        assert_eq!(run(bit), (true, true), "{bit:#x}");
+    }
+}
+
+/// Else the instruction behind would be 64-bit code; with a segment that says to be of 32 bits, too,
+/// VT-x would refuse the entry (Intel SDM vol. 3, 9.8.5).
+#[test]
+fn long_mode_does_not_begin_in_a_segment_of_64_bit_code() {
+    let write = ControlRegisterAccess::Write { register: 0, source: Some(Gpr::Rsi) };
+    let run = |is_long| {
+        let mut machine = machine();
+        machine.registers().next_rip = Some(CODE + 3);
+        machine.registers().control.cr4 = cr4::PAE;
+        machine.registers().control.efer = efer::LME;
+        let code = machine.registers().segment_mut(SegmentRegister::Cs);
+        code.attributes.set_long(is_long);
+        machine.set_gpr(Gpr::Rsi, cr0::PE | cr0::PG);
+        let result = machine.vcpu().handle(Exit::ControlRegister(write));
+        (result, machine.registers().control.efer)
+    };
+    assert_eq!(run(true), (Err(Exception::GENERAL_PROTECTION), efer::LME));
+    assert_eq!(run(false), (Ok(()), efer::LME | efer::LMA));
 }
 
 #[test]
