@@ -78,7 +78,7 @@ macro_rules! mode_macros {
 
     .macro enter_real_mode target, start
     mov eax, cr0
-    and al, 0xFE
+    and eax, 0x7FFFFFFE             # PG, too, wherever it is executed by mistake
     mov cr0, eax
     .byte 0xEA                      # JMP far
     .word 0x8000 + (\target - \start)

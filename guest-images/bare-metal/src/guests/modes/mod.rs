@@ -186,10 +186,6 @@ fn compatibility(report: &mut Report) {
 }
 
 fn virtual_8086(report: &mut Report, paged: u32) {
-    if start_info::is_bochs_svm() {
-        report.skip("virtual-8086 mode", "Bochs's SVM cannot leave it");
-        return;
-    }
     let task = segments::task32_descriptor(TASK_STATE.address() as u32, TASK_SIZE as u32 - 1);
     let with_port = start_info::has_word("bitmap");
     let scratch = if with_port { 0xA5 } else { 0 };

@@ -84,11 +84,6 @@ impl Place {
     pub fn run(&self) -> (u64, u64) {
         (self.run)()
     }
-
-    /// The mode is real mode or virtual-8086 mode.
-    pub fn leaves_protected_mode(&self) -> bool {
-        !matches!(self.rights, Rights::Kernel | Rights::User)
-    }
 }
 
 fn long(place: trap::Place) -> (u64, u64) {

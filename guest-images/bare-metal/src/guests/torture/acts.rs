@@ -167,10 +167,12 @@ fn msr(random: &mut Random) {
 /// Flips one bit of a control register, which the random instructions then find like that.
 fn control_register(random: &mut Random) {
     let bit = if random.one_in(8) { random.below(64) } else { random.below(32) };
+    // PE stays; see `Code::leave_out`.
+    let of_cr0 = if start_info::is_bochs_svm() { bit.max(1) } else { bit };
     // SAFETY: the way back loads them again.
     unsafe {
         match random.below(6) {
-            0 | 1 => cpu::write_cr0(cpu::read_cr0() ^ 1 << bit),
+            0 | 1 => cpu::write_cr0(cpu::read_cr0() ^ 1 << of_cr0),
             2 | 3 => cpu::write_cr4(cpu::read_cr4() ^ 1 << bit),
             4 => cpu::write_cr8(random.magnitude()),
             _ => {

@@ -9,6 +9,12 @@ use crate::rt::start_info;
 /// Most bytes that are made up; behind them are breakpoints.
 const CAPACITY: usize = 160;
 
+/// Second bytes of instructions, and what the middle of their ModRM bytes means.
+const LTR: u8 = 3;
+const MOV_TO_CR: u8 = 0x22;
+const CR0: u8 = 0;
+const MOV_TO_DR: u8 = 0x23;
+
 /// Instructions under construction.
 pub struct Code {
     bytes: [u8; CAPACITY],
@@ -28,7 +34,11 @@ impl Code {
             code.forms(random);
         }
         if start_info::is_tcg_cpu() {
-            code.leave_out();
+            code.leave_out(|second, operand| {
+                second == 0 && operand >> 3 & 7 == LTR || second == MOV_TO_DR
+            });
+        } else if start_info::is_bochs_svm() {
+            code.leave_out(|second, operand| second == MOV_TO_CR && operand >> 3 & 7 == CR0);
         }
         code
     }
@@ -46,7 +56,8 @@ impl Code {
         }
     }
 
-    /// Takes out what ends the emulator itself, QEMU's TCG (7.2), wherever it begins:
+    /// Takes out what ends the emulator itself, wherever it begins: what `is_deadly` says so of by
+    /// its second byte and the one that names its operands. On QEMU's TCG (7.2):
     ///
     /// - LTR is executed with a null selector, and the next interrupt that wants a stack of the
     ///   task's aborts QEMU, "invalid tss".
@@ -54,10 +65,15 @@ impl Code {
     ///   without telling QEMU's list of breakpoints, and the emulator faults in
     ///   `cpu_breakpoint_remove_by_ref` when it takes one for what it is not. One over the end of
     ///   the address space, "tried to set invalid watchpoint", does that at once.
-    fn leave_out(&mut self) {
+    ///
+    /// On Bochs (2.7) with SVM:
+    ///
+    /// - MOV to CR0, when it clears PE and leaves PG: Bochs lets guests do that, and panics,
+    ///   "EFER.LMA is set when CR0.PE=0".
+    fn leave_out(&mut self, is_deadly: fn(u8, u8) -> bool) {
         for at in 0..CAPACITY.saturating_sub(2) {
             if let Some([first @ 0x0F, second, operand]) = self.bytes.get_mut(at..at + 3)
-                && (*second == 0 && *operand >> 3 & 7 == 3 || *second == 0x23)
+                && is_deadly(*second, *operand)
             {
                 *first = 0x90;
             }

@@ -11,7 +11,6 @@ use super::{tables, undo};
 use crate::rt::segments::{
     KERNEL_CODE, KERNEL_CODE32, KERNEL_DATA, USER_CODE, USER_CODE32, USER_DATA,
 };
-use crate::rt::start_info;
 
 const CODE16: u16 = 0x20;
 
@@ -39,10 +38,7 @@ const RING3: Ring = Ring { code: USER_CODE32, data: USER_DATA };
 
 /// Executes random instructions somewhere. Returns only by way of an exception or interrupt.
 pub fn execute(random: &mut Random) {
-    // Bochs 2.7 (SVM) ends the emulated machine on an exit in virtual-8086 mode, and when CR0.PE
-    // is cleared.
-    let choices = if start_info::is_bochs_svm() { 10 } else { 14 };
-    match random.below(choices) {
+    match random.below(14) {
         0..=2 => long(random, KERNEL_CODE, KERNEL_DATA),
         3 | 4 => long(random, USER_CODE, USER_DATA),
         5 => long(random, KERNEL_CODE32, KERNEL_DATA),

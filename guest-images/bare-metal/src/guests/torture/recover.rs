@@ -184,8 +184,14 @@ torture_join64:
     mov eax, 0xD00                  # NXE, LMA, LME
     xor edx, edx
     wrmsr
-    mov rsp, [torture_rsp]
-    jmp torture_resume
+    # NMIs may come again, as if this were the end of a handler.
+    mov ecx, ss
+    push rcx
+    push [torture_rsp]
+    push 2
+    push 0x08
+    push offset torture_resume
+    iretq
 
     .balign 16
     .global torture_stubs64
