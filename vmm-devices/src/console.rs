@@ -16,7 +16,8 @@ pub trait CharBackend: Send + Sync {
     fn write(&self, bytes: &[u8]);
 
     /// Gives up to `buffer.len()` bytes for the guest, without waiting; returns how many.
-    /// Bytes not asked for are kept.
+    /// Bytes not asked for are kept. Fewer than asked for means that nothing is left: what comes
+    /// after that is announced by a host event.
     fn read(&self, buffer: &mut [u8]) -> usize;
 }
 
