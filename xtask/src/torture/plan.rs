@@ -67,7 +67,7 @@ impl Plan {
                     Some(Paging::Shadow) => Departures::TcgShadow,
                     _ => Departures::Tcg,
                 };
-                (Pace { attempts: 300, limit_ms: 500, watched_mib: 256 }, departures)
+                (Pace { attempts: 300, limit_ms: 1000, watched_mib: 256 }, departures)
             }
             Platform::Bochs => {
                 let departures = match models::find(cpu)?.vendor {

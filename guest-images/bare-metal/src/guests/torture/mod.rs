@@ -16,15 +16,25 @@ mod tables;
 mod undo;
 mod values;
 
-use crate::rt::{apic, cpu, pic, pit, start_info};
+use core::arch::asm;
+
+use crate::rt::{apic, console, cpu, pic, pit, start_info};
 use random::Random;
 
 /// Vector of the local APIC's timer.
 const TIMER: u32 = 0x40;
-/// How long an attempt may take, in the timer's nanoseconds.
-const TIMER_COUNT: u32 = 100_000;
-/// The same in ticks of the 8254, whose NMI comes if interrupts are off: about a millisecond.
-const NMI_COUNT: u16 = 1200;
+/// How long an attempt may take.
+struct Patience {
+    /// In the timer's nanoseconds. On the way to the attempt's mode are some exits.
+    timer: u32,
+    /// In ticks of the 8254, whose NMI comes if interrupts are off. It must not come on the way back.
+    nmi: u16,
+}
+
+/// On QEMU time goes on while the emulator works, and an exit takes long.
+const PATIENCE_ON_TCG: Patience = Patience { timer: 1_000_000, nmi: 6000 };
+const PATIENCE: Patience = Patience { timer: 300_000, nmi: 1200 };
+
 const PIT_INPUT: u32 = 2;
 /// Delivery mode of a redirection entry.
 const DELIVER_NMI: u32 = 4 << 8;
@@ -47,7 +57,8 @@ pub fn run() -> u32 {
     for attempt in 0..attempts {
         let mut random = Random::new(Random::new(seed).next() ^ attempt);
         guarded(|| settle(attempt));
-        guarded(arm);
+        guarded(take_interrupt);
+        guarded(arm_nmi);
         for _ in 0..random.below(3) {
             guarded(|| acts::commit(&mut random));
         }
@@ -61,6 +72,8 @@ pub fn run() -> u32 {
     }
     let sum =
         |range: core::ops::Range<usize>| -> u32 { vectors.get(range).into_iter().flatten().sum() };
+    // The serial port is as some attempt has left it.
+    console::init();
     println!(
         "{attempts} attempts: {} exceptions, {} NMIs, {} interrupts, {} in real mode",
         sum(0..2) + sum(3..32),
@@ -97,14 +110,33 @@ fn settle(attempt: u64) {
     (0..ends).for_each(|_| apic::end_of_interrupt());
 }
 
-/// Starts the two timers that end an attempt.
+/// Takes what the timer of the attempt before may have asked for since, or the next would end with
+/// it before its first instruction.
+fn take_interrupt() {
+    apic::end_of_interrupt();
+    apic::write(apic::INITIAL_COUNT, 0);
+    // SAFETY: an interrupt takes the way back.
+    unsafe { asm!("sti", "nop", "cli", options(nomem, nostack)) };
+}
+
+fn patience() -> Patience {
+    if start_info::is_tcg_cpu() { PATIENCE_ON_TCG } else { PATIENCE }
+}
+
+/// Starts the two timers that end an attempt; last before it, or they would end it before its first
+/// instruction.
 fn arm() {
+    arm_nmi();
+    apic::write(apic::DIVIDE, 0xB);
+    apic::write(apic::LVT_TIMER, TIMER);
+    apic::write(apic::INITIAL_COUNT, patience().timer);
+}
+
+/// Starts the one that needs no interrupts.
+fn arm_nmi() {
     apic::write(apic::TPR, 0);
     apic::write(apic::SPURIOUS, 0x100 | apic::SPURIOUS_VECTOR as u32);
     apic::write(apic::LVT_LINT0, apic::MASKED);
-    apic::write(apic::DIVIDE, 0xB);
-    apic::write(apic::LVT_TIMER, TIMER);
-    apic::write(apic::INITIAL_COUNT, TIMER_COUNT);
     apic::route(PIT_INPUT, DELIVER_NMI);
-    pit::start_channel0(0, NMI_COUNT);
+    pit::start_channel0(0, patience().nmi);
 }

@@ -8,6 +8,7 @@ use super::random::Random;
 use super::recover::{self, BLOCK, Mode};
 use super::values::{self, CODE, CODE_END, DATA, DATA_END};
 use super::{tables, undo};
+use crate::rt::cpu;
 use crate::rt::segments::{
     KERNEL_CODE, KERNEL_CODE32, KERNEL_DATA, USER_CODE, USER_CODE32, USER_DATA,
 };
@@ -17,10 +18,15 @@ const CODE16: u16 = 0x20;
 /// CR0: PE, ET, NE; and with paging.
 const PROTECTED: u32 = 0x31;
 const PAGED: u32 = 0x8000_0031;
+const VME: u32 = 1;
+const PVI: u32 = 1 << 1;
 const PSE: u32 = 1 << 4;
 const PAE: u32 = 1 << 5;
 /// OSFXSR and OSXMMEXCPT, so that vector instructions are executed.
 const VECTORS: u32 = 3 << 9;
+
+/// CPUID leaf 1, EDX: virtual-8086 mode extensions.
+const FEATURE_VME: u32 = 1 << 1;
 
 const FLAG_TF: u64 = 1 << 8;
 const FLAG_IF: u64 = 1 << 9;
@@ -100,6 +106,7 @@ fn long(random: &mut Random, code: u16, data: u16) {
         let rsp = if random.one_in(8) { values::address(random) } else { DATA_END - 0x200 };
         let flags = flags(random);
         recover::torture_frame = [CODE, code.into(), flags, rsp, data.into()];
+        super::arm();
         recover::torture_enter64()
     }
 }
@@ -132,6 +139,7 @@ fn enter(mode: Mode) -> ! {
     // SAFETY: as in `long`.
     unsafe {
         recover::torture_mode = mode;
+        super::arm();
         recover::torture_enter32()
     }
 }
@@ -156,7 +164,9 @@ fn real(random: &mut Random) {
 fn virtual_8086(random: &mut Random) {
     lay_out(random, true);
     let (cr0, cr3, cr4) = paging(random);
-    let vme = if random.one_in(4) { random.next() as u32 & 3 } else { 0 };
+    let [.., features] = cpu::cpuid(1, 0);
+    let extensions = if features & FEATURE_VME == 0 { 0 } else { VME | PVI };
+    let vme = if random.one_in(4) { random.next() as u32 & extensions } else { 0 };
     let flags = flags(random) as u32 | FLAG_VM;
     let segment = |random: &mut Random| random.pick(&[0_u32, 0, 0xA00, 0xF000, 0xFFFF], 0);
     let frame = [

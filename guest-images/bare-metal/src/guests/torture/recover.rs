@@ -64,6 +64,12 @@ global_asm!(
     r#"
     .set torture_block, 0xEE00
 
+    # Has the 8254, whose NMI would meet half a way back, wait for another count (mode 0).
+    .macro hold_back_nmi
+    mov al, 0x30
+    out 0x43, al
+    .endm
+
     .text
     .code64
     .global torture_call
@@ -124,6 +130,7 @@ torture_entry32:
     sub ebx, offset torture_stubs32
     shr ebx, 3
 torture_leave32:
+    hold_back_nmi
     lgdt cs:[torture_pristine_pointer]
     load_flat_data
     mov esp, offset torture_stack
@@ -153,6 +160,7 @@ torture_entry64:
     pop rbx
     sub ebx, offset torture_stubs64
     shr ebx, 3
+    hold_back_nmi
 torture_join64:
     mov eax, 0x620                  # PAE, OSFXSR, OSXMMEXCPT
     mov cr4, rax
@@ -234,6 +242,7 @@ torture_low_real:
     .global torture_low_entry
 torture_low_entry:
     cli
+    hold_back_nmi
     .byte 0x2E, 0x66, 0x0F, 0x01, 0x16  # LGDT CS:
     .word 0x8000 + (torture_low_descriptors - torture_low_start)
     leave_real_mode torture_back32
