@@ -44,6 +44,7 @@ mod logger;
 #[cfg(target_os = "none")]
 pub mod machine;
 pub mod memory;
+pub mod one_line;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod rtc;

@@ -12,7 +12,10 @@ use core::{
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use x86::io::{inb, outb};
 
-use crate::{boot::BootInfo, cpu::percpu::this_cpu_index, irq_lock::IrqLock, serial::Uart, time};
+use crate::{
+    boot::BootInfo, cpu::percpu::this_cpu_index, irq_lock::IrqLock, one_line::OneLine,
+    serial::Uart, time,
+};
 
 /// COM2.
 const LOG_PORT: u16 = 0x2F8;
@@ -112,8 +115,9 @@ fn write_record(level: Level, target: &str, message: fmt::Arguments<'_>) {
     with_output(|output| {
         let mut out = Buffered::new(output);
         // Writing to a buffer does not fail; a failing Display of the caller's ends its line.
-        let _ =
-            writeln!(out, "[{seconds:>5}.{fraction:06} cpu{cpu} {level:<5} {target}] {message}");
+        let _ = write!(out, "[{seconds:>5}.{fraction:06} cpu{cpu} {level:<5} {target}] ");
+        let _ = OneLine(&mut out).write_fmt(message);
+        let _ = out.write_str("\n");
     });
 }
 

@@ -503,6 +503,11 @@ pub trait VcpuBackend: Send {
         // SAFETY: the register is shown to guests only where the CPU has it.
         unsafe { host_registers::prediction_barrier() }
     }
+    /// Says that the machine check for which the guest exited was dealt with: only then does the
+    /// calling CPU survive another.
+    fn end_machine_check(&mut self) {
+        host_registers::end_machine_check();
+    }
     /// Drops all cached translations of the guest before the next entry.
     fn flush_tlb(&mut self);
     /// Spoils the control block in the way that `fault` names, so that the next entry fails.

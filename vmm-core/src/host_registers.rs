@@ -5,6 +5,8 @@ use core::arch::asm;
 
 use x86::msr::wrmsr;
 
+use crate::cpuid::host_cpuid;
+
 /// Prediction commands (Intel SDM vol. 4; AMD APM vol. 2, 3.2.9).
 const IA32_PRED_CMD: u32 = 0x49;
 
@@ -16,6 +18,20 @@ pub unsafe fn prediction_barrier() {
     const IBPB: u64 = 1;
     // SAFETY: the caller's promise; the write has no other effect.
     unsafe { wrmsr(IA32_PRED_CMD, IBPB) }
+}
+
+/// Status of machine checks (Intel SDM vol. 3, 16.3.1.2; AMD APM vol. 2, 9.3.1).
+const IA32_MCG_STATUS: u32 = 0x17A;
+
+/// Says that the calling CPU's machine check was dealt with. Until then MCG_STATUS.MCIP is set, and
+/// with that the next one shuts the CPU down. What the banks say of it stays.
+pub fn end_machine_check() {
+    const MACHINE_CHECK_ARCHITECTURE: u32 = 1 << 14;
+    if host_cpuid(1, 0).edx & MACHINE_CHECK_ARCHITECTURE != 0 {
+        // SAFETY: CPUID shows that the register is there; zero says that no machine check is being
+        // dealt with, which is so.
+        unsafe { wrmsr(IA32_MCG_STATUS, 0) }
+    }
 }
 
 /// CR0 of the calling CPU.

@@ -74,6 +74,8 @@ pub struct Registers {
     /// Events as the guest got them, in order.
     pub delivered: Vec<Event>,
     pub barriers: u32,
+    /// Machine checks that were dealt with.
+    pub machine_checks: u32,
     pub flushes: u32,
     pub resets: u32,
     pub shadow_root: Option<HostPhysAddr>,
@@ -349,6 +351,9 @@ impl VcpuBackend for MockVcpu {
     }
     fn prediction_barrier(&mut self) {
         self.registers.barriers += 1;
+    }
+    fn end_machine_check(&mut self) {
+        self.registers.machine_checks += 1;
     }
     #[cfg(feature = "fault-injection")]
     fn spoil_entry(&mut self, _: &str) -> bool {

@@ -8,6 +8,8 @@ pub mod map;
 pub mod paging;
 #[cfg(target_os = "none")]
 mod space;
+#[cfg(any(test, target_os = "none"))]
+mod stack_layout;
 #[cfg(target_os = "none")]
 pub(crate) mod stacks;
 

@@ -8,21 +8,19 @@ use super::{
     map_pages,
     paging::{Access, MapError},
     pool,
+    stack_layout::{SET_BYTES, is_stack, stacks},
 };
 use crate::address::PAGE_SIZE;
 
 const STACK_WINDOW: u64 = 0xFFFF_C000_0000_0000;
-/// Stack on which main or tasks run, and the interrupts that arrive meanwhile.
-const TASK_STACK_BYTES: u64 = 128 << 10;
-/// Stack for an NMI, double fault or machine check, which may print a backtrace.
-const INTERRUPT_STACK_BYTES: u64 = 32 << 10;
 
 unsafe extern "C" {
     static __boot_stack_guard: u8;
     static __boot_stack_top: u8;
 }
 
-static NEXT_STACK: AtomicU64 = AtomicU64::new(STACK_WINDOW);
+/// Sets of stacks that are mapped, from the start of the window on.
+static SETS: AtomicU64 = AtomicU64::new(0);
 
 /// The stacks of one CPU; they live as long as the machine.
 pub(crate) struct CpuStacks {
@@ -33,27 +31,29 @@ pub(crate) struct CpuStacks {
 }
 
 impl CpuStacks {
+    /// The next CPU's. Called by the boot CPU alone.
     pub(crate) fn new() -> Result<Self, MapError> {
-        let interrupt = || allocate(INTERRUPT_STACK_BYTES);
-        Ok(Self {
-            task_stack_top: allocate(TASK_STACK_BYTES)?,
-            interrupt_stack_tops: [interrupt()?, interrupt()?, interrupt()?],
-        })
+        let sets = SETS.load(Ordering::Relaxed);
+        let base = STACK_WINDOW + sets * SET_BYTES;
+        let stacks = stacks().map(|stack| base + stack.start..base + stack.end);
+        for stack in &stacks {
+            let bytes = stack.end - stack.start;
+            let run = pool::allocate_frames(FrameRequest::contiguous(bytes / PAGE_SIZE))
+                .map_err(|_| MapError::OutOfMemory)?;
+            map_pages(stack.start, run.start, bytes, Access::ReadWrite)?;
+        }
+        SETS.store(sets + 1, Ordering::Relaxed);
+        let [task_stack_top, interrupt_stack_tops @ ..] = stacks.map(|stack| stack.end);
+        Ok(Self { task_stack_top, interrupt_stack_tops })
     }
 }
 
-fn allocate(bytes: u64) -> Result<u64, MapError> {
-    let guard = NEXT_STACK.fetch_add(PAGE_SIZE + bytes, Ordering::Relaxed);
-    let run = pool::allocate_frames(FrameRequest::contiguous(bytes / PAGE_SIZE))
-        .map_err(|_| MapError::OutOfMemory)?;
-    map_pages(guard + PAGE_SIZE, run.start, bytes, Access::ReadWrite)?;
-    Ok(guard + PAGE_SIZE + bytes)
-}
-
-/// True if the `bytes` at `address` are in the range of stacks in use, or in the boot stack.
+/// True if the `bytes` at `address` are all of one stack, which is mapped: of a CPU's or of the
+/// boot stack.
 pub(crate) fn contains(address: u64, bytes: u64) -> bool {
-    let boot = &raw const __boot_stack_guard as u64..&raw const __boot_stack_top as u64;
-    let end = address.saturating_add(bytes);
-    (STACK_WINDOW <= address && end <= NEXT_STACK.load(Ordering::Relaxed))
-        || (boot.start <= address && end <= boot.end)
+    let bottom = &raw const __boot_stack_guard as u64 + PAGE_SIZE;
+    let boot = bottom..&raw const __boot_stack_top as u64;
+    let offset = address.checked_sub(STACK_WINDOW);
+    offset.is_some_and(|offset| is_stack(SETS.load(Ordering::Relaxed), offset, bytes))
+        || (boot.contains(&address) && address.saturating_add(bytes) <= boot.end)
 }

@@ -129,6 +129,10 @@ impl<V: VcpuBackend> Vcpu<V> {
 
     fn end_by(&mut self, exit: Exit) {
         let vcpu = self.index;
+        if exit == Exit::MachineCheck {
+            // The host goes on, so that it is over for the CPU, too.
+            self.hardware.end_machine_check();
+        }
         self.end(match exit {
             Exit::MachineCheck => EndReason::MachineCheck { vcpu },
             Exit::EntryFailure(why) => {

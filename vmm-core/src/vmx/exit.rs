@@ -31,6 +31,9 @@ impl VmxVcpu {
                 self.vmcs.write(Field::EntryEvent, 0);
                 return Exit::NotEntered;
             }
+            if self.basic_reason == reason::MACHINE_CHECK_AT_ENTRY {
+                return Exit::MachineCheck;
+            }
             return Exit::EntryFailure(self.entry_failure());
         }
         self.iret_interrupted = false;
@@ -78,7 +81,6 @@ impl VmxVcpu {
                     .unwrap_or_else(|| entry_check::first_failure(&self.vmcs, &self.capabilities))
             }
             reason::MSR_LOADING => "loading of MSRs (SDM vol. 3, 26.4)",
-            reason::MACHINE_CHECK_AT_ENTRY => "a machine check (SDM vol. 3, 26.9)",
             _ => "a reason that the manual does not list",
         }
     }

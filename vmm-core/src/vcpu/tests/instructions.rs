@@ -235,6 +235,16 @@ fn exits_that_end_the_vm_say_why() {
     }
 }
 
+/// The CPU shuts down at the next one otherwise, and the machine with it.
+#[test]
+fn a_machine_check_that_ends_the_vm_is_ended_on_the_cpu() {
+    for (exit, ended) in [(Exit::MachineCheck, 1), (Exit::Shutdown, 0)] {
+        let mut machine = machine();
+        machine.run(script([exit]));
+        assert_eq!(machine.registers().machine_checks, ended);
+    }
+}
+
 #[test]
 fn long_mode_keeps_all_of_the_instruction_pointer() {
     let mut machine = machine();
