@@ -66,11 +66,14 @@ impl VcpuBackend for VmxVcpu {
     }
 
     fn set_rflags(&mut self, value: u64) {
-        self.vmcs.write(Field::GuestRflags, value | rflags::FIXED);
-        if value & rflags::IF == 0 {
-            // No entry is possible with interrupts off in the shadow of an STI.
+        let steps_change = (value ^ self.rflags()) & rflags::TF != 0;
+        if steps_change || value & rflags::IF == 0 {
+            // No entry is possible with interrupts off in the shadow of an STI, nor in any with a
+            // single step held back that the flags do not ask for, or the other way round. It ends
+            // while they still tell whether one is.
             self.end_shadow();
         }
+        self.vmcs.write(Field::GuestRflags, value | rflags::FIXED);
     }
 
     fn segment(&self, register: SegmentRegister) -> Segment {

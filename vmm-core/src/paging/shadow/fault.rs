@@ -82,7 +82,7 @@ impl Mmu {
             if !self.make_room(ROOM)? {
                 return Ok(FaultAction::NoRoom);
             }
-            // From here on nobody writes a table that was shadowed in the last attempt.
+            // What the last attempt took back.
             self.flush();
             if self.root_is_outdated(memory, space, address)? {
                 self.load_root(memory, space)?;
@@ -122,7 +122,7 @@ impl Mmu {
         let Some(mut handle) = self.top(request.address) else {
             return Ok(Attempt::Done(FaultAction::Emulate));
         };
-        let (mut made, mut from_rom) = (false, false);
+        let mut from_rom = false;
         loop {
             let page = self.arena.get_mut(handle)?;
             page.touched = true;
@@ -136,10 +136,7 @@ impl Mmu {
                 Some(Meaning::Memory(piece)) => {
                     let large = role.level == Level::Two && self.can_be_large(&piece);
                     if large || role.level == Level::One {
-                        return match made {
-                            true => Ok(Attempt::Again),
-                            false => self.map_piece(space, request, handle, &piece, from_rom),
-                        };
+                        return self.map_piece(space, request, handle, &piece, from_rom);
                     }
                     (piece.gfn, split(&role, &piece))
                 }
@@ -148,9 +145,10 @@ impl Mmu {
             if below.source.is_guest_table() && self.frames.find(gfn).is_none() {
                 return Ok(Attempt::Done(FaultAction::Emulate));
             }
-            let (child, new) = self.descend(memory, handle, index, gfn, below)?;
-            made |= new;
-            handle = child;
+            handle = self.descend(memory, handle, index, gfn, below)?;
+            // The guest could write a table unseen until it was shadowed, and by translations that
+            // are cached it can until now. What is read of it before may be out of date for good.
+            self.flush();
         }
     }
 
@@ -158,8 +156,7 @@ impl Mmu {
         piece.gfn == piece.gfn.large_base() && self.frames.find_large(piece.gfn).is_some()
     }
 
-    /// The table that entry `index` leads to; it is put there if it is another, or none. True if
-    /// it is new.
+    /// The table that entry `index` leads to; it is put there if it is another, or none.
     fn descend(
         &mut self,
         memory: &GuestMemory,
@@ -167,14 +164,14 @@ impl Mmu {
         index: usize,
         gfn: Gfn,
         role: Role,
-    ) -> Result<(PageHandle, bool), StaleHandle> {
+    ) -> Result<PageHandle, StaleHandle> {
         let entry = self.arena.entry_id(handle, index)?;
         if self.arena.read(entry)?.is_present()
             && let Target::Table(child) = self.arena.note(entry)?.target
         {
             let page = self.arena.get(child)?;
             if page.gfn == gfn && page.role == role {
-                return Ok((child, false));
+                return Ok(child);
             }
         }
         self.unmap(entry)?;
@@ -184,7 +181,7 @@ impl Mmu {
             self.resync_below(memory, Roots::Table(child))?;
         }
         self.link(entry, child)?;
-        Ok((child, new))
+        Ok(child)
     }
 
     /// Maps the page, as far as the access and the tables' protection allow.

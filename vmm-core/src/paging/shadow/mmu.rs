@@ -129,8 +129,8 @@ impl Mmu {
     }
 
     /// The table that shadows `gfn` in `role`, up to date, or a new one; there is room for it.
-    /// True if it is new: then what was read of guest tables before may be out of date, because
-    /// the guest could write this one until now.
+    /// True if it is new: then the guest can write its own table unseen up to the next flush, and
+    /// it must not be read before.
     ///
     /// # Errors
     /// [`StaleHandle`].

@@ -101,3 +101,33 @@ fn single_steps_that_begin_in_a_shadow_end_it() {
     assert_enterable(&vcpu);
     assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
 }
+
+/// Bug class odd-entry: a switch to a task that single-steps, in the shadow of a MOV SS. The shadow
+/// ends before the flags are loaded.
+#[test]
+fn a_shadow_that_ended_is_gone_when_single_steps_begin() {
+    let mut vcpu = entered();
+    exit(&mut vcpu, &sound_state(0));
+    exit(&mut vcpu, &[(Field::Interruptibility, 2)]);
+    vcpu.clear_interrupt_shadow();
+    vcpu.set_rflags(rflags::FIXED | rflags::IF | rflags::TF);
+    assert_enterable(&vcpu);
+    assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
+}
+
+/// A POPF or an INT in the shadow of a MOV SS ends single-stepping: the step that the shadow held
+/// back is raised by the VMM, or gone, and the CPU must not raise it in the handler.
+#[test]
+fn a_step_that_was_held_back_goes_with_the_flag() {
+    for flags in [rflags::IF, 0] {
+        let mut vcpu = entered();
+        exit(&mut vcpu, &sound_state(rflags::TF));
+        vcpu.begin_interrupt_shadow(InterruptShadow::MovSs);
+        assert_eq!(hardware(&mut vcpu, Field::PendingDebug), dr6::SINGLE_STEP);
+        vcpu.set_rflags(rflags::FIXED | flags);
+        vcpu.clear_interrupt_shadow();
+        assert_enterable(&vcpu);
+        vcpu.inject(Event::Exception(Exception::DEBUG));
+        assert_eq!(hardware(&mut vcpu, Field::PendingDebug), 0, "{flags:#x}");
+    }
+}

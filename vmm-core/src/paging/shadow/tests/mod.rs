@@ -16,6 +16,8 @@ mod legality;
 #[cfg(test)]
 pub mod long;
 #[cfg(test)]
+mod racing;
+#[cfg(test)]
 mod relinking;
 #[cfg(test)]
 mod shootdown;
