@@ -12,8 +12,8 @@
 //! Faults are precise: segment, canonical, paging and alignment checks of all operands come
 //! before the first effect, so that an instruction either completes or changes nothing.
 //! Repeated string instructions stop at a bound and report [`Outcome::Repeat`], with RCX, RSI
-//! and RDI exactly where an interrupt would find them. Locked instructions are atomic in RAM,
-//! except across a page boundary.
+//! and RDI exactly where an interrupt would find them. Locked instructions are atomic in RAM
+//! where they are aligned.
 //!
 //! What needs the policy of the VMM (CPUID, MSRs, control registers, HLT and the like) is
 //! checked and handed back as the exit that hardware would make of it, and so is what switches
