@@ -4,6 +4,7 @@
 
 mod apic;
 mod cost;
+mod emulated;
 mod length;
 mod nmi;
 mod refused;
