@@ -4,6 +4,7 @@
 
 mod apic;
 mod cost;
+mod emulated;
 mod hidden;
 mod length;
 mod machine_check;
