@@ -500,7 +500,7 @@ pub trait VcpuBackend: Send {
     }
     /// Keeps earlier branches of the guest from steering later indirect branches.
     fn prediction_barrier(&mut self) {
-        // SAFETY: the register is shown to guests only where the CPU has it.
+        // SAFETY: called only where the host's CPUID says that the register is there.
         unsafe { host_registers::prediction_barrier() }
     }
     /// Says that the machine check for which the guest exited was dealt with: only then does the

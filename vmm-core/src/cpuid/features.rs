@@ -81,6 +81,8 @@ pub(super) mod leaf7_ecx {
 /// Leaf 7, subleaf 0, EDX.
 pub(super) mod leaf7_edx {
     pub const FSRM: u32 = 1 << 4;
+    /// SPEC_CTRL and PRED_CMD.
+    pub const SPEC_CTRL: u32 = 1 << 26;
 }
 
 /// Leaf 0xD, subleaf 1, EAX.

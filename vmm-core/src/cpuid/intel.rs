@@ -107,6 +107,26 @@ mod tests {
     }
 
     #[test]
+    fn the_host_has_its_prediction_barrier_although_no_guest_sees_it() {
+        const SPEC_CTRL: u32 = 1 << 26;
+        let of = |speculation: u32, last: u32| {
+            let host = move |leaf, subleaf| match leaf {
+                0 => CpuidResult::new(last, 0, 0, 0),
+                7 => CpuidResult::new(0, 0, 0, speculation),
+                0x8000_0008 => CpuidResult::new(0x3027, 0, 0, 0),
+                _ => everything(leaf, subleaf),
+            };
+            let table = CpuidTable::new(CpuidModel::intel(NonZeroU32::MIN, 2_000_000), &host);
+            let shown = table.query(0x8000_0008, 0, &DynamicCpuid::default()).ebx
+                | table.query(7, 0, &DynamicCpuid::default()).edx & SPEC_CTRL;
+            (table.host_has_prediction_barrier(), table.has_prediction_barrier(), shown)
+        };
+        assert_eq!(of(SPEC_CTRL, 0x20), (true, false, 0));
+        assert!(!of(!SPEC_CTRL, 0x20).0);
+        assert!(!of(SPEC_CTRL, 6).0, "there is no such leaf");
+    }
+
+    #[test]
     fn describes_caches_and_cores() {
         let table = table(3);
         let dynamic = DynamicCpuid::default();

@@ -7,6 +7,7 @@ use super::{
     CpuidModel, Vendor, amd,
     features::{
         extended1_edx, extended8_ebx, extended21_eax, leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx,
+        leaf7_edx,
     },
     hypervisor::{self, HYPERVISOR_BASE, KVM_BASE},
     intel,
@@ -98,6 +99,15 @@ pub const XSAVE_LEAF: u32 = 0xD;
 
 const EXTENDED_BASE: u32 = 0x8000_0000;
 
+/// PRED_CMD exists on a CPU whose CPUID is `host`: Intel's say so together with SPEC_CTRL (Intel SDM
+/// vol. 2, CPUID; AMD APM vol. 3, E.4.7).
+fn has_prediction_barrier(host: &dyn Fn(u32, u32) -> CpuidResult) -> bool {
+    let intel = host(0, 0).eax >= 7 && host(7, 0).edx & leaf7_edx::SPEC_CTRL != 0;
+    let addresses = EXTENDED_BASE + 8;
+    let has_leaf = host(EXTENDED_BASE, 0).eax >= addresses;
+    intel || has_leaf && host(addresses, 0).ebx & extended8_ebx::IBPB != 0
+}
+
 /// Everything that CPUID answers to one VM's guest.
 ///
 /// Leaves that do not exist read as zeroes, as AMD's CPUs answer. Intel's answer as the highest
@@ -110,6 +120,7 @@ pub struct CpuidTable {
     hypervisor: LeafRange,
     kvm: LeafRange,
     xsave: XsaveLayout,
+    host_has_barrier: bool,
 }
 
 impl CpuidTable {
@@ -127,7 +138,13 @@ impl CpuidTable {
             Vendor::Intel => (intel::basic(&model, host, &xsave), intel::extended(&model, host)),
         };
         let hypervisor = hypervisor::own(&model);
-        Self { model, basic, extended, hypervisor, kvm: hypervisor::kvm(), xsave }
+        let host_has_barrier = has_prediction_barrier(host);
+        Self { model, basic, extended, hypervisor, kvm: hypervisor::kvm(), xsave, host_has_barrier }
+    }
+
+    /// The host CPU has PRED_CMD, whether or not the model shows it.
+    pub(crate) fn host_has_prediction_barrier(&self) -> bool {
+        self.host_has_barrier
     }
 
     /// Answers one CPUID instruction.
@@ -198,7 +215,7 @@ impl CpuidTable {
         self.extended.get(0x21, 0).eax & extended21_eax::LFENCE_SERIALIZING != 0
     }
 
-    /// PRED_CMD exists.
+    /// PRED_CMD exists for the guest.
     pub(crate) fn has_prediction_barrier(&self) -> bool {
         self.extended.get(8, 0).ebx & extended8_ebx::IBPB != 0
     }

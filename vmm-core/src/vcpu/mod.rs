@@ -216,7 +216,7 @@ impl<V: VcpuBackend> Vcpu<V> {
             self.end(EndReason::EntryFailure { vcpu: self.index, why });
             return false;
         }
-        if self.core.cpuid.has_prediction_barrier() {
+        if self.core.cpuid.host_has_prediction_barrier() {
             // Another VM may have run here.
             self.hardware.prediction_barrier();
         }
