@@ -102,6 +102,17 @@ fn single_steps_that_begin_in_a_shadow_end_it() {
     assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
 }
 
+#[test]
+fn a_shadow_ends_at_once_in_a_guest_that_single_steps() {
+    let mut vcpu = entered();
+    exit(&mut vcpu, &sound_state(rflags::TF));
+    exit(&mut vcpu, &[(Field::Interruptibility, 1), (Field::PendingDebug, dr6::SINGLE_STEP)]);
+    vcpu.clear_interrupt_shadow();
+    assert_enterable(&vcpu);
+    assert_eq!(hardware(&mut vcpu, Field::Interruptibility), 0);
+    assert_eq!(hardware(&mut vcpu, Field::PendingDebug), 0);
+}
+
 /// Bug class odd-entry: a switch to a task that single-steps, in the shadow of a MOV SS. The shadow
 /// ends before the flags are loaded.
 #[test]
